@@ -1,0 +1,83 @@
+"""The state of a job and of a worker, and the two tables of what may follow what.
+
+Pure values: no clock, no socket, no store. Whatever is not in a table is illegal, and a test tries every absent pair.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Final
+
+from broker.protocol.records import (
+    Failure,
+    InputFile,
+    JobState,
+    Needs,
+    Output,
+    Priority,
+    Timings,
+    WorkerState,
+)
+
+#: state -> the states that may follow it.
+JOB_MOVES: Final[dict[JobState, frozenset[JobState]]] = {
+    JobState.QUEUED: frozenset({JobState.LEASED, JobState.CANCELLED, JobState.FAILED}),
+    JobState.LEASED: frozenset({JobState.RUNNING, JobState.QUEUED, JobState.SUCCEEDED, JobState.FAILED,
+                                JobState.CANCELLING}),
+    JobState.RUNNING: frozenset({JobState.SUCCEEDED, JobState.QUEUED, JobState.FAILED, JobState.CANCELLING}),
+    JobState.CANCELLING: frozenset({JobState.CANCELLED, JobState.SUCCEEDED, JobState.FAILED}),
+    JobState.SUCCEEDED: frozenset(),
+    # A person may ask for another try of a job that did not succeed.
+    JobState.FAILED: frozenset({JobState.QUEUED}),
+    JobState.CANCELLED: frozenset({JobState.QUEUED}),
+}  # fmt: skip
+
+WORKER_MOVES: Final[dict[WorkerState, frozenset[WorkerState]]] = {
+    WorkerState.JOINED: frozenset({WorkerState.READY, WorkerState.BUSY, WorkerState.DRAINING, WorkerState.LOST,
+                                   WorkerState.LEFT}),
+    WorkerState.READY: frozenset({WorkerState.BUSY, WorkerState.DRAINING, WorkerState.LOST, WorkerState.LEFT}),
+    WorkerState.BUSY: frozenset({WorkerState.READY, WorkerState.DRAINING, WorkerState.LOST, WorkerState.LEFT}),
+    WorkerState.DRAINING: frozenset({WorkerState.LOST, WorkerState.LEFT}),
+    WorkerState.LOST: frozenset({WorkerState.JOINED}),
+    WorkerState.LEFT: frozenset({WorkerState.JOINED}),
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class JobRecord:
+    """All of a job that is durable, but its workflow and form, which stay in the store."""
+
+    job_id: str
+    #: Order of submission, from 1, never reused: the queue's age and the pages' key.
+    sequence: int
+    owner: str
+    idempotency_key: str
+    #: sha256 over workflow, form and whatever else makes two submits the same.
+    body_sha256: str
+    title: str
+    template: str
+    labels: tuple[str, ...]
+    priority: Priority
+    needs: Needs
+    files: tuple[InputFile, ...]
+    created_utc_ms: int
+    state: JobState = JobState.QUEUED
+    #: The newest attempt's number; 0 = never dispatched. Grows for life, across retries by a person too.
+    attempt: int = 0
+    #: Attempts that infrastructure cost since the job was last submitted or retried by a person.
+    burnt: int = 0
+    #: Of those, how many took their worker with them.
+    deaths: int = 0
+    #: Who has the attempt; empty when nobody has.
+    worker: str = ""
+    #: Who had the last one; another is preferred for the next.
+    last_worker: str = ""
+    #: What ComfyUI calls the attempt; empty before ACCEPTED.
+    prompt_id: str = ""
+    #: The only worker that may run it; empty = any.
+    pin: str = ""
+    started_utc_ms: int | None = None
+    finished_utc_ms: int | None = None
+    failure: Failure | None = None
+    timings: Timings | None = None
+    outputs: tuple[Output, ...] = ()

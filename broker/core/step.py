@@ -1,0 +1,52 @@
+"""What the core answers an event with: writes, then sends, then events for whoever watches.
+
+The order is in the type: the caller makes all writes durable in one commit before the first send leaves.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from broker.core.model import JobRecord
+from broker.protocol.records import StoryLine
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class InsertJob:
+    record: JobRecord
+    workflow: bytes
+    form: bytes
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class UpdateJob:
+    """Replaces the record of an existing job whole."""
+
+    record: JobRecord
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class AddStory:
+    job_id: str
+    line: StoryLine
+
+
+Write = InsertJob | UpdateJob | AddStory
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Send:
+    """One message for one session. `workflow_of`: the workflow of that job, read from the store, goes with it."""
+
+    session: str
+    message: Any
+    workflow_of: str = ""
+
+
+@dataclasses.dataclass(slots=True)
+class Step:
+    writes: list[Write] = dataclasses.field(default_factory=list)
+    sends: list[Send] = dataclasses.field(default_factory=list)
+    #: Messages of protocol.events, in order.
+    published: list[Any] = dataclasses.field(default_factory=list)

@@ -1,0 +1,220 @@
+"""Messages between a client (web, command line) and the broker: requests and their replies on the clients socket.
+
+Each request carries a request_id that its one reply repeats. A reply that reports a change leaves only after the
+change is on disk.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from broker.protocol.records import (
+    Count,
+    FleetStats,
+    InputFile,
+    JobId,
+    JobState,
+    JobView,
+    Labels,
+    Line,
+    Millis,
+    Name,
+    Needs,
+    Owner,
+    Priority,
+    Prose,
+    RequestId,
+    Serial,
+    SessionId,
+    StoryLine,
+    WorkerName,
+    WorkerView,
+    message,
+)
+from broker.protocol.schema import Blob, Many, Text, Whole
+
+# ---- requests of any client
+
+
+@message
+class Submit:
+    """Queue a job. The same idempotency key and body give the same job; another body is a conflict.
+
+    workflow: ComfyUI's API format as JSON. form: what the person filled in, as JSON, kept for display.
+    """
+
+    request_id: RequestId
+    job_id: JobId
+    idempotency_key: Annotated[str, Text(200)]  # empty: the job_id is the key
+    owner: Owner
+    title: Line
+    template: Name
+    labels: Labels
+    priority: Priority
+    needs: Needs
+    files: Annotated[tuple[InputFile, ...], Many(256)]
+    workflow: Annotated[bytes, Blob(8 << 20)]
+    form: Annotated[bytes, Blob(1 << 20)]
+
+
+@message
+class Cancel:
+    request_id: RequestId
+    job_id: JobId
+
+
+@message
+class Retry:
+    """Queue a failed or cancelled job again, with all its attempts before it."""
+
+    request_id: RequestId
+    job_id: JobId
+
+
+@message
+class Get:
+    """One job; with `full` also its workflow and form. Answered by JobReply."""
+
+    request_id: RequestId
+    job_id: JobId
+    full: bool
+
+
+@message
+class List:
+    """A page of jobs, newest first, by keyset. Empty filters match all. Answered by JobsReply."""
+
+    request_id: RequestId
+    owner: Owner
+    states: Annotated[tuple[JobState, ...], Many(7)]
+    label: Name
+    after: Annotated[str, Text(64)]  # `next` of the page before; empty = from the newest
+    limit: Annotated[int, Whole(1, 200)]
+
+
+@message
+class Workers:
+    request_id: RequestId
+
+
+@message
+class Snapshot:
+    """Everything a page needs to begin: workers, live and recent jobs, counts, and where the event stream stands."""
+
+    request_id: RequestId
+    recent: Annotated[int, Whole(0, 200)]
+
+
+@message
+class Statistics:
+    request_id: RequestId
+
+
+@message
+class Story:
+    request_id: RequestId
+    job_id: JobId
+
+
+# ---- requests of an administrator
+
+
+@message
+class Pause:
+    """Dispatch nothing more: to the whole fleet, or to one worker."""
+
+    request_id: RequestId
+    worker: Annotated[str, Text(63)]  # empty = the fleet
+
+
+@message
+class Resume:
+    request_id: RequestId
+    worker: Annotated[str, Text(63)]  # empty = the fleet
+
+
+@message
+class DrainWorker:
+    request_id: RequestId
+    worker: WorkerName
+
+
+@message
+class Pin:
+    """Only this worker may run the job; an empty name lifts the pin."""
+
+    request_id: RequestId
+    job_id: JobId
+    worker: Annotated[str, Text(63)]
+
+
+@message
+class Reorder:
+    request_id: RequestId
+    job_id: JobId
+    priority: Priority
+
+
+# ---- replies
+
+
+@message
+class Done:
+    request_id: RequestId
+
+
+@message
+class Error:
+    """The request changed nothing. code: a stable word (not_found, conflict, finished, full, …); text: for people."""
+
+    request_id: RequestId
+    code: Name
+    text: Prose
+    retry_after_ms: Millis  # 0 = do not retry as it is
+
+
+@message
+class JobReply:
+    request_id: RequestId
+    job: JobView
+    existed: bool  # the answer to a repeated Submit
+    workflow: Annotated[bytes, Blob(8 << 20)]
+    form: Annotated[bytes, Blob(1 << 20)]
+
+
+@message
+class JobsReply:
+    request_id: RequestId
+    jobs: Annotated[tuple[JobView, ...], Many(200)]
+    next: Annotated[str, Text(64)]  # empty = that was the last page
+
+
+@message
+class WorkersReply:
+    request_id: RequestId
+    workers: Annotated[tuple[WorkerView, ...], Many(5_000)]
+
+
+@message
+class SnapshotReply:
+    """As of event `serial` of `stream`: apply the events after it, drop those up to it."""
+
+    request_id: RequestId
+    stream: SessionId
+    serial: Serial
+    workers: Annotated[tuple[WorkerView, ...], Many(5_000)]
+    jobs: Annotated[tuple[JobView, ...], Many(1_000)]
+    stats: FleetStats
+
+
+@message
+class StatisticsReply:
+    request_id: RequestId
+    stats: FleetStats
+
+
+@message
+class StoryReply:
+    request_id: RequestId
+    lines: Annotated[tuple[StoryLine, ...], Many(1_000)]
+    position: Count  # jobs dispatched before it if nothing changes; 0 = not queued

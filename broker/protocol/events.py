@@ -1,0 +1,78 @@
+"""What the broker publishes, each under a topic.
+
+Every event but a preview carries (stream, serial): a stream is one process life of the broker, serials count by one,
+and a gap means a lost event: ask for a Snapshot. Previews are lossy and carry none.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from broker.protocol.records import (
+    AttemptNumber,
+    FleetStats,
+    JobId,
+    JobView,
+    Name,
+    Progress,
+    Serial,
+    SessionId,
+    WorkerName,
+    WorkerView,
+    message,
+)
+from broker.protocol.schema import Blob
+
+#: One topic a kind of event: a subscriber picks kinds, and the web takes all but may shed previews alone.
+TOPIC_JOB, TOPIC_PROGRESS, TOPIC_PREVIEW, TOPIC_WORKER, TOPIC_STATS = (
+    b"job",
+    b"prog",
+    b"view",
+    b"work",
+    b"stat",
+)
+
+
+@message
+class JobChanged:
+    stream: SessionId
+    serial: Serial
+    job: JobView
+
+
+@message
+class JobProgress:
+    stream: SessionId
+    serial: Serial
+    job_id: JobId
+    attempt: AttemptNumber
+    progress: Progress
+
+
+@message
+class JobPreview:
+    job_id: JobId
+    attempt: AttemptNumber
+    media_type: Name
+    image: Annotated[bytes, Blob(1 << 20)]
+
+
+@message
+class WorkerChanged:
+    stream: SessionId
+    serial: Serial
+    worker: WorkerView
+
+
+@message
+class WorkerGone:
+    stream: SessionId
+    serial: Serial
+    worker: WorkerName
+
+
+@message
+class StatsChanged:
+    stream: SessionId
+    serial: Serial
+    stats: FleetStats

@@ -1,0 +1,80 @@
+"""Messages of the file channel: content-addressed bytes in chunks, paid for by credit, both ways.
+
+put:  PutFile → (Have | SendFrom) ; Chunk… within the credit, each answered by SendFrom ; at the end Have
+get:  GetFile (offset, credit) → Chunk… ; GetFile again for more ; NoFile when there is none
+A file is visible under its sha256 only when it is whole and on disk; Have is sent after that.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from broker.protocol.records import Bytes, Line, Name, RequestId, Sha256, message
+from broker.protocol.schema import Blob
+
+#: The largest chunk either side may send.
+MAX_CHUNK_BYTES = 1 << 20
+
+
+@message
+class PutFile:
+    """I want to store these bytes; resumes where an earlier transfer of the same file stopped."""
+
+    request_id: RequestId
+    sha256: Sha256
+    size_bytes: Bytes
+
+
+@message
+class SendFrom:
+    """Send from `offset`, at most up to `until` (exclusive), then wait."""
+
+    request_id: RequestId
+    offset: Bytes
+    until: Bytes
+
+
+@message
+class Chunk:
+    """Bytes at `offset`."""
+
+    request_id: RequestId
+    offset: Bytes
+    size_bytes: Bytes  # of the whole file
+    data: Annotated[bytes, Blob(MAX_CHUNK_BYTES)]
+
+
+@message
+class Have:
+    """The file is whole, checked and durable."""
+
+    request_id: RequestId
+    sha256: Sha256
+    size_bytes: Bytes
+
+
+@message
+class GetFile:
+    """Send me [offset, until) of a stored file in chunks."""
+
+    request_id: RequestId
+    sha256: Sha256
+    offset: Bytes
+    until: Bytes
+
+
+@message
+class StatFile:
+    """Is it there? Answered by Have or FileRefused(not_found)."""
+
+    request_id: RequestId
+    sha256: Sha256
+
+
+@message
+class FileRefused:
+    """code: not_found, digest_mismatch, too_large, full, busy, damaged."""
+
+    request_id: RequestId
+    code: Name
+    text: Line

@@ -1,0 +1,296 @@
+"""The records that messages are made of, and the closed lists of words they use.
+
+Every field is checked where it is read (schema.py). Times called utc_ms are for people; nothing decides by them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from typing import Annotated
+
+from broker.protocol.ids import JOB_ID, SESSION_ID, SHA256, WORKER_NAME
+from broker.protocol.schema import Many, Real, Text, Whole
+
+message = dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+
+JobId = Annotated[str, Text(36, JOB_ID)]
+SessionId = Annotated[str, Text(32, SESSION_ID)]
+Sha256 = Annotated[str, Text(64, SHA256)]
+WorkerName = Annotated[str, Text(63, WORKER_NAME)]
+RequestId = Annotated[str, Text(32, SESSION_ID)]
+Owner = Annotated[str, Text(64)]
+Name = Annotated[str, Text(200)]
+Line = Annotated[str, Text(500)]
+Prose = Annotated[str, Text(4_000)]
+Long = Annotated[str, Text(16_000)]
+Bytes = Annotated[int, Whole(0, 2**53)]
+Millis = Annotated[int, Whole(0, 2**53)]
+Count = Annotated[int, Whole(0, 2**31)]
+Serial = Annotated[int, Whole(0, 2**53)]
+AttemptNumber = Annotated[int, Whole(1, 10_000)]
+Priority = Annotated[int, Whole(-100, 100)]
+Fraction = Annotated[float, Real(0.0, 1.0)]
+Labels = Annotated[tuple[Name, ...], Many(32)]
+
+
+class JobState(enum.StrEnum):
+    """Where a job is in its life; the last three are for ever."""
+
+    QUEUED = "queued"
+    LEASED = "leased"
+    RUNNING = "running"
+    CANCELLING = "cancelling"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def terminal(self) -> bool:
+        return self in (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
+
+
+class Reason(enum.StrEnum):
+    """Why an attempt or a job ended without a picture. Which of them are tried again: broker.core.retry."""
+
+    INVALID_WORKFLOW = "invalid_workflow"  # ComfyUI refused the graph
+    NODE_ERROR = "node_error"  # a node raised
+    OUT_OF_MEMORY = "out_of_memory"  # the card was too small this time
+    INPUT_MISSING = "input_missing"  # a file the job needs is not in the store
+    OUTPUT_LOST = "output_lost"  # ComfyUI finished, but its file could not be fetched whole
+    COMFY_UNREACHABLE = "comfy_unreachable"  # ComfyUI did not take the prompt
+    COMFY_LOST = "comfy_lost"  # ComfyUI restarted or forgot the prompt
+    INTERRUPTED = "interrupted"  # somebody else interrupted our prompt
+    POISONED = "poisoned"  # the card's process fails everything until it restarts
+    STALLED = "stalled"  # no sign of progress for the stall limit
+    TIMEOUT = "timeout"  # start-to-close limit
+    WORKER_LOST = "worker_lost"  # silent past its lease, or restarted without the prompt
+    NOT_ACCEPTED = "not_accepted"  # dispatched, never confirmed
+    DRAINING = "draining"  # handed back by a worker that is leaving
+    POISON_JOB = "poison_job"  # it was running on too many workers that died
+    EXPIRED = "expired"  # its deadline passed in the queue
+    CANCELLED = "cancelled"
+
+
+class Phase(enum.StrEnum):
+    """How far a worker is with an attempt it holds."""
+
+    STAGING = "staging"  # fetching inputs, posting the prompt
+    STAGED = "staged"  # in ComfyUI's own queue
+    RUNNING = "running"
+    FINISHING = "finishing"  # fetching and storing outputs
+    ENDED = "ended"  # COMPLETE or FAIL sent, RECORDED awaited
+
+
+class ProgressKind(enum.StrEnum):
+    STARTED = "started"
+    NODE = "node"
+    STEP = "step"
+    TEXT = "text"
+    PREVIEW = "preview"
+
+
+class WorkerState(enum.StrEnum):
+    """What a worker can be given."""
+
+    JOINED = "joined"  # known, has not asked for work yet
+    READY = "ready"  # holds nothing and has asked
+    BUSY = "busy"
+    DRAINING = "draining"  # finishes what it holds, takes no more
+    LOST = "lost"  # silent past its lease
+    LEFT = "left"  # said goodbye
+
+
+@message
+class Gpu:
+    """The card, as the worker found it at announce."""
+
+    name: Name
+    kind: Name  # "cuda", "cpu", …
+    vram_total_bytes: Bytes
+
+
+@message
+class Stats:
+    """What a heartbeat measured. None = this machine cannot tell."""
+
+    gpu_busy: Fraction | None  # share of the last second
+    vram_free_bytes: Bytes
+    vram_total_bytes: Bytes
+    gpu_celsius: Annotated[int, Whole(-50, 200)] | None
+    gpu_watts: Annotated[int, Whole(0, 5_000)] | None
+    ram_free_bytes: Bytes
+    ram_total_bytes: Bytes
+    cpu_busy: Fraction
+    comfy_queue: Count  # prompts in ComfyUI's queue, ours and others'
+    comfy_alive: bool
+
+
+@message
+class InputFile:
+    """A stored file that the workflow names; staged into ComfyUI's input folder before the prompt."""
+
+    name: Name  # as the workflow says it
+    sha256: Sha256
+    size_bytes: Bytes
+
+
+@message
+class Output:
+    """A finished file, already durable in the broker's file store."""
+
+    node_id: Name
+    name: Name  # ComfyUI's file name
+    kind: Name  # "output", "temp" or "socket"
+    media_type: Name
+    sha256: Sha256
+    size_bytes: Bytes
+
+
+@message
+class Needs:
+    """What a worker must have for this job; the broker compares, and never parses a workflow."""
+
+    nodes: Annotated[tuple[Name, ...], Many(2_000)]
+    models: Annotated[tuple[Line, ...], Many(500)]  # opaque, "kind/name"
+    labels: Labels  # the worker must carry all of them
+    vram_bytes: Bytes
+    pixels: Serial  # width x height x batch, for estimates; 0 = unknown
+    steps: Count
+    signature: Name  # groups alike workflows
+
+
+@message
+class Held:
+    """An attempt as its worker sees it."""
+
+    job_id: JobId
+    attempt: AttemptNumber
+    phase: Phase
+
+
+@message
+class Limits:
+    """How long an attempt may take, measured by the worker."""
+
+    start_to_close_ms: Millis
+    stall_ms: Millis
+
+
+@message
+class Resume:
+    """An attempt leased to this worker's name, offered back to a new session of it."""
+
+    job_id: JobId
+    attempt: AttemptNumber
+    prompt_id: Name  # empty: never accepted
+    cancelling: bool
+    limits: Limits
+
+
+@message
+class Failure:
+    """Why an attempt ended, for machines (reason) and people (the rest)."""
+
+    reason: Reason
+    text: Prose
+    node_id: Name
+    node_type: Name
+    traceback: Long
+
+
+@message
+class Timings:
+    """Milliseconds of each part of an attempt, by the worker's clock."""
+
+    staging_ms: Millis
+    waiting_ms: Millis  # in ComfyUI's own queue
+    running_ms: Millis
+    finishing_ms: Millis
+
+
+@message
+class Progress:
+    """The newest known step of a running attempt; lossy, latest wins."""
+
+    kind: ProgressKind
+    node_id: Name
+    node_type: Name
+    value: Count
+    most: Count
+    fraction: Fraction  # of the whole prompt
+    text: Line
+
+
+@message
+class JobView:
+    """A job as clients see it."""
+
+    job_id: JobId
+    owner: Owner
+    state: JobState
+    title: Line
+    template: Name
+    labels: Labels
+    priority: Priority
+    created_utc_ms: Millis
+    started_utc_ms: Millis | None  # ComfyUI began the present or last attempt
+    finished_utc_ms: Millis | None
+    attempt: Annotated[int, Whole(0, 10_000)]  # 0 = never dispatched
+    worker: Annotated[str, Text(63)]  # empty = none
+    prompt_id: Name
+    phase: Phase | None
+    progress: Progress | None
+    failure: Failure | None
+    timings: Timings | None
+    outputs: Annotated[tuple[Output, ...], Many(1_000)]
+
+
+@message
+class WorkerView:
+    """A worker as clients see it."""
+
+    worker: WorkerName
+    session: SessionId
+    state: WorkerState
+    paused: bool
+    simulated: bool
+    version: Name
+    comfyui_version: Name
+    capabilities: Sha256
+    gpu: Gpu
+    stats: Stats | None
+    labels: Labels
+    held: Annotated[tuple[Held, ...], Many(64)]
+    succeeded: Count
+    failed: Count
+    since_utc_ms: Millis
+
+
+@message
+class FleetStats:
+    """Counts for people and for autoscalers."""
+
+    queued: Count
+    leased: Count
+    running: Count
+    cancelling: Count
+    succeeded: Serial
+    failed: Serial
+    cancelled: Serial
+    workers: Count
+    paused: bool
+    oldest_queued_utc_ms: Millis | None
+    invalid_messages: Serial
+    uptime_ms: Millis
+
+
+@message
+class StoryLine:
+    """One thing that happened to a job."""
+
+    utc_ms: Millis
+    what: Name  # "queued", "leased", …
+    attempt: Annotated[int, Whole(0, 10_000)]
+    worker: Annotated[str, Text(63)]
+    text: Prose

@@ -1,0 +1,223 @@
+"""Messages between a worker and the broker, both ways, on the workers socket.
+
+A fence is (job, attempt, session): whatever carries a stale one changes nothing and is answered ABANDON.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from broker.protocol.records import (
+    AttemptNumber,
+    Count,
+    Failure,
+    Gpu,
+    Held,
+    InputFile,
+    JobId,
+    Labels,
+    Limits,
+    Line,
+    Millis,
+    Name,
+    Output,
+    Progress,
+    Resume,
+    Serial,
+    SessionId,
+    Sha256,
+    Stats,
+    Timings,
+    WorkerName,
+    message,
+)
+from broker.protocol.schema import Blob, Many
+
+# ---- worker → broker
+
+
+@message
+class Announce:
+    """I exist, this is my card, this is what I still hold. Answered by Welcome or Refused."""
+
+    worker: WorkerName
+    session: SessionId
+    version: Name
+    comfyui_version: Name
+    simulated: bool
+    capabilities: Sha256
+    gpu: Gpu
+    labels: Labels
+    held: Annotated[tuple[Held, ...], Many(64)]
+
+
+@message
+class Capabilities:
+    """What the capability document with this digest offers; the document itself is a stored file of that name."""
+
+    digest: Sha256
+    nodes: Annotated[tuple[Name, ...], Many(20_000)]
+    models: Annotated[tuple[Line, ...], Many(20_000)]
+
+
+@message
+class Ready:
+    """I have room for `credits` more attempts than those of dispatch serial <= `seen`.
+
+    A level, not a token: repeating or losing one does no harm, an older `serial` is ignored.
+    """
+
+    serial: Serial
+    credits: Count
+    seen: Serial
+
+
+@message
+class Heartbeat:
+    """I live. Answered by Beat. Never implies ready."""
+
+    stats: Stats
+    held: Annotated[tuple[Held, ...], Many(64)]
+
+
+@message
+class Accepted:
+    """The prompt is in ComfyUI's queue, or (after a restart of the worker) still there."""
+
+    job_id: JobId
+    attempt: AttemptNumber
+    prompt_id: Name
+
+
+@message
+class ProgressReport:
+    """Lossy; latest `serial` wins. `image` holds a preview picture or nothing."""
+
+    job_id: JobId
+    attempt: AttemptNumber
+    serial: Serial
+    progress: Progress
+    media_type: Name
+    image: Annotated[bytes, Blob(1 << 20)]
+
+
+@message
+class Complete:
+    """The attempt succeeded and every output is in the file store. Repeated until Recorded."""
+
+    job_id: JobId
+    attempt: AttemptNumber
+    outputs: Annotated[tuple[Output, ...], Many(1_000)]
+    timings: Timings
+
+
+@message
+class Fail:
+    """The attempt ended otherwise. Repeated until Recorded."""
+
+    job_id: JobId
+    attempt: AttemptNumber
+    failure: Failure
+    timings: Timings
+
+
+@message
+class Draining:
+    """I finish what I hold and take no more."""
+
+
+@message
+class Leave:
+    """Goodbye; I hold nothing that I have not handed back."""
+
+    why: Line
+
+
+# ---- broker → worker
+
+
+@message
+class Welcome:
+    """The session is known. Whatever `resume` names was leased to an earlier session of this worker."""
+
+    broker: SessionId  # one process life of the broker
+    heartbeat_ms: Millis
+    lease_ms: Millis
+    need_capabilities: bool
+    resume: Annotated[tuple[Resume, ...], Many(64)]
+
+
+@message
+class Refused:
+    """No work for this session. `retry` false: exit with `why`, somebody must mend it."""
+
+    why: Line
+    retry: bool
+
+
+@message
+class Beat:
+    """The answer to a heartbeat: the broker lives too. Ends unknown to the broker are settled by Abandon."""
+
+
+@message
+class Dispatch:
+    """Run this. Confirm with Accepted, or it is taken back."""
+
+    job_id: JobId
+    attempt: AttemptNumber
+    serial: Serial  # of the dispatches to this session, from 1
+    files: Annotated[tuple[InputFile, ...], Many(256)]
+    limits: Limits
+    workflow: Annotated[bytes, Blob(8 << 20)]
+
+
+@message
+class Abandon:
+    """This attempt is not yours: take it back from ComfyUI (only its own prompt_id) and forget it."""
+
+    job_id: JobId
+    attempt: AttemptNumber
+    why: Line
+
+
+@message
+class CancelAttempt:
+    """Stop this attempt; report how it ended (Fail cancelled, or Complete if it was too late)."""
+
+    job_id: JobId
+    attempt: AttemptNumber
+
+
+@message
+class Recorded:
+    """The end you reported is on disk: drop it."""
+
+    job_id: JobId
+    attempt: AttemptNumber
+
+
+@message
+class OutputsMissing:
+    """Complete named files that the store does not hold: send them again, then Complete again."""
+
+    job_id: JobId
+    attempt: AttemptNumber
+    missing: Annotated[tuple[Sha256, ...], Many(1_000)]
+
+
+@message
+class Drain:
+    """Finish what you hold, take no more, leave."""
+
+
+# ---- either way
+
+
+@message
+class Invalid:
+    """Your last message broke the contract. Sent to whoever sent it, on every socket."""
+
+    code: Name
+    detail: Line
+    count: Serial

@@ -1,0 +1,58 @@
+"""What the broker asks of a durable store; memory.py and sqlite.py both pass one contract suite.
+
+One writer, one thread. Writes gather in the open transaction, reads see them, `commit` makes them durable at once or
+raises StoreError, after which the store must not be used again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from broker.core.model import JobRecord
+from broker.core.step import Write
+from broker.protocol.records import JobState, StoryLine
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Page:
+    """Jobs newest first, and the key of the next page (empty: this was the last)."""
+
+    jobs: tuple[JobRecord, ...]
+    next: str
+
+
+class Store(Protocol):
+    def apply(self, write: Write) -> None:
+        """Add one write to the open transaction."""
+
+    def commit(self) -> None:
+        """Make every write since the last commit durable, or raise StoreError."""
+
+    def close(self) -> None:
+        """Release files and locks; uncommitted writes are forgotten."""
+
+    def job(self, job_id: str) -> JobRecord | None: ...
+
+    def job_by_key(self, owner: str, idempotency_key: str) -> JobRecord | None: ...
+
+    def workflow(self, job_id: str) -> bytes:
+        """The workflow as submitted. Raises KeyError when there is no such job."""
+
+    def form(self, job_id: str) -> bytes: ...
+
+    def live(self) -> Iterator[JobRecord]:
+        """Every job in no terminal state, oldest first."""
+
+    def page(self, *, owner: str, states: Sequence[JobState], label: str, after: str, limit: int) -> Page:
+        """Jobs newest first; empty filters match all. Raises ValueError for an `after` this store never gave."""
+
+    def story(self, job_id: str) -> tuple[StoryLine, ...]:
+        """What happened to a job, oldest first, at most the last 1000 lines."""
+
+    def counts(self) -> dict[JobState, int]:
+        """Jobs per state; a state without jobs may be absent. Cheap: kept, not counted."""
+
+    def last_sequence(self) -> int:
+        """The highest sequence ever given; 0 in an empty store."""
