@@ -47,6 +47,9 @@ class Send:
 @dataclasses.dataclass(slots=True)
 class Step:
     writes: list[Write] = dataclasses.field(default_factory=list)
+    #: To workers.
     sends: list[Send] = dataclasses.field(default_factory=list)
+    #: To clients, each the one answer to one request.
+    replies: list[Send] = dataclasses.field(default_factory=list)
     #: Messages of protocol.events, in order.
     published: list[Any] = dataclasses.field(default_factory=list)

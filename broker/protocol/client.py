@@ -6,10 +6,10 @@ change is on disk.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
 from broker.protocol.records import (
-    Count,
     FleetStats,
     InputFile,
     JobId,
@@ -29,14 +29,13 @@ from broker.protocol.records import (
     StoryLine,
     WorkerName,
     WorkerView,
-    message,
 )
 from broker.protocol.schema import Blob, Many, Text, Whole
 
 # ---- requests of any client
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Submit:
     """Queue a job. The same idempotency key and body give the same job; another body is a conflict.
 
@@ -57,13 +56,13 @@ class Submit:
     form: Annotated[bytes, Blob(1 << 20)]
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Cancel:
     request_id: RequestId
     job_id: JobId
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
     """Queue a failed or cancelled job again, with all its attempts before it."""
 
@@ -71,7 +70,7 @@ class Retry:
     job_id: JobId
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Get:
     """One job; with `full` also its workflow and form. Answered by JobReply."""
 
@@ -80,7 +79,7 @@ class Get:
     full: bool
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class List:
     """A page of jobs, newest first, by keyset. Empty filters match all. Answered by JobsReply."""
 
@@ -92,12 +91,12 @@ class List:
     limit: Annotated[int, Whole(1, 200)]
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Workers:
     request_id: RequestId
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """Everything a page needs to begin: workers, live and recent jobs, counts, and where the event stream stands."""
 
@@ -105,12 +104,12 @@ class Snapshot:
     recent: Annotated[int, Whole(0, 200)]
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Statistics:
     request_id: RequestId
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Story:
     request_id: RequestId
     job_id: JobId
@@ -119,7 +118,7 @@ class Story:
 # ---- requests of an administrator
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pause:
     """Dispatch nothing more: to the whole fleet, or to one worker."""
 
@@ -127,19 +126,19 @@ class Pause:
     worker: Annotated[str, Text(63)]  # empty = the fleet
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Resume:
     request_id: RequestId
     worker: Annotated[str, Text(63)]  # empty = the fleet
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DrainWorker:
     request_id: RequestId
     worker: WorkerName
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pin:
     """Only this worker may run the job; an empty name lifts the pin."""
 
@@ -148,7 +147,7 @@ class Pin:
     worker: Annotated[str, Text(63)]
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reorder:
     request_id: RequestId
     job_id: JobId
@@ -158,12 +157,12 @@ class Reorder:
 # ---- replies
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
     request_id: RequestId
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Error:
     """The request changed nothing. code: a stable word (not_found, conflict, finished, full, …); text: for people."""
 
@@ -173,7 +172,7 @@ class Error:
     retry_after_ms: Millis  # 0 = do not retry as it is
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobReply:
     request_id: RequestId
     job: JobView
@@ -182,20 +181,20 @@ class JobReply:
     form: Annotated[bytes, Blob(1 << 20)]
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobsReply:
     request_id: RequestId
     jobs: Annotated[tuple[JobView, ...], Many(200)]
     next: Annotated[str, Text(64)]  # empty = that was the last page
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkersReply:
     request_id: RequestId
     workers: Annotated[tuple[WorkerView, ...], Many(5_000)]
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SnapshotReply:
     """As of event `serial` of `stream`: apply the events after it, drop those up to it."""
 
@@ -207,14 +206,13 @@ class SnapshotReply:
     stats: FleetStats
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StatisticsReply:
     request_id: RequestId
     stats: FleetStats
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StoryReply:
     request_id: RequestId
     lines: Annotated[tuple[StoryLine, ...], Many(1_000)]
-    position: Count  # jobs dispatched before it if nothing changes; 0 = not queued

@@ -6,6 +6,7 @@ and a gap means a lost event: ask for a Snapshot. Previews are lossy and carry n
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
 from broker.protocol.records import (
@@ -19,7 +20,6 @@ from broker.protocol.records import (
     SessionId,
     WorkerName,
     WorkerView,
-    message,
 )
 from broker.protocol.schema import Blob
 
@@ -33,14 +33,14 @@ TOPIC_JOB, TOPIC_PROGRESS, TOPIC_PREVIEW, TOPIC_WORKER, TOPIC_STATS = (
 )
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobChanged:
     stream: SessionId
     serial: Serial
     job: JobView
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobProgress:
     stream: SessionId
     serial: Serial
@@ -49,7 +49,7 @@ class JobProgress:
     progress: Progress
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobPreview:
     job_id: JobId
     attempt: AttemptNumber
@@ -57,21 +57,21 @@ class JobPreview:
     image: Annotated[bytes, Blob(1 << 20)]
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerChanged:
     stream: SessionId
     serial: Serial
     worker: WorkerView
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerGone:
     stream: SessionId
     serial: Serial
     worker: WorkerName
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StatsChanged:
     stream: SessionId
     serial: Serial

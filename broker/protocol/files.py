@@ -7,16 +7,17 @@ A file is visible under its sha256 only when it is whole and on disk; Have is se
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
-from broker.protocol.records import Bytes, Line, Name, RequestId, Sha256, message
+from broker.protocol.records import Bytes, Line, Name, RequestId, Sha256
 from broker.protocol.schema import Blob
 
 #: The largest chunk either side may send.
 MAX_CHUNK_BYTES = 1 << 20
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PutFile:
     """I want to store these bytes; resumes where an earlier transfer of the same file stopped."""
 
@@ -25,7 +26,7 @@ class PutFile:
     size_bytes: Bytes
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SendFrom:
     """Send from `offset`, at most up to `until` (exclusive), then wait."""
 
@@ -34,7 +35,7 @@ class SendFrom:
     until: Bytes
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
     """Bytes at `offset`."""
 
@@ -44,7 +45,7 @@ class Chunk:
     data: Annotated[bytes, Blob(MAX_CHUNK_BYTES)]
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Have:
     """The file is whole, checked and durable."""
 
@@ -53,7 +54,7 @@ class Have:
     size_bytes: Bytes
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GetFile:
     """Send me [offset, until) of a stored file in chunks."""
 
@@ -63,7 +64,7 @@ class GetFile:
     until: Bytes
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StatFile:
     """Is it there? Answered by Have or FileRefused(not_found)."""
 
@@ -71,7 +72,7 @@ class StatFile:
     sha256: Sha256
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FileRefused:
     """code: not_found, digest_mismatch, too_large, full, busy, damaged."""
 

@@ -5,14 +5,12 @@ Every field is checked where it is read (schema.py). Times called utc_ms are for
 
 from __future__ import annotations
 
-import dataclasses
 import enum
+from dataclasses import dataclass
 from typing import Annotated
 
 from broker.protocol.ids import JOB_ID, SESSION_ID, SHA256, WORKER_NAME
 from broker.protocol.schema import Many, Real, Text, Whole
-
-message = dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 
 JobId = Annotated[str, Text(36, JOB_ID)]
 SessionId = Annotated[str, Text(32, SESSION_ID)]
@@ -101,7 +99,7 @@ class WorkerState(enum.StrEnum):
     LEFT = "left"  # said goodbye
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Gpu:
     """The card, as the worker found it at announce."""
 
@@ -110,7 +108,7 @@ class Gpu:
     vram_total_bytes: Bytes
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stats:
     """What a heartbeat measured. None = this machine cannot tell."""
 
@@ -126,7 +124,7 @@ class Stats:
     comfy_alive: bool
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class InputFile:
     """A stored file that the workflow names; staged into ComfyUI's input folder before the prompt."""
 
@@ -135,7 +133,7 @@ class InputFile:
     size_bytes: Bytes
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Output:
     """A finished file, already durable in the broker's file store."""
 
@@ -147,7 +145,7 @@ class Output:
     size_bytes: Bytes
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Needs:
     """What a worker must have for this job; the broker compares, and never parses a workflow."""
 
@@ -160,7 +158,7 @@ class Needs:
     signature: Name  # groups alike workflows
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
     """An attempt as its worker sees it."""
 
@@ -169,7 +167,7 @@ class Held:
     phase: Phase
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """How long an attempt may take, measured by the worker."""
 
@@ -177,7 +175,7 @@ class Limits:
     stall_ms: Millis
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Resume:
     """An attempt leased to this worker's name, offered back to a new session of it."""
 
@@ -188,7 +186,7 @@ class Resume:
     limits: Limits
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
     """Why an attempt ended, for machines (reason) and people (the rest)."""
 
@@ -199,7 +197,7 @@ class Failure:
     traceback: Long
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Timings:
     """Milliseconds of each part of an attempt, by the worker's clock."""
 
@@ -209,7 +207,7 @@ class Timings:
     finishing_ms: Millis
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
     """The newest known step of a running attempt; lossy, latest wins."""
 
@@ -222,7 +220,7 @@ class Progress:
     text: Line
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobView:
     """A job as clients see it."""
 
@@ -246,7 +244,7 @@ class JobView:
     outputs: Annotated[tuple[Output, ...], Many(1_000)]
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerView:
     """A worker as clients see it."""
 
@@ -267,7 +265,7 @@ class WorkerView:
     since_utc_ms: Millis
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FleetStats:
     """Counts for people and for autoscalers."""
 
@@ -285,7 +283,7 @@ class FleetStats:
     uptime_ms: Millis
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StoryLine:
     """One thing that happened to a job."""
 

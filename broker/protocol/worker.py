@@ -5,6 +5,7 @@ A fence is (job, attempt, session): whatever carries a stale one changes nothing
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
 from broker.protocol.records import (
@@ -29,14 +30,13 @@ from broker.protocol.records import (
     Stats,
     Timings,
     WorkerName,
-    message,
 )
 from broker.protocol.schema import Blob, Many
 
 # ---- worker → broker
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Announce:
     """I exist, this is my card, this is what I still hold. Answered by Welcome or Refused."""
 
@@ -51,7 +51,7 @@ class Announce:
     held: Annotated[tuple[Held, ...], Many(64)]
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
     """What the capability document with this digest offers; the document itself is a stored file of that name."""
 
@@ -60,9 +60,9 @@ class Capabilities:
     models: Annotated[tuple[Line, ...], Many(20_000)]
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ready:
-    """I have room for `credits` more attempts than those of dispatch serial <= `seen`.
+    """I had room for `credits` more attempts when the newest dispatch I had seen was `seen`.
 
     A level, not a token: repeating or losing one does no harm, an older `serial` is ignored.
     """
@@ -72,7 +72,7 @@ class Ready:
     seen: Serial
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Heartbeat:
     """I live. Answered by Beat. Never implies ready."""
 
@@ -80,7 +80,7 @@ class Heartbeat:
     held: Annotated[tuple[Held, ...], Many(64)]
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Accepted:
     """The prompt is in ComfyUI's queue, or (after a restart of the worker) still there."""
 
@@ -89,7 +89,7 @@ class Accepted:
     prompt_id: Name
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProgressReport:
     """Lossy; latest `serial` wins. `image` holds a preview picture or nothing."""
 
@@ -101,7 +101,7 @@ class ProgressReport:
     image: Annotated[bytes, Blob(1 << 20)]
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Complete:
     """The attempt succeeded and every output is in the file store. Repeated until Recorded."""
 
@@ -111,7 +111,7 @@ class Complete:
     timings: Timings
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Fail:
     """The attempt ended otherwise. Repeated until Recorded."""
 
@@ -121,12 +121,12 @@ class Fail:
     timings: Timings
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Draining:
     """I finish what I hold and take no more."""
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Leave:
     """Goodbye; I hold nothing that I have not handed back."""
 
@@ -136,7 +136,7 @@ class Leave:
 # ---- broker → worker
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Welcome:
     """The session is known. Whatever `resume` names was leased to an earlier session of this worker."""
 
@@ -147,7 +147,7 @@ class Welcome:
     resume: Annotated[tuple[Resume, ...], Many(64)]
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Refused:
     """No work for this session. `retry` false: exit with `why`, somebody must mend it."""
 
@@ -155,24 +155,24 @@ class Refused:
     retry: bool
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Beat:
     """The answer to a heartbeat: the broker lives too. Ends unknown to the broker are settled by Abandon."""
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Dispatch:
     """Run this. Confirm with Accepted, or it is taken back."""
 
     job_id: JobId
     attempt: AttemptNumber
-    serial: Serial  # of the dispatches to this session, from 1
+    serial: Serial  # grows for the life of the broker; a worker's `seen` starts at 0 for each Welcome.broker
     files: Annotated[tuple[InputFile, ...], Many(256)]
     limits: Limits
     workflow: Annotated[bytes, Blob(8 << 20)]
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Abandon:
     """This attempt is not yours: take it back from ComfyUI (only its own prompt_id) and forget it."""
 
@@ -181,7 +181,7 @@ class Abandon:
     why: Line
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CancelAttempt:
     """Stop this attempt; report how it ended (Fail cancelled, or Complete if it was too late)."""
 
@@ -189,7 +189,7 @@ class CancelAttempt:
     attempt: AttemptNumber
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recorded:
     """The end you reported is on disk: drop it."""
 
@@ -197,7 +197,7 @@ class Recorded:
     attempt: AttemptNumber
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OutputsMissing:
     """Complete named files that the store does not hold: send them again, then Complete again."""
 
@@ -206,7 +206,7 @@ class OutputsMissing:
     missing: Annotated[tuple[Sha256, ...], Many(1_000)]
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Drain:
     """Finish what you hold, take no more, leave."""
 
@@ -214,7 +214,7 @@ class Drain:
 # ---- either way
 
 
-@message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Invalid:
     """Your last message broke the contract. Sent to whoever sent it, on every socket."""
 

@@ -1,0 +1,180 @@
+"""What the core does with each request of a client that changes something. Each gets exactly one reply.
+
+Requests that only read are answered beside the core (broker/reading.py): they need the store, not a decision.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any, Final
+
+from broker.core.events import FromClient
+from broker.core.jobs import Job, view
+from broker.core.leases import Leases
+from broker.core.model import JobRecord
+from broker.core.rules import Now
+from broker.core.step import Send, Step
+from broker.protocol import client, worker
+from broker.protocol.records import JobState, WorkerState
+
+
+def admit(leases: Leases, step: Step, event: FromClient, now: Now) -> None:
+    """One checked request."""
+    reply = HANDLERS[type(event.message)](leases, step, event, now)
+    step.replies.append(Send(event.session, reply))
+
+
+def body_sha256(said: client.Submit) -> str:
+    """What makes two submits with one idempotency key the same."""
+    digest = hashlib.sha256(said.workflow)
+    for part in (said.form, said.template.encode(), str(said.priority).encode(), "\x00".join(said.labels).encode()):
+        digest.update(b"\x00%d\x00" % len(part))
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _submit(leases: Leases, step: Step, event: FromClient, now: Now) -> Any:
+    said: client.Submit = event.message
+    body, key = body_sha256(said), said.idempotency_key
+    if event.stored is not None:
+        return _submitted_before(leases, said, event.stored, body)
+    rules, jobs = leases.rules, leases.jobs
+    if jobs.counts[JobState.QUEUED] >= rules.max_queued:
+        return _error(said, "full", f"the queue holds its most, {rules.max_queued} jobs; try again later", 5_000)
+    if jobs.queued_of[said.owner] >= rules.max_queued_per_owner:
+        most = rules.max_queued_per_owner
+        return _error(said, "quota", f"{said.owner} has {most} jobs queued, the most for one owner", 5_000)
+    jobs.sequence += 1
+    record = JobRecord(
+        job_id=said.job_id,
+        sequence=jobs.sequence,
+        owner=said.owner,
+        idempotency_key=key,
+        body_sha256=body,
+        title=said.title,
+        template=said.template,
+        labels=said.labels,
+        priority=said.priority,
+        needs=said.needs,
+        files=said.files,
+        created_utc_ms=now.utc_ms,
+    )
+    job = jobs.insert(step, record, said.workflow, said.form)
+    return _job(said, job.record, job)
+
+
+def _submitted_before(leases: Leases, said: client.Submit, stored: JobRecord, body: str) -> Any:
+    same_key = stored.owner == said.owner and stored.idempotency_key == said.idempotency_key
+    if not same_key:
+        return _error(said, "conflict", f"the job id {said.job_id} is in use: choose another")
+    if stored.body_sha256 != body:
+        text = f"this idempotency key was used for job {stored.job_id}, which has another body: use a new key"
+        return _error(said, "conflict", text)
+    job = leases.jobs.live.get(stored.job_id)
+    return _job(said, job.record if job is not None else stored, job, existed=True)
+
+
+def _cancel(leases: Leases, step: Step, event: FromClient, now: Now) -> Any:
+    said: client.Cancel = event.message
+    job = leases.jobs.live.get(said.job_id)
+    if job is None:
+        return _not_live(said, event.stored, "there is nothing left to cancel")
+    if job.record.state is JobState.QUEUED:
+        leases.jobs.move(step, job, JobState.CANCELLED, now, "cancelled while it was queued")
+    elif job.record.state is not JobState.CANCELLING:
+        leases.jobs.move(step, job, JobState.CANCELLING, now, "cancelled while its worker held it")
+        leases.send_cancel(step, job)
+    return _job(said, job.record, job)
+
+
+def _retry(leases: Leases, step: Step, event: FromClient, now: Now) -> Any:
+    said: client.Retry = event.message
+    live, stored = leases.jobs.live.get(said.job_id), event.stored
+    if live is not None:
+        return _error(said, "conflict", f"job {said.job_id} is {live.record.state}: it is not over yet")
+    if stored is None:
+        return _not_live(said, None, "")
+    if stored.state is JobState.SUCCEEDED:
+        return _error(said, "finished", f"job {said.job_id} succeeded: submit a new one instead")
+    job = leases.jobs.revive(step, stored, now)
+    return _job(said, job.record, job)
+
+
+def _pin(leases: Leases, step: Step, event: FromClient, now: Now) -> Any:
+    said: client.Pin = event.message
+    return _amend_queued(leases, step, event, pin=said.worker)
+
+
+def _reorder(leases: Leases, step: Step, event: FromClient, now: Now) -> Any:
+    said: client.Reorder = event.message
+    return _amend_queued(leases, step, event, priority=said.priority)
+
+
+def _amend_queued(leases: Leases, step: Step, event: FromClient, **changes: Any) -> Any:
+    said = event.message
+    job = leases.jobs.live.get(said.job_id)
+    if job is None:
+        return _not_live(said, event.stored, "it waits for nothing")
+    if job.record.state is not JobState.QUEUED:
+        return _error(said, "conflict", f"job {said.job_id} is {job.record.state}: only a queued job can be moved")
+    leases.jobs.amend(step, job, **changes)
+    return _job(said, job.record, job)
+
+
+def _pause(leases: Leases, step: Step, event: FromClient, now: Now) -> Any:
+    return _set_paused(leases, step, event, True)
+
+
+def _resume(leases: Leases, step: Step, event: FromClient, now: Now) -> Any:
+    return _set_paused(leases, step, event, False)
+
+
+def _set_paused(leases: Leases, step: Step, event: FromClient, paused: bool) -> Any:
+    said, roster = event.message, leases.roster
+    if not said.worker:
+        roster.fleet_paused = paused
+        return client.Done(request_id=said.request_id)
+    known = roster.by_name.get(said.worker)
+    if known is None:
+        return _error(said, "not_found", f"no worker is called {said.worker}")
+    (roster.paused.add if paused else roster.paused.discard)(said.worker)
+    leases.show(step, known)
+    return client.Done(request_id=said.request_id)
+
+
+def _drain(leases: Leases, step: Step, event: FromClient, now: Now) -> Any:
+    said: client.DrainWorker = event.message
+    known = leases.roster.by_name.get(said.worker)
+    if known is None or known.state is WorkerState.LOST:
+        return _error(said, "not_found", f"no worker called {said.worker} is here")
+    step.sends.append(Send(known.session, worker.Drain()))
+    if known.move(WorkerState.DRAINING):
+        leases.show(step, known)
+    return client.Done(request_id=said.request_id)
+
+
+def _job(said: Any, record: JobRecord, job: Job | None, *, existed: bool = False) -> client.JobReply:
+    return client.JobReply(request_id=said.request_id, job=view(record, job), existed=existed, workflow=b"", form=b"")
+
+
+def _not_live(said: Any, stored: JobRecord | None, consequence: str) -> client.Error:
+    if stored is None:
+        return _error(said, "not_found", f"no job has the id {said.job_id}")
+    return _error(said, "finished", f"job {said.job_id} is {stored.state}: {consequence}")
+
+
+def _error(said: Any, code: str, text: str, retry_after_ms: int = 0) -> client.Error:
+    return client.Error(request_id=said.request_id, code=code, text=text, retry_after_ms=retry_after_ms)
+
+
+HANDLERS: Final[dict[type[Any], Callable[[Leases, Step, FromClient, Now], Any]]] = {
+    client.Submit: _submit,
+    client.Cancel: _cancel,
+    client.Retry: _retry,
+    client.Pause: _pause,
+    client.Resume: _resume,
+    client.DrainWorker: _drain,
+    client.Pin: _pin,
+    client.Reorder: _reorder,
+}

@@ -1,0 +1,205 @@
+"""The scheduling machine: one door, `handle(event, now) -> Step`. Pure: no clock, socket, store or randomness.
+
+Theory. A job's attempt is leased to one session of one worker. The lease is the worker's own: any valid message
+renews it, and its end costs the worker everything it held. A fence is (job, attempt, session): a message whose
+fence is not the leased one changes nothing and is answered Abandon, so that the worker stops exactly that prompt.
+What the two sides believe is compared at every heartbeat: an attempt the worker does not know (twice in a row) is
+queued again, one the broker does not know is abandoned. Heartbeat never implies ready: work goes out only against
+room a worker has offered, and only in Tick, after everything that had arrived was handled.
+
+A name outlives its sessions. When a new session of a name announces itself, or the broker has restarted, attempts
+leased to the name are offered back and stay leased until a confirmation is overdue; nothing runs twice meanwhile.
+A worker that was declared lost and comes back with an attempt nobody else has taken since may go on with it.
+
+The core's time stands still while its own loop was late (`_slip_ms`): a stopped broker declares nobody dead.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import heapq
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from broker.core import placement
+from broker.core.admission import admit
+from broker.core.events import Event, FromClient, FromWorker, Tick, Unreachable
+from broker.core.hearing import hear
+from broker.core.jobs import Jobs, view
+from broker.core.leases import Leases
+from broker.core.model import JobRecord
+from broker.core.placement import Candidate
+from broker.core.roster import Roster, Worker
+from broker.core.rules import Now, Rules
+from broker.core.step import Step
+from broker.protocol.events import JobPreview, StatsChanged, WorkerGone
+from broker.protocol.records import FleetStats, JobState, JobView, WorkerState, WorkerView
+
+
+class Fleet:
+    def __init__(
+        self,
+        rules: Rules,
+        stream: str,
+        *,
+        jitter: Callable[[], float],
+        counts: dict[JobState, int],
+        last_sequence: int,
+        now: Now,
+    ) -> None:
+        """stream: the id of this process life. jitter: uniform in [0, 1), for backoff. counts: jobs in the store."""
+        self.rules = rules
+        self.stream = stream
+        #: Of the newest event published.
+        self.serial = 0
+        self.jobs = Jobs(counts, last_sequence)
+        self.roster = Roster()
+        self.leases = Leases(rules, self.jobs, self.roster, jitter)
+        self._started_utc_ms = now.utc_ms
+        #: How much of the monotonic clock the loop's own lateness has eaten.
+        self._slip_ms = 0
+        self._last_turn_ms = now.mono_ms
+        self._stats_due_ms: int | None = None
+
+    def recover(self, records: Iterable[JobRecord], now: Now) -> None:
+        """Take over what the store holds as live, once, before any event. Leased attempts get one grace lease."""
+        for record in records:
+            job = self.jobs.recover(record)
+            if record.state is not JobState.QUEUED:
+                self.leases.orphan(job, now)
+
+    def handle(self, event: Event, now: Now) -> Step:
+        """Everything that follows from one event. The caller commits `writes`, and only then sends the rest."""
+        step = Step()
+        now = dataclasses.replace(now, mono_ms=now.mono_ms - self._slip_ms)
+        match event:
+            case FromWorker():
+                hear(self.leases, self.stream, step, event, now)
+            case FromClient():
+                admit(self.leases, step, event, now)
+            case Unreachable(session):
+                self._unreachable(session)
+            case Tick():
+                self._tick(step, now)
+        if step.published:
+            step.published = [self._numbered(message) for message in step.published]
+            if self._stats_due_ms is None:
+                self._stats_due_ms = now.mono_ms + self.rules.stats_every_ms
+        return step
+
+    def sleep_ms(self, mono_ms: int) -> int:
+        """How long the loop may wait for messages before the next Tick."""
+        due = (self.leases.deadlines.next_ms(), self._stats_due_ms)
+        waits = [at + self._slip_ms - mono_ms for at in due if at is not None]
+        return max(0, min([self.rules.turn_ms, *waits]))
+
+    # ---- time
+
+    def _tick(self, step: Step, now: Now) -> None:
+        late_ms = now.mono_ms - self._last_turn_ms - self.rules.turn_ms
+        if late_ms > 0:
+            self._slip_ms += late_ms
+            now = dataclasses.replace(now, mono_ms=now.mono_ms - late_ms)
+        self._last_turn_ms = now.mono_ms
+        for kind, key in self.leases.deadlines.fallen(now.mono_ms):
+            self._due(step, kind, key, now)
+        self._place(step, now)
+        if self._stats_due_ms is not None and self._stats_due_ms <= now.mono_ms:
+            step.published.append(StatsChanged(stream="", serial=0, stats=self.stats(now)))
+            # Published last, so that `handle` does not schedule the next one for this one.
+            step.published = [self._numbered(message) for message in step.published]
+            self._stats_due_ms = None
+
+    def _due(self, step: Step, kind: str, key: str, now: Now) -> None:
+        """The moment of a deadline has come; what it was for may have moved on."""
+        match kind:
+            case "silent":
+                present = self.roster.by_session.get(key)
+                if present is not None and present.silent_by_ms > now.mono_ms:
+                    self.leases.deadlines.at(present.silent_by_ms, "silent", key)
+                elif present is not None:
+                    self.leases.lost(step, present, now)
+            case "confirm":
+                job = self.jobs.live.get(key)
+                if job is not None:
+                    self.leases.overdue(step, job, now)
+            case "backoff":
+                job = self.jobs.live.get(key)
+                if job is not None and job.not_before_ms <= now.mono_ms:
+                    self.jobs.ready_again(job)
+            case "forget":
+                known = self.roster.by_name.get(key)
+                if known is not None and known.state is WorkerState.LOST:
+                    del self.roster.by_name[key]
+                    step.published.append(WorkerGone(stream="", serial=0, worker=key))
+
+    def _unreachable(self, session: str) -> None:
+        """A send found no connection: send no more work until the session says that it has room."""
+        gone = self.roster.by_session.get(session)
+        if gone is not None:
+            gone.ready = None
+
+    # ---- placement
+
+    def _place(self, step: Step, now: Now) -> None:
+        """Hand out work while some worker has room for something that waits: best head first."""
+        if self.roster.fleet_paused or not len(self.jobs.backlog):
+            return
+        room = {present.session: present for present in self.roster.with_room()}
+        heads = self.jobs.backlog.heads() if room else []
+        heapq.heapify(heads)
+        while heads and room:
+            (_, _, job_id), key = heapq.heappop(heads)
+            job = self.jobs.live[job_id]
+            able = (_candidate(present) for present in room.values() if self.roster.able(present, key))
+            chosen = placement.least_loaded(able, avoid=job.record.last_worker if job.record.burnt else "")
+            if chosen is None:
+                continue  # nobody with room can run this group now
+            present = room[chosen.session]
+            self.leases.dispatch(step, job, present, now)
+            if present.room() <= 0:
+                del room[present.session]
+            head = self.jobs.backlog.head(key)
+            if head is not None:
+                heapq.heappush(heads, (head, key))
+
+    # ---- what others see
+
+    def stats(self, now: Now) -> FleetStats:
+        counts = self.jobs.counts
+        return FleetStats(
+            queued=counts[JobState.QUEUED],
+            leased=counts[JobState.LEASED],
+            running=counts[JobState.RUNNING],
+            cancelling=counts[JobState.CANCELLING],
+            succeeded=counts[JobState.SUCCEEDED],
+            failed=counts[JobState.FAILED],
+            cancelled=counts[JobState.CANCELLED],
+            workers=len(self.roster.by_session),
+            paused=self.roster.fleet_paused,
+            oldest_queued_utc_ms=self.jobs.oldest_queued_utc_ms(),
+            invalid_messages=0,
+            uptime_ms=max(0, now.utc_ms - self._started_utc_ms),
+        )
+
+    def workers(self) -> tuple[WorkerView, ...]:
+        return tuple(self.roster.view(known) for known in self.roster.by_name.values())
+
+    def job_view(self, record: JobRecord) -> JobView:
+        """A job as clients see it: the core's own knowledge where it is live, else what the store said."""
+        job = self.jobs.live.get(record.job_id)
+        return view(record, None) if job is None else view(job.record, job)
+
+    def _numbered(self, message: Any) -> Any:
+        """Give a published message its place in the stream; previews are lossy and have none."""
+        if isinstance(message, JobPreview) or message.serial:
+            return message
+        self.serial += 1
+        return dataclasses.replace(message, stream=self.stream, serial=self.serial)
+
+
+def _candidate(present: Worker) -> Candidate:
+    stats = present.stats
+    busy = stats.gpu_busy if stats is not None and stats.gpu_busy is not None else 0.0
+    free = stats.vram_free_bytes if stats is not None else present.announced.gpu.vram_total_bytes
+    return Candidate(present.session, present.name, len(present.jobs), busy, free)

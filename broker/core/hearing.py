@@ -1,0 +1,209 @@
+"""What the core does with each message of a worker.
+
+The fence is asked first wherever a message names an attempt. Nothing here hands out work: Tick does, later.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Final
+
+from broker.core.events import FromWorker
+from broker.core.leases import Leases, failure
+from broker.core.roster import Worker
+from broker.core.rules import Now
+from broker.core.step import Send, Step
+from broker.protocol import worker
+from broker.protocol.events import JobPreview, JobProgress
+from broker.protocol.records import JobState, Phase, ProgressKind, Reason, WorkerState
+
+NAME_TAKEN: Final = "another process has taken this worker's name"
+
+
+def hear(leases: Leases, stream: str, step: Step, event: FromWorker, now: Now) -> None:
+    """One checked message from a worker's session, known or not."""
+    if isinstance(event.message, worker.Announce):
+        _announce(leases, stream, step, event, now)
+        return
+    speaker = leases.roster.by_session.get(event.session)
+    if speaker is None:
+        retired = event.session in leases.roster.retired
+        refused = worker.Refused(why=NAME_TAKEN if retired else "announce first", retry=not retired)
+        step.sends.append(Send(event.session, refused))
+        return
+    leases.heard(speaker, now)
+    HANDLERS[type(event.message)](leases, step, speaker, event, now)
+
+
+def _announce(leases: Leases, stream: str, step: Step, event: FromWorker, now: Now) -> None:
+    said: worker.Announce = event.message
+    refusal = _refusal(leases, event)
+    if refusal:
+        step.sends.append(Send(event.session, worker.Refused(why=refusal, retry=False)))
+        return
+    present = Worker(said, now.utc_ms)
+    known = leases.roster.by_name.get(said.worker)
+    if known is not None:
+        present.succeeded, present.failed = known.succeeded, known.failed
+        if known.session != said.session and known.state is not WorkerState.LOST:
+            leases.roster.retire(known.session)
+            step.sends.append(Send(known.session, worker.Refused(why=NAME_TAKEN, retry=False)))
+        leases.end_session(known, now)
+    leases.roster.join(present)
+    leases.heard(present, now)
+    leases.deadlines.at(present.silent_by_ms, "silent", present.session)
+    claimed = [leases.claim(step, held, present, now) for held in said.held]
+    welcome = worker.Welcome(
+        broker=stream,
+        heartbeat_ms=leases.rules.heartbeat_ms,
+        lease_ms=leases.rules.lease_ms,
+        need_capabilities=not leases.roster.knows(said.capabilities),
+        resume=leases.offer_orphans(present, now),
+    )
+    step.sends.append(Send(said.session, welcome))
+    for held, mine in zip(said.held, claimed, strict=True):
+        if not mine:
+            leases.abandon(step, said.session, held.job_id, held.attempt, "it is not leased to you")
+    leases.show(step, present)
+
+
+def _refusal(leases: Leases, event: FromWorker) -> str:
+    """Why this announcement is not let in; empty when it is."""
+    said: worker.Announce = event.message
+    if event.key_name not in ("", said.worker):
+        return f"this key belongs to worker {event.key_name}, not {said.worker}: start it with --name {event.key_name}"
+    if said.session != event.session:
+        return "the session announced is not the one this socket has"
+    return NAME_TAKEN if said.session in leases.roster.retired else ""
+
+
+def _capabilities(leases: Leases, step: Step, speaker: Worker, event: FromWorker, now: Now) -> None:
+    leases.roster.learn(event.message)
+
+
+def _ready(leases: Leases, step: Step, speaker: Worker, event: FromWorker, now: Now) -> None:
+    said: worker.Ready = event.message
+    if speaker.ready is None or said.serial > speaker.ready.serial:
+        speaker.ready = said
+        if leases.settle(speaker):
+            leases.show(step, speaker)
+
+
+def _heartbeat(leases: Leases, step: Step, speaker: Worker, event: FromWorker, now: Now) -> None:
+    said: worker.Heartbeat = event.message
+    speaker.stats = said.stats
+    step.sends.append(Send(speaker.session, worker.Beat()))
+    named = {(held.job_id, held.attempt): held for held in said.held}
+    for job in list(speaker.jobs.values()):
+        held = named.pop((job.record.job_id, job.record.attempt), None)
+        if held is not None:
+            leases.confirm(step, job, held, now)
+        elif job.confirmed:
+            job.missed_beats += 1
+            if job.missed_beats >= 2:
+                text = f"{speaker.name} does not hold it any more"
+                leases.ended(step, job, failure(Reason.WORKER_LOST, text), now)
+    for held in named.values():
+        leases.abandon(step, speaker.session, held.job_id, held.attempt, "it is not leased to you")
+    leases.show(step, speaker)
+
+
+def _accepted(leases: Leases, step: Step, speaker: Worker, event: FromWorker, now: Now) -> None:
+    said: worker.Accepted = event.message
+    job = leases.fenced(step, speaker, said.job_id, said.attempt)
+    if job is None:
+        return
+    job.confirmed, job.missed_beats = True, 0
+    if job.record.state is JobState.LEASED:
+        if job.phase in (None, Phase.STAGING):
+            job.phase = Phase.STAGED
+        leases.jobs.move(step, job, JobState.RUNNING, now, "in ComfyUI's queue", prompt_id=said.prompt_id)
+        leases.show(step, speaker)
+    elif job.record.prompt_id != said.prompt_id:
+        leases.jobs.amend(step, job, prompt_id=said.prompt_id)
+
+
+def _progress(leases: Leases, step: Step, speaker: Worker, event: FromWorker, now: Now) -> None:
+    said: worker.ProgressReport = event.message
+    job = leases.fenced(step, speaker, said.job_id, said.attempt)
+    if job is None or said.serial <= job.progress_serial:
+        return
+    job.progress_serial = said.serial
+    if said.progress.kind is ProgressKind.PREVIEW:
+        preview = JobPreview(job_id=said.job_id, attempt=said.attempt, media_type=said.media_type, image=said.image)
+        step.published.append(preview)
+        return
+    job.progress = said.progress
+    if said.progress.kind is ProgressKind.STARTED:
+        # Lossy like all progress: it reaches the disk with the job's next change of state.
+        job.phase, job.record = Phase.RUNNING, dataclasses.replace(job.record, started_utc_ms=now.utc_ms)
+        leases.jobs.show(step, job)
+        leases.show(step, speaker)
+    step.published.append(
+        JobProgress(stream="", serial=0, job_id=said.job_id, attempt=said.attempt, progress=said.progress)
+    )
+
+
+def _complete(leases: Leases, step: Step, speaker: Worker, event: FromWorker, now: Now) -> None:
+    said: worker.Complete = event.message
+    if _recorded_before(leases, step, event):
+        return
+    job = leases.fenced(step, speaker, said.job_id, said.attempt)
+    if job is None:
+        return
+    leases.release(job)
+    speaker.succeeded += 1
+    outcome = {"outputs": said.outputs, "timings": said.timings, "failure": None}
+    leases.jobs.move(step, job, JobState.SUCCEEDED, now, "", **outcome)
+    _recorded(leases, step, speaker, said.job_id, said.attempt)
+
+
+def _fail(leases: Leases, step: Step, speaker: Worker, event: FromWorker, now: Now) -> None:
+    said: worker.Fail = event.message
+    if _recorded_before(leases, step, event):
+        return
+    job = leases.fenced(step, speaker, said.job_id, said.attempt)
+    if job is None:
+        return
+    if said.failure.reason not in (Reason.CANCELLED, Reason.DRAINING):
+        speaker.failed += 1
+    leases.ended(step, job, said.failure, now, timings=said.timings)
+    _recorded(leases, step, speaker, said.job_id, said.attempt)
+
+
+def _recorded_before(leases: Leases, step: Step, event: FromWorker) -> bool:
+    """A repeated end of the attempt that ended its job is confirmed again."""
+    said, stored = event.message, event.stored
+    if said.job_id in leases.jobs.live or stored is None or stored.attempt != said.attempt:
+        return False
+    step.sends.append(Send(event.session, worker.Recorded(job_id=said.job_id, attempt=said.attempt)))
+    return True
+
+
+def _recorded(leases: Leases, step: Step, speaker: Worker, job_id: str, attempt: int) -> None:
+    step.sends.append(Send(speaker.session, worker.Recorded(job_id=job_id, attempt=attempt)))
+    leases.show(step, speaker)
+
+
+def _draining(leases: Leases, step: Step, speaker: Worker, event: FromWorker, now: Now) -> None:
+    if speaker.move(WorkerState.DRAINING):
+        leases.show(step, speaker)
+
+
+def _leave(leases: Leases, step: Step, speaker: Worker, event: FromWorker, now: Now) -> None:
+    leases.left(step, speaker, event.message.why, now)
+
+
+#: The whole list of what a known session may say.
+HANDLERS: Final[dict[type[Any], Callable[[Leases, Step, Worker, FromWorker, Now], None]]] = {
+    worker.Capabilities: _capabilities,
+    worker.Ready: _ready,
+    worker.Heartbeat: _heartbeat,
+    worker.Accepted: _accepted,
+    worker.ProgressReport: _progress,
+    worker.Complete: _complete,
+    worker.Fail: _fail,
+    worker.Draining: _draining,
+    worker.Leave: _leave,
+}

@@ -1,0 +1,169 @@
+"""The live jobs: their records, what is volatile about them, and the one door through which a state changes.
+
+A job is live from its submit to its terminal state; then the store alone knows it. Every change of state goes
+through `move`, which holds it to the table and leaves the write, the story line and the event in the step.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from typing import Any
+
+from broker.core.backlog import Backlog
+from broker.core.model import JOB_MOVES, JobRecord
+from broker.core.rules import Now
+from broker.core.step import AddStory, InsertJob, Step, UpdateJob
+from broker.protocol.events import JobChanged
+from broker.protocol.records import JobState, JobView, Phase, Progress, StoryLine
+
+
+class InvalidTransition(Exception):
+    """The core tried a move its table forbids: our bug. Nothing was changed."""
+
+
+@dataclasses.dataclass(slots=True)
+class Job:
+    """A live job: the durable record and what only matters while it lives."""
+
+    record: JobRecord
+    #: The session that holds the attempt; empty while queued, or while its worker is expected back.
+    session: str = ""
+    #: The dispatch serial of the attempt in its session.
+    dispatch_serial: int = 0
+    #: Whether the worker has shown that it knows of the attempt.
+    confirmed: bool = False
+    #: A dispatch or an offered resume must be confirmed by then.
+    confirm_by_ms: int = 0
+    #: Queued, but not to be dispatched before.
+    not_before_ms: int = 0
+    #: Heartbeats in a row in which a confirmed attempt was not named.
+    missed_beats: int = 0
+    phase: Phase | None = None
+    progress: Progress | None = None
+    progress_serial: int = -1
+
+
+def view(record: JobRecord, job: Job | None) -> JobView:
+    """What clients see of a job, live or not."""
+    return JobView(
+        job_id=record.job_id,
+        owner=record.owner,
+        state=record.state,
+        title=record.title,
+        template=record.template,
+        labels=record.labels,
+        priority=record.priority,
+        created_utc_ms=record.created_utc_ms,
+        started_utc_ms=record.started_utc_ms,
+        finished_utc_ms=record.finished_utc_ms,
+        attempt=record.attempt,
+        worker=record.worker,
+        prompt_id=record.prompt_id,
+        phase=job.phase if job is not None else None,
+        progress=job.progress if job is not None else None,
+        failure=record.failure,
+        timings=record.timings,
+        outputs=record.outputs,
+    )
+
+
+class Jobs:
+    """Every live job, the counts of all jobs, and the backlog of the queued ones."""
+
+    def __init__(self, counts: dict[JobState, int], last_sequence: int) -> None:
+        self.live: dict[str, Job] = {}
+        self.backlog = Backlog()
+        self.counts = Counter(counts)
+        #: Queued jobs by owner, for the per-owner cap.
+        self.queued_of: Counter[str] = Counter()
+        self.sequence = last_sequence
+
+    def recover(self, record: JobRecord) -> Job:
+        """Take a live job over from the store at start; it is counted already."""
+        job = self.live[record.job_id] = Job(record)
+        if record.state is JobState.QUEUED:
+            self._enqueue(job)
+        return job
+
+    def insert(self, step: Step, record: JobRecord, workflow: bytes, form: bytes) -> Job:
+        job = self.live[record.job_id] = Job(record)
+        self.counts[record.state] += 1
+        step.writes.append(InsertJob(record, workflow, form))
+        self._tell(step, job, "queued", "", record.created_utc_ms)
+        self._enqueue(job)
+        return job
+
+    def revive(self, step: Step, record: JobRecord, now: Now) -> Job:
+        """Bring a job back from a terminal state, as a person asked."""
+        job = self.live[record.job_id] = Job(record)
+        return self.move(
+            step, job, JobState.QUEUED, now, "asked for again",
+            worker="", prompt_id="", burnt=0, deaths=0,
+            started_utc_ms=None, finished_utc_ms=None, failure=None, timings=None, outputs=(),
+        )  # fmt: skip
+
+    def move(self, step: Step, job: Job, state: JobState, now: Now, why: str, **changes: Any) -> Job:
+        """Change a job's state and whatever of its record goes with it. Raises InvalidTransition, changing nothing."""
+        before = job.record
+        if state not in JOB_MOVES[before.state]:
+            raise InvalidTransition(f"{before.job_id}: {before.state} -> {state} ({why}); attempt {before.attempt}")
+        if before.state is JobState.QUEUED:
+            self._dequeue(job)
+        if state.terminal:
+            changes.setdefault("finished_utc_ms", now.utc_ms)
+            del self.live[before.job_id]
+        job.record = dataclasses.replace(before, state=state, **changes)
+        self.counts[before.state] -= 1
+        self.counts[state] += 1
+        if state is JobState.QUEUED:
+            self._enqueue(job)
+        step.writes.append(UpdateJob(job.record))
+        self._tell(step, job, state.value, why, now.utc_ms)
+        return job
+
+    def amend(self, step: Step, job: Job, **changes: Any) -> None:
+        """Change a job's record without changing its state."""
+        queued = job.record.state is JobState.QUEUED
+        if queued:
+            self._dequeue(job)
+        job.record = dataclasses.replace(job.record, **changes)
+        if queued:
+            self._enqueue(job)
+        step.writes.append(UpdateJob(job.record))
+        self.show(step, job)
+
+    def show(self, step: Step, job: Job) -> None:
+        """Publish a job as it is now. The stream and serial are filled in where events leave the core."""
+        step.published.append(JobChanged(stream="", serial=0, job=view(job.record, job)))
+
+    def ready_again(self, job: Job) -> None:
+        """Its backoff is over."""
+        if job.record.state is JobState.QUEUED and job.not_before_ms:
+            job.not_before_ms = 0
+            self._to_backlog(job)
+
+    def oldest_queued_utc_ms(self) -> int | None:
+        """When the longest-waiting queued job was submitted; live jobs are kept in order of submission."""
+        return next((j.record.created_utc_ms for j in self.live.values() if j.record.state is JobState.QUEUED), None)
+
+    def _enqueue(self, job: Job) -> None:
+        self.queued_of[job.record.owner] += 1
+        if job.not_before_ms == 0:
+            self._to_backlog(job)
+
+    def _to_backlog(self, job: Job) -> None:
+        record = job.record
+        self.backlog.add(record.job_id, record.needs, record.pin, record.priority, record.sequence)
+
+    def _dequeue(self, job: Job) -> None:
+        self.backlog.discard(job.record.job_id)
+        self.queued_of[job.record.owner] -= 1
+        if not self.queued_of[job.record.owner]:
+            del self.queued_of[job.record.owner]
+
+    def _tell(self, step: Step, job: Job, what: str, text: str, utc_ms: int) -> None:
+        record = job.record
+        line = StoryLine(utc_ms=utc_ms, what=what, attempt=record.attempt, worker=record.worker, text=text)
+        step.writes.append(AddStory(record.job_id, line))
+        self.show(step, job)

@@ -1,0 +1,243 @@
+"""Who holds what: binds attempts to worker sessions, ends them, and keeps them for a name whose session is over.
+
+Every path by which an attempt begins, is confirmed, or ends without a result goes through here, whoever asked for
+it: a worker (hearing.py), a client (admission.py) or the clock (fleet.py).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from broker.core.deadlines import Deadlines
+from broker.core.jobs import Job, Jobs
+from broker.core.retry import GiveUp, decide
+from broker.core.roster import Roster, Worker
+from broker.core.rules import Now, Rules
+from broker.core.step import Send, Step
+from broker.protocol.events import WorkerChanged, WorkerGone
+from broker.protocol.records import Failure, Held, JobState, Limits, Phase, Reason, Resume, WorkerState
+from broker.protocol.worker import Abandon, CancelAttempt, Dispatch
+
+#: How long a lost worker stays on the page.
+FORGET_LOST_MS = 10 * 60_000
+
+
+def failure(reason: Reason, text: str) -> Failure:
+    """A failure that the broker itself found."""
+    return Failure(reason=reason, text=text, node_id="", node_type="", traceback="")
+
+
+class Leases:
+    def __init__(self, rules: Rules, jobs: Jobs, roster: Roster, jitter: Callable[[], float]) -> None:
+        self.rules = rules
+        self.jobs = jobs
+        self.roster = roster
+        self.deadlines = Deadlines()
+        #: Leased attempts whose session is over and whose worker's name is expected back: name -> job ids.
+        self.orphans: dict[str, set[str]] = {}
+        self._jitter = jitter
+        #: Dispatches of this broker's life; a worker's `seen` refers to them.
+        self._dispatched = 0
+
+    # ---- beginning
+
+    def dispatch(self, step: Step, job: Job, holder: Worker, now: Now) -> None:
+        """Lease the job's next attempt to a worker that has room, and send it."""
+        self._lease(step, job, holder, now, attempt=job.record.attempt + 1, why=f"to {holder.name}")
+        self._dispatched += 1
+        job.dispatch_serial = self._dispatched
+        self._await_confirmation(job, now.mono_ms + self.rules.accept_ms)
+        message = Dispatch(
+            job_id=job.record.job_id,
+            attempt=job.record.attempt,
+            serial=job.dispatch_serial,
+            files=job.record.files,
+            limits=self._limits(),
+            workflow=b"",
+        )
+        step.sends.append(Send(holder.session, message, workflow_of=job.record.job_id))
+        self.settle(holder)
+        self.show(step, holder)
+
+    def claim(self, step: Step, held: Held, holder: Worker, now: Now) -> bool:
+        """Give a session the attempt it announces to hold, if that is the job's newest and nobody else's."""
+        job = self.jobs.live.get(held.job_id)
+        if job is None or job.record.attempt != held.attempt or job.session:
+            return False
+        record = job.record
+        if record.state is JobState.QUEUED:
+            if record.last_worker != holder.name or record.pin not in ("", holder.name):
+                return False
+            job.not_before_ms = 0
+            self._lease(step, job, holder, now, attempt=record.attempt, why="its worker came back with it")
+        elif record.worker != holder.name:
+            return False
+        else:
+            self._bind(job, holder)
+        self.confirm(step, job, held, now)
+        return True
+
+    def offer_orphans(self, holder: Worker, now: Now) -> tuple[Resume, ...]:
+        """Bind what is leased to this worker's name to its new session, to be confirmed within a lease."""
+        offered = []
+        for job_id in sorted(self.orphans.pop(holder.name, set())):
+            job = self.jobs.live[job_id]
+            self._bind(job, holder)
+            self._await_confirmation(job, now.mono_ms + self.rules.lease_ms)
+            offered.append(
+                Resume(
+                    job_id=job_id,
+                    attempt=job.record.attempt,
+                    prompt_id=job.record.prompt_id,
+                    cancelling=job.record.state is JobState.CANCELLING,
+                    limits=self._limits(),
+                )
+            )
+        return tuple(offered)
+
+    # ---- while it is held
+
+    def fenced(self, step: Step, holder: Worker, job_id: str, attempt: int) -> Job | None:
+        """The job, if this session holds exactly this attempt of it; otherwise the worker is told to abandon it."""
+        job = holder.jobs.get(job_id)
+        if job is not None and job.record.attempt == attempt:
+            return job
+        self.abandon(step, holder.session, job_id, attempt, "another attempt of it counts, or it is over")
+        return None
+
+    def confirm(self, step: Step, job: Job, held: Held, now: Now) -> None:
+        """Its worker named this attempt."""
+        job.missed_beats, job.confirmed = 0, True
+        if job.phase is not held.phase:
+            job.phase = held.phase
+            self.jobs.show(step, job)
+        if job.record.state is JobState.CANCELLING:
+            self.send_cancel(step, job)
+        elif job.record.state is JobState.LEASED and held.phase is not Phase.STAGING:
+            self.jobs.move(step, job, JobState.RUNNING, now, "its worker holds it")
+
+    def send_cancel(self, step: Step, job: Job) -> None:
+        """Ask the holder to stop; repeated at each beat until it reports an end."""
+        if job.session:
+            message = CancelAttempt(job_id=job.record.job_id, attempt=job.record.attempt)
+            step.sends.append(Send(job.session, message))
+
+    def abandon(self, step: Step, session: str, job_id: str, attempt: int, why: str) -> None:
+        step.sends.append(Send(session, Abandon(job_id=job_id, attempt=attempt, why=why)))
+
+    # ---- ending
+
+    def ended(self, step: Step, job: Job, why: Failure, now: Now, **changes: Any) -> None:
+        """An attempt is over without a result: queue the job again, or end it."""
+        record = job.record
+        self.release(job)
+        if record.state is JobState.CANCELLING:
+            self.jobs.move(step, job, JobState.CANCELLED, now, why.text, failure=None, **changes)
+            return
+        verdict = decide(why.reason, burnt=record.burnt, deaths=record.deaths, jitter=self._jitter(), rules=self.rules)
+        if isinstance(verdict, GiveUp):
+            final = dataclasses.replace(why, reason=verdict.reason)
+            self.jobs.move(step, job, JobState.FAILED, now, why.text, failure=final, **changes)
+            return
+        if verdict.backoff_ms:
+            job.not_before_ms = now.mono_ms + verdict.backoff_ms
+            self.deadlines.at(job.not_before_ms, "backoff", record.job_id)
+        self.jobs.move(
+            step, job, JobState.QUEUED, now, f"{why.reason}: {why.text}"[:4_000],
+            burnt=verdict.burnt, deaths=verdict.deaths, worker="", prompt_id="", failure=why, **changes,
+        )  # fmt: skip
+
+    def release(self, job: Job) -> None:
+        """Nobody holds the job any more."""
+        holder = self.roster.by_session.get(job.session)
+        if holder is not None:
+            holder.jobs.pop(job.record.job_id, None)
+            self.settle(holder)
+        if job.record.worker in self.orphans:
+            self.orphans[job.record.worker].discard(job.record.job_id)
+        job.session, job.phase, job.confirmed, job.dispatch_serial = "", None, False, 0
+
+    def overdue(self, step: Step, job: Job, now: Now) -> None:
+        """Look at an attempt whose confirmation was due; it may be confirmed, or due later, or over."""
+        if job.confirmed or job.record.state is JobState.QUEUED or job.confirm_by_ms > now.mono_ms:
+            return
+        record, session = job.record, job.session
+        if session and not record.prompt_id:
+            why = failure(Reason.NOT_ACCEPTED, f"{record.worker} did not confirm it in time")
+        else:
+            why = failure(Reason.WORKER_LOST, f"{record.worker} did not come back with it in time")
+        self.ended(step, job, why, now)
+        if session:
+            self.abandon(step, session, record.job_id, record.attempt, "not confirmed in time")
+
+    # ---- sessions
+
+    def heard(self, holder: Worker, now: Now) -> None:
+        """Any valid message renews the lease of everything the worker holds."""
+        holder.silent_by_ms = now.mono_ms + self.rules.lease_ms
+
+    def settle(self, holder: Worker) -> bool:
+        """Busy or ready, by what it holds; answers whether that changed."""
+        if holder.ready is None:
+            return False
+        return holder.move(WorkerState.BUSY if holder.jobs else WorkerState.READY)
+
+    def orphan(self, job: Job, now: Now) -> None:
+        """Keep an attempt leased to its worker's name for one lease, without a session."""
+        self.orphans.setdefault(job.record.worker, set()).add(job.record.job_id)
+        job.session, job.confirmed = "", False
+        self._await_confirmation(job, now.mono_ms + self.rules.lease_ms)
+
+    def end_session(self, known: Worker, now: Now) -> None:
+        """The session is replaced: what it holds waits for the name's next one."""
+        for job in known.jobs.values():
+            self.orphan(job, now)
+        known.jobs.clear()
+        if known.session in self.roster.by_session:
+            self.roster.part(known)
+
+    def lost(self, step: Step, silent: Worker, now: Now) -> None:
+        """The worker's lease has run out."""
+        for job in list(silent.jobs.values()):
+            text = f"{silent.name} has been silent for {self.rules.lease_ms / 1000:g} s"
+            self.ended(step, job, failure(Reason.WORKER_LOST, text), now)
+        silent.move(WorkerState.LOST)
+        del self.roster.by_session[silent.session]
+        self.deadlines.at(now.mono_ms + FORGET_LOST_MS, "forget", silent.name)
+        self.show(step, silent)
+
+    def left(self, step: Step, gone: Worker, why: str, now: Now) -> None:
+        """The worker said goodbye; whatever it did not hand back goes back without blame."""
+        for job in list(gone.jobs.values()):
+            self.ended(step, job, failure(Reason.DRAINING, f"{gone.name} left: {why}"), now)
+        gone.move(WorkerState.LEFT)
+        self.roster.part(gone)
+        step.published.append(WorkerGone(stream="", serial=0, worker=gone.name))
+
+    def show(self, step: Step, known: Worker) -> None:
+        step.published.append(WorkerChanged(stream="", serial=0, worker=self.roster.view(known)))
+
+    # ---- within
+
+    def _lease(self, step: Step, job: Job, holder: Worker, now: Now, *, attempt: int, why: str) -> None:
+        job.progress, job.progress_serial, job.phase = None, -1, None
+        self.jobs.move(
+            step, job, JobState.LEASED, now, why,
+            attempt=attempt, worker=holder.name, last_worker=holder.name, prompt_id="", started_utc_ms=None,
+        )  # fmt: skip
+        self._bind(job, holder)
+
+    def _bind(self, job: Job, holder: Worker) -> None:
+        job.session, job.missed_beats, job.dispatch_serial, job.confirmed = holder.session, 0, 0, False
+        holder.jobs[job.record.job_id] = job
+        if job.record.worker in self.orphans:
+            self.orphans[job.record.worker].discard(job.record.job_id)
+
+    def _await_confirmation(self, job: Job, due_ms: int) -> None:
+        job.confirm_by_ms = due_ms
+        self.deadlines.at(due_ms, "confirm", job.record.job_id)
+
+    def _limits(self) -> Limits:
+        return Limits(start_to_close_ms=self.rules.start_to_close_ms, stall_ms=self.rules.stall_ms)

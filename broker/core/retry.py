@@ -1,0 +1,74 @@
+"""Whether an attempt that ended is followed by another: one table and one decision.
+
+Only infrastructure is tried again. An attempt that the fleet took away for its own reasons burns none of the job's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Final
+
+from broker.core.rules import Rules
+from broker.protocol.records import Reason
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Verdict:
+    again: bool
+    #: Counts against max_attempts.
+    burns: bool = True
+    #: May have been the job that took the worker down.
+    death: bool = False
+
+
+VERDICTS: Final[dict[Reason, Verdict]] = {
+    Reason.INVALID_WORKFLOW: Verdict(again=False),
+    Reason.NODE_ERROR: Verdict(again=False),
+    Reason.OUT_OF_MEMORY: Verdict(again=True),
+    Reason.INPUT_MISSING: Verdict(again=False),
+    Reason.OUTPUT_LOST: Verdict(again=True),
+    Reason.COMFY_UNREACHABLE: Verdict(again=True),
+    Reason.COMFY_LOST: Verdict(again=True, death=True),
+    Reason.INTERRUPTED: Verdict(again=True),
+    Reason.POISONED: Verdict(again=True),
+    Reason.STALLED: Verdict(again=True),
+    Reason.TIMEOUT: Verdict(again=False),
+    Reason.WORKER_LOST: Verdict(again=True, death=True),
+    Reason.NOT_ACCEPTED: Verdict(again=True),
+    Reason.DRAINING: Verdict(again=True, burns=False),
+    Reason.POISON_JOB: Verdict(again=False),
+    Reason.EXPIRED: Verdict(again=False),
+    Reason.CANCELLED: Verdict(again=False),
+}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Requeue:
+    burnt: int
+    deaths: int
+    backoff_ms: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class GiveUp:
+    reason: Reason
+
+
+def decide(reason: Reason, *, burnt: int, deaths: int, jitter: float, rules: Rules) -> Requeue | GiveUp:
+    """What follows an attempt that ended for `reason`, after `burnt` and `deaths` earlier ones.
+
+    jitter: uniform in [0, 1); the backoff is "full jitter": uniform up to base x 2^(burnt-1), capped.
+    """
+    verdict = VERDICTS[reason]
+    if not verdict.again:
+        return GiveUp(reason)
+    burnt += verdict.burns
+    deaths += verdict.death
+    if deaths >= rules.max_deaths:
+        return GiveUp(Reason.POISON_JOB)
+    if burnt >= rules.max_attempts:
+        return GiveUp(reason)
+    if not verdict.burns:
+        return Requeue(burnt, deaths, 0)
+    ceiling = min(rules.backoff_cap_ms, rules.backoff_base_ms << (burnt - 1))
+    return Requeue(burnt, deaths, int(jitter * ceiling))

@@ -1,0 +1,36 @@
+"""The figures the core decides by, and the one clock reading each decision gets. Values come from config.ini."""
+
+from __future__ import annotations
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Now:
+    """`mono_ms` decides, `utc_ms` is written down for people."""
+
+    mono_ms: int
+    utc_ms: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    heartbeat_ms: int = 2_000
+    #: A worker silent for so long is lost and what it holds is queued again.
+    lease_ms: int = 10_000
+    #: A dispatch not confirmed for so long is taken back.
+    accept_ms: int = 5_000
+    #: The longest the loop sleeps; whatever it wakes later than this is its own lateness, and no lease pays for it.
+    turn_ms: int = 1_000
+    #: Attempts that infrastructure may cost a job.
+    max_attempts: int = 3
+    #: Workers a job may take down with it before it is kept aside for a person.
+    max_deaths: int = 3
+    backoff_base_ms: int = 500
+    backoff_cap_ms: int = 30_000
+    max_queued: int = 1_000_000
+    max_queued_per_owner: int = 100_000
+    start_to_close_ms: int = 30 * 60_000
+    stall_ms: int = 5 * 60_000
+    #: How often counts are published at most.
+    stats_every_ms: int = 500

@@ -1,0 +1,117 @@
+"""Answers the requests that change nothing, from what the core knows live and the store knows for good.
+
+Never writes and never decides. Called by turn.py between the core's own events, so it sees a consistent state.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Final
+
+from broker.core.fleet import Fleet
+from broker.core.model import JobRecord
+from broker.core.rules import Now
+from broker.protocol import client
+from broker.protocol.records import FleetStats, JobState, JobView
+from broker.store.api import Store
+
+#: The most live jobs a snapshot carries; further ones are reached by pages.
+SNAPSHOT_LIVE = 800
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Reading:
+    """What an answer may look at."""
+
+    fleet: Fleet
+    store: Store
+    now: Now
+    #: Messages refused as breaking the contract, since start.
+    invalid: int
+
+    def record(self, job_id: str) -> JobRecord | None:
+        job = self.fleet.jobs.live.get(job_id)
+        return self.store.job(job_id) if job is None else job.record
+
+    def stats(self) -> FleetStats:
+        return dataclasses.replace(self.fleet.stats(self.now), invalid_messages=self.invalid)
+
+    def snapshot_jobs(self, recent: int) -> tuple[JobView, ...]:
+        """Jobs that workers hold, then the newest queued and finished ones, newest first."""
+        live = self.fleet.jobs.live
+        chosen = {i: job.record for i, job in live.items() if job.record.state is not JobState.QUEUED}
+        newest = self.store.page(owner="", states=(), label="", after="", limit=recent).jobs if recent else ()
+        chosen |= {record.job_id: record for record in newest if record.job_id not in chosen}
+        ordered = sorted(chosen.values(), key=lambda record: -record.sequence)[: SNAPSHOT_LIVE + recent]
+        return tuple(self.fleet.job_view(record) for record in ordered)
+
+
+def answer(reading: Reading, said: Any) -> Any:
+    """The one reply to one reading request."""
+    return HANDLERS[type(said)](reading, said)
+
+
+def _get(reading: Reading, said: client.Get) -> Any:
+    record = reading.record(said.job_id)
+    if record is None:
+        return _no_job(said)
+    return client.JobReply(
+        request_id=said.request_id,
+        job=reading.fleet.job_view(record),
+        existed=True,
+        workflow=reading.store.workflow(said.job_id) if said.full else b"",
+        form=reading.store.form(said.job_id) if said.full else b"",
+    )
+
+
+def _list(reading: Reading, said: client.List) -> Any:
+    try:
+        page = reading.store.page(
+            owner=said.owner, states=said.states, label=said.label, after=said.after, limit=said.limit
+        )
+    except ValueError:
+        text = f"after={said.after!r} is not a page key this broker gave: start again without it"
+        return client.Error(request_id=said.request_id, code="invalid", text=text, retry_after_ms=0)
+    jobs = tuple(reading.fleet.job_view(record) for record in page.jobs)
+    return client.JobsReply(request_id=said.request_id, jobs=jobs, next=page.next)
+
+
+def _workers(reading: Reading, said: client.Workers) -> Any:
+    return client.WorkersReply(request_id=said.request_id, workers=reading.fleet.workers())
+
+
+def _snapshot(reading: Reading, said: client.Snapshot) -> Any:
+    return client.SnapshotReply(
+        request_id=said.request_id,
+        stream=reading.fleet.stream,
+        serial=reading.fleet.serial,
+        workers=reading.fleet.workers(),
+        jobs=reading.snapshot_jobs(said.recent),
+        stats=reading.stats(),
+    )
+
+
+def _statistics(reading: Reading, said: client.Statistics) -> Any:
+    return client.StatisticsReply(request_id=said.request_id, stats=reading.stats())
+
+
+def _story(reading: Reading, said: client.Story) -> Any:
+    if reading.record(said.job_id) is None:
+        return _no_job(said)
+    return client.StoryReply(request_id=said.request_id, lines=reading.store.story(said.job_id))
+
+
+def _no_job(said: Any) -> client.Error:
+    text = f"no job has the id {said.job_id}"
+    return client.Error(request_id=said.request_id, code="not_found", text=text, retry_after_ms=0)
+
+
+HANDLERS: Final[dict[type[Any], Callable[[Reading, Any], Any]]] = {
+    client.Get: _get,
+    client.List: _list,
+    client.Workers: _workers,
+    client.Snapshot: _snapshot,
+    client.Statistics: _statistics,
+    client.Story: _story,
+}

@@ -1,0 +1,119 @@
+"""One turn of the broker: every message that has arrived, one commit, and only then whatever leaves.
+
+Knows the order of things and no socket: the server gives it decoded messages, the simulation test does the same with
+a store that forgets. Never catches a StoreError: whoever runs turns must stop on it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from broker import reading
+from broker.core.events import FromClient, FromWorker, Tick, Unreachable
+from broker.core.fleet import Fleet
+from broker.core.model import JobRecord
+from broker.core.rules import Now
+from broker.core.step import Send, Step
+from broker.protocol import client
+from broker.protocol.worker import Complete, Fail, OutputsMissing
+from broker.store.api import Store
+
+
+@dataclasses.dataclass(slots=True)
+class Outbound:
+    """What leaves after the commit, in this order."""
+
+    to_workers: list[Send] = dataclasses.field(default_factory=list)
+    to_clients: list[Send] = dataclasses.field(default_factory=list)
+    published: list[Any] = dataclasses.field(default_factory=list)
+
+
+class Turn:
+    def __init__(self, fleet: Fleet, store: Store, has_file: Callable[[str], bool]) -> None:
+        """has_file: whether the file store holds this sha256, whole and durable."""
+        self.fleet = fleet
+        self.store = store
+        self._has_file = has_file
+        #: Messages that broke the contract, counted by whoever decodes.
+        self.invalid = 0
+
+    def take(
+        self,
+        from_workers: Iterable[FromWorker | Unreachable],
+        from_clients: Iterable[FromClient],
+        now: Now,
+    ) -> Outbound:
+        """Handle everything, commit once, and return what may leave now. Results come before submits."""
+        out = Outbound()
+        dirty = False
+        for event in from_workers:
+            if isinstance(event, FromWorker):
+                event = self._informed(event)
+                missing = self._missing_outputs(event.message)
+                if missing is not None:
+                    out.to_workers.append(Send(event.session, missing))
+                    continue
+            dirty |= self._handle(event, now, out)
+        for request in from_clients:
+            if type(request.message) in reading.HANDLERS:
+                seen = reading.Reading(self.fleet, self.store, now, self.invalid)
+                out.to_clients.append(Send(request.session, reading.answer(seen, request.message)))
+                continue
+            refusal = self._missing_inputs(request.message)
+            if refusal is not None:
+                out.to_clients.append(Send(request.session, refusal))
+                continue
+            dirty |= self._handle(dataclasses.replace(request, stored=self._named(request.message)), now, out)
+        dirty |= self._handle(Tick(), now, out)
+        if dirty:
+            self.store.commit()
+        out.to_workers = [self._with_workflow(send) for send in out.to_workers]
+        return out
+
+    def _handle(self, event: FromWorker | FromClient | Unreachable | Tick, now: Now, out: Outbound) -> bool:
+        step: Step = self.fleet.handle(event, now)
+        for write in step.writes:
+            self.store.apply(write)
+        out.to_workers += step.sends
+        out.to_clients += step.replies
+        out.published += step.published
+        return bool(step.writes)
+
+    def _informed(self, event: FromWorker) -> FromWorker:
+        """Add what the store knows of the job whose end is reported, when the core no longer holds it."""
+        said = event.message
+        if isinstance(said, (Complete, Fail)) and said.job_id not in self.fleet.jobs.live:
+            return dataclasses.replace(event, stored=self.store.job(said.job_id))
+        return event
+
+    def _named(self, said: Any) -> JobRecord | None:
+        """The stored job a request names."""
+        if isinstance(said, client.Submit):
+            by_key = self.store.job_by_key(said.owner, said.idempotency_key) if said.idempotency_key else None
+            return by_key if by_key is not None else self.store.job(said.job_id)
+        job_id = getattr(said, "job_id", None)
+        return self.store.job(job_id) if job_id is not None else None
+
+    def _missing_outputs(self, said: Any) -> OutputsMissing | None:
+        """A result counts only when every file of it is durable here."""
+        if not isinstance(said, Complete):
+            return None
+        missing = tuple(sorted({o.sha256 for o in said.outputs if not self._has_file(o.sha256)}))
+        return OutputsMissing(job_id=said.job_id, attempt=said.attempt, missing=missing) if missing else None
+
+    def _missing_inputs(self, said: Any) -> client.Error | None:
+        if not isinstance(said, client.Submit):
+            return None
+        missing = [f.name for f in said.files if not self._has_file(f.sha256)]
+        if not missing:
+            return None
+        text = f"these input files are not stored: {', '.join(missing[:5])}; upload them first"
+        return client.Error(request_id=said.request_id, code="invalid", text=text[:4_000], retry_after_ms=0)
+
+    def _with_workflow(self, send: Send) -> Send:
+        if not send.workflow_of:
+            return send
+        message = dataclasses.replace(send.message, workflow=self.store.workflow(send.workflow_of))
+        return Send(send.session, message)
