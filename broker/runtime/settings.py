@@ -59,7 +59,7 @@ class Network:
     max_message_bytes: int = _setting(
         Size("1 MiB", "64 MiB"),
         default="8 MiB",
-        help="The largest frame a socket takes; who sends more is cut off. Must hold a workflow: not below [web] max_body.",
+        help="The largest frame a socket takes; who sends more is cut off. Not below [web] max_body.",
     )
     queue: int = _setting(
         Whole(16, 100_000),
