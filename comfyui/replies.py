@@ -109,6 +109,30 @@ class HistoryEntry:
     submit_id: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Running:
+    item: QueueItem
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    item: QueueItem
+    ahead: int  # prompts that run or wait before it
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    entry: HistoryEntry
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """ComfyUI knows nothing of the prompt: it was never taken, was deleted, or the server has restarted."""
+
+
+Found = Running | Pending | Finished | Absent
+
+
 def load(body: bytes) -> object:
     """The JSON in an answer. NaN and infinities, which ComfyUI's encoder lets through, become None."""
     try:
