@@ -49,13 +49,11 @@ class Turn:
         out = Outbound()
         dirty = False
         for event in from_workers:
-            if isinstance(event, FromWorker):
-                event = self._informed(event)
-                missing = self._missing_outputs(event.message)
-                if missing is not None:
-                    out.to_workers.append(Send(event.session, missing))
-                    continue
-            dirty |= self._handle(event, now, out)
+            missing = self._missing_outputs(event)
+            if missing is not None:
+                out.to_workers.append(missing)
+                continue
+            dirty |= self._handle(self._informed(event), now, out)
         for request in from_clients:
             if type(request.message) in reading.HANDLERS:
                 seen = reading.Reading(self.fleet, self.store, now, self.invalid)
@@ -81,11 +79,12 @@ class Turn:
         out.published += step.published
         return bool(step.writes)
 
-    def _informed(self, event: FromWorker) -> FromWorker:
+    def _informed(self, event: FromWorker | Unreachable) -> FromWorker | Unreachable:
         """Add what the store knows of the job whose end is reported, when the core no longer holds it."""
-        said = event.message
-        if isinstance(said, (Complete, Fail)) and said.job_id not in self.fleet.jobs.live:
-            return dataclasses.replace(event, stored=self.store.job(said.job_id))
+        if isinstance(event, FromWorker) and isinstance(event.message, (Complete, Fail)):
+            job_id = event.message.job_id
+            if job_id not in self.fleet.jobs.live:
+                return dataclasses.replace(event, stored=self.store.job(job_id))
         return event
 
     def _named(self, said: Any) -> JobRecord | None:
@@ -96,12 +95,17 @@ class Turn:
         job_id = getattr(said, "job_id", None)
         return self.store.job(job_id) if job_id is not None else None
 
-    def _missing_outputs(self, said: Any) -> OutputsMissing | None:
+    def _missing_outputs(self, event: FromWorker | Unreachable) -> Send | None:
         """A result counts only when every file of it is durable here."""
-        if not isinstance(said, Complete):
+        if not isinstance(event, FromWorker) or not isinstance(event.message, Complete):
             return None
+        said = event.message
+        if said.job_id not in self.fleet.jobs.live:
+            return None  # it is over: what its end was is the core's answer
         missing = tuple(sorted({o.sha256 for o in said.outputs if not self._has_file(o.sha256)}))
-        return OutputsMissing(job_id=said.job_id, attempt=said.attempt, missing=missing) if missing else None
+        if not missing:
+            return None
+        return Send(event.session, OutputsMissing(job_id=said.job_id, attempt=said.attempt, missing=missing))
 
     def _missing_inputs(self, said: Any) -> client.Error | None:
         if not isinstance(said, client.Submit):

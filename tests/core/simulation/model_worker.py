@@ -1,0 +1,220 @@
+"""A worker as the contract describes it, thin: one process life, two slots, a ComfyUI that outlives it.
+
+The real one is worker/; this one is the broker's counterpart in the simulation, kept small enough to be right.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from broker.protocol import worker as wire
+from broker.protocol.records import Failure, Gpu, Held, Output, Phase, Reason, Stats, Timings
+from tests.core.simulation.net import Clock
+
+SLOTS = 2
+TIMINGS = Timings(staging_ms=0, waiting_ms=0, running_ms=1, finishing_ms=0)
+STATS = Stats(
+    gpu_busy=0.5, vram_free_bytes=1, vram_total_bytes=2, gpu_celsius=None, gpu_watts=None, ram_free_bytes=1,
+    ram_total_bytes=2, cpu_busy=0.1, comfy_queue=0, comfy_alive=True,
+)  # fmt: skip
+Attempt = tuple[str, int]
+
+
+@dataclass
+class Prompt:
+    """A prompt in the ComfyUI behind a worker; it survives the worker's process."""
+
+    attempt: Attempt
+    #: When it is done, once begun.
+    done_ms: int | None = None
+    began: bool = False
+
+
+class Comfy:
+    """One card: prompts one after the other. Its log is the truth about what ran."""
+
+    def __init__(self, clock: Clock, rng: random.Random) -> None:
+        self.prompts: dict[Attempt, Prompt] = {}
+        self.began: list[Attempt] = []
+        self._clock, self._rng = clock, rng
+
+    def post(self, attempt: Attempt) -> None:
+        self.prompts.setdefault(attempt, Prompt(attempt))
+        self.advance()
+
+    def drop(self, attempt: Attempt) -> None:
+        self.prompts.pop(attempt, None)
+        self.advance()
+
+    def advance(self) -> None:
+        running = any(p.began and not self.done(p.attempt) for p in self.prompts.values())
+        waiting = next((p for p in self.prompts.values() if not p.began), None)
+        if not running and waiting is not None:
+            waiting.began, waiting.done_ms = True, self._clock.now_ms + self._rng.randint(200, 6_000)
+            self.began.append(waiting.attempt)
+            self._clock.at(waiting.done_ms, self.advance)
+
+    def done(self, attempt: Attempt) -> bool:
+        prompt = self.prompts.get(attempt)
+        return prompt is not None and prompt.done_ms is not None and prompt.done_ms <= self._clock.now_ms
+
+
+class ModelWorker:
+    """One process life. `send(message)` puts a message on the network."""
+
+    def __init__(
+        self, name: str, session: str, comfy: Comfy, *, clock: Clock, rng: random.Random, send: Callable[[Any], None]
+    ) -> None:
+        self.name, self.session, self.comfy = name, session, comfy
+        self.clock, self.rng, self.send = clock, rng, send
+        self.alive = True
+        self.paused_until_ms = 0
+        self.broker = ""
+        self.heard_ms = clock.now_ms
+        self.held: dict[Attempt, Phase] = {}
+        #: Ends reported and not yet recorded.
+        self.ends: dict[Attempt, Any] = {}
+        self.cancelled: set[Attempt] = set()
+        self.seen = 0
+        self.ready_serial = 0
+        #: Attempts whose result this process had in hand.
+        self.finished: set[Attempt] = set()
+        self.announce()
+        self.beat()
+
+    # ---- its own time
+
+    def beat(self) -> None:
+        if not self.alive:
+            return
+        self.clock.after(2_000, self.beat)
+        if self.clock.now_ms < self.paused_until_ms:
+            return
+        if not self.broker or self.clock.now_ms - self.heard_ms > 10_000:
+            self.announce()
+            return
+        self.send(wire.Heartbeat(stats=STATS, held=self._held()))
+        for end in self.ends.values():
+            self.send(end)
+        self.ready()
+
+    def look(self) -> None:
+        """See whether ComfyUI has finished anything; called as time passes."""
+        if not self.alive or self.clock.now_ms < self.paused_until_ms:
+            return
+        for attempt, phase in list(self.held.items()):
+            if phase is Phase.RUNNING and self.comfy.done(attempt):
+                self._end(attempt, self._complete(attempt))
+
+    def announce(self) -> None:
+        self.send(
+            wire.Announce(
+                worker=self.name, session=self.session, version="1", comfyui_version="0.3.64", simulated=True,
+                capabilities="0" * 64, gpu=Gpu(name="card", kind="cuda", vram_total_bytes=1), labels=(),
+                held=self._held(),
+            )
+        )  # fmt: skip
+
+    def ready(self) -> None:
+        self.ready_serial += 1
+        room = SLOTS - sum(1 for attempt in self.held if attempt not in self.ends)
+        self.send(wire.Ready(serial=self.ready_serial, credits=max(0, room), seen=self.seen))
+
+    # ---- what the broker says
+
+    def hear(self, message: Any) -> None:
+        if not self.alive:
+            return
+        if self.clock.now_ms < self.paused_until_ms:
+            self.clock.at(self.paused_until_ms + 1, lambda: self.hear(message))
+            return
+        self.heard_ms = self.clock.now_ms
+        match message:
+            case wire.Welcome():
+                self._welcome(message)
+            case wire.Refused(retry=True):
+                self.broker = ""
+                self.announce()
+            case wire.Refused():
+                self.alive = False
+            case wire.Dispatch():
+                self._dispatch(message)
+            case wire.Abandon() | wire.Recorded():
+                self._forget((message.job_id, message.attempt))
+            case wire.CancelAttempt():
+                self._cancel((message.job_id, message.attempt))
+            case _:
+                pass
+
+    def _welcome(self, said: wire.Welcome) -> None:
+        if said.broker != self.broker:
+            self.broker, self.seen = said.broker, 0
+        if said.need_capabilities:
+            self.send(wire.Capabilities(digest="0" * 64, nodes=("N",), models=()))
+        for resume in said.resume:
+            attempt = (resume.job_id, resume.attempt)
+            if attempt in self.held:
+                continue
+            if attempt in self.comfy.prompts:
+                self.held[attempt] = Phase.RUNNING
+                self._accepted(attempt)
+            else:
+                self._end(attempt, self._fail(attempt, Reason.WORKER_LOST))
+        for end in self.ends.values():
+            self.send(end)
+        self.ready()
+
+    def _dispatch(self, said: wire.Dispatch) -> None:
+        attempt = (said.job_id, said.attempt)
+        self.seen = max(self.seen, said.serial)
+        if attempt in self.held:
+            self._accepted(attempt)
+            return
+        if sum(1 for held in self.held if held not in self.ends) >= SLOTS:
+            return  # no room: the broker takes it back
+        self.held[attempt] = Phase.RUNNING
+        if self.rng.random() < 0.1:
+            self._end(attempt, self._fail(attempt, self.rng.choice([Reason.NODE_ERROR, Reason.COMFY_UNREACHABLE])))
+            return
+        self.comfy.post(attempt)
+        self._accepted(attempt)
+
+    def _cancel(self, attempt: Attempt) -> None:
+        if attempt in self.held and attempt not in self.ends:
+            self.comfy.drop(attempt)
+            self._end(attempt, self._fail(attempt, Reason.CANCELLED))
+
+    def _forget(self, attempt: Attempt) -> None:
+        if self.held.pop(attempt, None) is not None or attempt in self.comfy.prompts:
+            self.ends.pop(attempt, None)
+            self.comfy.drop(attempt)
+            self.ready()
+
+    # ---- what it says
+
+    def _end(self, attempt: Attempt, end: Any) -> None:
+        self.held[attempt] = Phase.ENDED
+        self.ends[attempt] = end
+        self.send(end)
+        self.ready()
+
+    def _accepted(self, attempt: Attempt) -> None:
+        self.send(wire.Accepted(job_id=attempt[0], attempt=attempt[1], prompt_id=f"p{attempt[1]}"))
+
+    def _complete(self, attempt: Attempt) -> wire.Complete:
+        self.finished.add(attempt)
+        output = Output(
+            node_id="9", name=f"{self.name}-{attempt[1]}.png", kind="output", media_type="image/png",
+            sha256="0" * 64, size_bytes=1,
+        )  # fmt: skip
+        return wire.Complete(job_id=attempt[0], attempt=attempt[1], outputs=(output,), timings=TIMINGS)
+
+    def _fail(self, attempt: Attempt, reason: Reason) -> wire.Fail:
+        why = Failure(reason=reason, text="simulated", node_id="", node_type="", traceback="")
+        return wire.Fail(job_id=attempt[0], attempt=attempt[1], failure=why, timings=TIMINGS)
+
+    def _held(self) -> tuple[Held, ...]:
+        return tuple(Held(job_id=job_id, attempt=n, phase=phase) for (job_id, n), phase in self.held.items())
