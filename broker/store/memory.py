@@ -1,0 +1,149 @@
+"""The store in memory: for tests and for the simulation, which needs one that forgets what was not committed.
+
+Writes go straight into the tables and leave behind how to take them back; `commit` drops that, `crash` uses it, so
+both cost what was written and never what is stored. Records are immutable and never copied. Pure.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Hashable, Iterator, Sequence
+from typing import Any
+
+from broker.core.model import JobRecord
+from broker.core.step import AddStory, InsertJob, UpdateJob, Write
+from broker.protocol.errors import StoreError
+from broker.protocol.records import JobState, StoryLine
+from broker.store import rules
+from broker.store.api import Page
+
+_ABSENT: Any = object()
+
+
+@dataclasses.dataclass(slots=True)
+class _Tables:
+    #: By job_id, in the order of their sequence.
+    jobs: dict[str, JobRecord] = dataclasses.field(default_factory=dict)
+    #: job_id -> (workflow, form)
+    payloads: dict[str, tuple[bytes, bytes]] = dataclasses.field(default_factory=dict)
+    #: (owner, idempotency_key) -> job_id
+    keys: dict[tuple[str, str], str] = dataclasses.field(default_factory=dict)
+    stories: dict[str, tuple[StoryLine, ...]] = dataclasses.field(default_factory=dict)
+    counts: dict[JobState, int] = dataclasses.field(default_factory=dict)
+
+
+class MemoryStore:
+    def __init__(self) -> None:
+        self._open: _Tables | None = _Tables()
+        #: (table, key, value before) of each change since the last commit, oldest first.
+        self._undo: list[tuple[dict[Any, Any], Hashable, Any]] = []
+
+    @property
+    def _tables(self) -> _Tables:
+        if self._open is None:
+            raise StoreError("the store is closed")
+        return self._open
+
+    def apply(self, write: Write) -> None:
+        tables = self._tables
+        try:
+            match write:
+                case InsertJob(record, workflow, form):
+                    self._insert(tables, record, workflow, form)
+                case UpdateJob(record):
+                    self._update(tables, record)
+                case AddStory(job_id, line):
+                    if job_id not in tables.jobs:
+                        raise rules.unknown(job_id)
+                    self._set(tables.stories, job_id, (*tables.stories.get(job_id, ()), line)[-rules.STORY_LINES :])
+        except StoreError:
+            self.close()
+            raise
+
+    def commit(self) -> None:
+        if self._open is None:
+            raise StoreError("the store is closed")
+        self._undo.clear()
+
+    def checkpoint(self) -> None:
+        """Nothing to fold in: there is no log."""
+
+    def close(self) -> None:
+        self._open = None
+
+    def crash(self) -> MemoryStore:
+        """What another process would find after this one died: all that was committed, nothing else."""
+        survivor = MemoryStore()
+        survivor._open = self._tables
+        for table, key, before in reversed(self._undo):
+            if before is _ABSENT:
+                del table[key]
+            else:
+                table[key] = before
+        self.close()
+        return survivor
+
+    def job(self, job_id: str) -> JobRecord | None:
+        return self._tables.jobs.get(job_id)
+
+    def job_by_key(self, owner: str, idempotency_key: str) -> JobRecord | None:
+        job_id = self._tables.keys.get((owner, idempotency_key))
+        return None if job_id is None else self._tables.jobs[job_id]
+
+    def workflow(self, job_id: str) -> bytes:
+        return self._tables.payloads[job_id][0]
+
+    def form(self, job_id: str) -> bytes:
+        return self._tables.payloads[job_id][1]
+
+    def live(self) -> Iterator[JobRecord]:
+        return iter([record for record in self._tables.jobs.values() if not record.state.terminal])
+
+    def page(self, *, owner: str, states: Sequence[JobState], label: str, after: str, limit: int) -> Page:
+        before = rules.before(after, self.last_sequence())
+        found = [
+            record
+            for record in reversed(self._tables.jobs.values())
+            if record.sequence < before
+            and (not owner or record.owner == owner)
+            and (not states or record.state in states)
+            and (not label or label in record.labels)
+        ]
+        return rules.page_of(found[: limit + 1], limit)
+
+    def story(self, job_id: str) -> tuple[StoryLine, ...]:
+        return self._tables.stories.get(job_id, ())
+
+    def counts(self) -> dict[JobState, int]:
+        return {state: count for state, count in self._tables.counts.items() if count}
+
+    def last_sequence(self) -> int:
+        newest = next(reversed(self._tables.jobs.values()), None)
+        return 0 if newest is None else newest.sequence
+
+    def _insert(self, tables: _Tables, record: JobRecord, workflow: bytes, form: bytes) -> None:
+        key = (record.owner, record.idempotency_key)
+        if record.job_id in tables.jobs or record.sequence <= self.last_sequence() or key in tables.keys:
+            raise rules.taken(record)
+        self._set(tables.jobs, record.job_id, record)
+        self._set(tables.payloads, record.job_id, (workflow, form))
+        if record.idempotency_key:
+            self._set(tables.keys, key, record.job_id)
+        self._count(tables, record.state, 1)
+
+    def _update(self, tables: _Tables, record: JobRecord) -> None:
+        old = tables.jobs.get(record.job_id)
+        if old is None:
+            raise rules.unknown(record.job_id)
+        if rules.submitted(old) != rules.submitted(record):
+            raise rules.changed(record)
+        self._set(tables.jobs, record.job_id, record)
+        self._count(tables, old.state, -1)
+        self._count(tables, record.state, 1)
+
+    def _count(self, tables: _Tables, state: JobState, by: int) -> None:
+        self._set(tables.counts, state, tables.counts.get(state, 0) + by)
+
+    def _set(self, table: dict[Any, Any], key: Hashable, value: Any) -> None:
+        self._undo.append((table, key, table.get(key, _ABSENT)))
+        table[key] = value

@@ -1,0 +1,90 @@
+"""The shape of the database, as the list of steps that led to it. Append only: a step once released never changes.
+
+Each step and its line in `migration` commit together, so a crash in between repeats the step and never halves it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sqlite3
+from pathlib import Path
+from typing import Final
+
+from broker.protocol.errors import StoreError
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Migration:
+    name: str
+    statements: tuple[str, ...]
+
+
+_JOBS = Migration(
+    "jobs, their payloads, labels and stories",
+    (
+        # AUTOINCREMENT: a sequence is never given twice, not even after the newest job was deleted.
+        """CREATE TABLE job (
+             sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+             job_id TEXT NOT NULL UNIQUE,
+             owner TEXT NOT NULL,
+             idempotency_key TEXT NOT NULL,
+             created_utc_ms INTEGER NOT NULL,
+             submitted TEXT NOT NULL,
+             state TEXT NOT NULL,
+             life TEXT NOT NULL
+           ) STRICT""",
+        "CREATE UNIQUE INDEX job_by_key ON job (owner, idempotency_key) WHERE idempotency_key != ''",
+        # Each ends in the sequence, so that a page is read from its end and never sorted.
+        "CREATE INDEX job_by_state ON job (state, sequence)",
+        "CREATE INDEX job_by_owner ON job (owner, state, sequence)",
+        # Apart from job: megabytes that no list, no count and no update touches.
+        """CREATE TABLE payload (
+             sequence INTEGER PRIMARY KEY REFERENCES job,
+             workflow BLOB NOT NULL,
+             form BLOB NOT NULL
+           ) STRICT""",
+        """CREATE TABLE label (
+             label TEXT NOT NULL,
+             sequence INTEGER NOT NULL REFERENCES job,
+             PRIMARY KEY (label, sequence)
+           ) STRICT, WITHOUT ROWID""",
+        """CREATE TABLE story (
+             sequence INTEGER NOT NULL REFERENCES job,
+             line INTEGER NOT NULL,
+             utc_ms INTEGER NOT NULL,
+             what TEXT NOT NULL,
+             attempt INTEGER NOT NULL,
+             worker TEXT NOT NULL,
+             text TEXT NOT NULL,
+             PRIMARY KEY (sequence, line)
+           ) STRICT, WITHOUT ROWID""",
+    ),
+)
+
+MIGRATIONS: Final[tuple[Migration, ...]] = (_JOBS,)
+
+
+def migrate(db: sqlite3.Connection, path: Path, steps: tuple[Migration, ...] = MIGRATIONS) -> None:
+    """Bring the database to the newest shape. Raises StoreError for a newer or a foreign one, sqlite3.Error otherwise.
+
+    db: in autocommit mode, so that the transactions begun here are the only ones.
+    """
+    tables = {name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    if tables and "migration" not in tables:
+        raise StoreError(f"{path} is another program's database: name a file of our own, or one that does not exist")
+    done = db.execute("SELECT max(version) FROM migration").fetchone()[0] if tables else 0
+    if done > len(steps):
+        raise StoreError(
+            f"{path} was written by a newer release (schema {done}, this one knows {len(steps)}): "
+            "start that release again, or restore the backup from before the upgrade"
+        )
+    for version, step in enumerate(steps[done:], done + 1):
+        db.execute("BEGIN IMMEDIATE")
+        db.execute(
+            "CREATE TABLE IF NOT EXISTS migration "
+            "(version INTEGER PRIMARY KEY, name TEXT NOT NULL, applied_utc TEXT NOT NULL) STRICT"
+        )
+        for statement in step.statements:
+            db.execute(statement)
+        db.execute("INSERT INTO migration VALUES (?, ?, datetime('now'))", (version, step.name))
+        db.execute("COMMIT")

@@ -1,0 +1,72 @@
+"""A job's record as a row: columns for what is searched by, JSON for what was submitted, JSON for its life since. Pure.
+
+JSON, because an operator can read it with the sqlite3 shell and a migration can mend it in SQL. A new field of
+JobRecord with a default needs no migration; a new field of a record inside it (Needs, Output, …) does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Annotated, Any, Final, get_type_hints
+
+from broker.core.model import JobRecord
+from broker.protocol.records import Failure, InputFile, JobState, Labels, Needs, Output, Timings
+from broker.protocol.schema import Many, converter
+from broker.store.rules import SUBMITTED
+
+#: In the order of the row, where `submitted` follows the first five and `life` the last.
+COLUMNS: Final = ("sequence", "job_id", "owner", "idempotency_key", "created_utc_ms", "submitted", "state", "life")
+
+_CONVERTERS: Final = {
+    "labels": converter(Labels),
+    "needs": converter(Needs),
+    "files": converter(Annotated[tuple[InputFile, ...], Many(256)]),
+    "failure": converter(Failure | None),
+    "timings": converter(Timings | None),
+    "outputs": converter(Annotated[tuple[Output, ...], Many(1_000)]),
+}
+_SUBMITTED: Final = tuple(name for name in SUBMITTED if name not in COLUMNS)
+_LIFE: Final = tuple(name for name in get_type_hints(JobRecord) if name not in (*SUBMITTED, *COLUMNS))
+_encode: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def to_row(record: JobRecord) -> tuple[Any, ...]:
+    return (
+        record.sequence,
+        record.job_id,
+        record.owner,
+        record.idempotency_key,
+        record.created_utc_ms,
+        _write(record, _SUBMITTED),
+        record.state.value,
+        life_of(record),
+    )
+
+
+def life_of(record: JobRecord) -> str:
+    return _write(record, _LIFE)
+
+
+def _write(record: JobRecord, names: Sequence[str]) -> str:
+    values = {name: getattr(record, name) for name in names}
+    for name in _CONVERTERS.keys() & values.keys():
+        values[name] = _CONVERTERS[name][0](values[name])
+    return _encode(values)
+
+
+def from_row(row: Sequence[Any]) -> JobRecord:
+    """The record of a row. Raises ValueError, TypeError or RemoteProtocolError for one that to_row never made."""
+    sequence, job_id, owner, idempotency_key, created_utc_ms, submitted, state, life = row
+    fields: dict[str, Any] = json.loads(submitted) | json.loads(life)
+    for name in _CONVERTERS.keys() & fields.keys():
+        fields[name] = _CONVERTERS[name][1](fields[name], name)
+    return JobRecord(
+        sequence=sequence,
+        job_id=job_id,
+        owner=owner,
+        idempotency_key=idempotency_key,
+        created_utc_ms=created_utc_ms,
+        state=JobState(state),
+        **fields,
+    )

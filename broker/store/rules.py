@@ -1,0 +1,64 @@
+"""What both stores hold to, so that neither drifts: bounds, the pages' keys, what an update may not change. Pure.
+
+A write that contradicts what is stored means that the core and its store disagree: StoreError, and the store is closed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from operator import attrgetter
+from typing import Any, Final
+
+from broker.core.model import JobRecord
+from broker.protocol.errors import StoreError
+from broker.store.api import Page
+
+#: Lines of a job's story that are kept; the oldest go first.
+STORY_LINES: Final = 1_000
+#: What was submitted: fields of a record that are the same for life.
+SUBMITTED: Final = (
+    "sequence",
+    "job_id",
+    "owner",
+    "idempotency_key",
+    "created_utc_ms",
+    "labels",
+    "body_sha256",
+    "title",
+    "template",
+    "needs",
+    "files",
+)
+
+_AFTER: Final = re.compile(r"[1-9][0-9]{0,18}")
+
+
+submitted: Final[Callable[[JobRecord], tuple[Any, ...]]] = attrgetter(*SUBMITTED)
+
+
+def taken(record: JobRecord) -> StoreError:
+    return StoreError(f"job {record.job_id}: its id, its sequence {record.sequence} or its key is stored already")
+
+
+def changed(record: JobRecord) -> StoreError:
+    return StoreError(f"job {record.job_id}: an update may not change what was submitted: {', '.join(SUBMITTED)}")
+
+
+def unknown(job_id: str) -> StoreError:
+    return StoreError(f"a write for job {job_id}, which is not stored")
+
+
+def before(after: str, last_sequence: int) -> int:
+    """The sequence below which a page begins. Raises ValueError for a key that no page gave."""
+    if not after:
+        return last_sequence + 1
+    if _AFTER.fullmatch(after) is None or int(after) > last_sequence:
+        raise ValueError(f"no page ends at {after[:64]!r}: pass `next` of the page before, unchanged")
+    return int(after)
+
+
+def page_of(found: list[JobRecord], limit: int) -> Page:
+    """A page of at most `limit`. found: newest first, one more than the limit if there are more."""
+    jobs = tuple(found[:limit])
+    return Page(jobs, str(jobs[-1].sequence) if len(found) > limit else "")

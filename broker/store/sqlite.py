@@ -1,0 +1,260 @@
+"""The durable store: one SQLite file in WAL mode, every group of writes one transaction, every commit one fdatasync.
+
+One thread uses it. It fails for good: after the first error of a write, a commit or a read it is closed, and its holder
+must exit, because a disk that lost one fsync may report the next as done. It never deletes or mends a damaged file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from broker.core.model import JobRecord
+from broker.core.step import AddStory, InsertJob, UpdateJob, Write
+from broker.protocol.errors import RemoteProtocolError, StoreError
+from broker.protocol.records import JobState, StoryLine
+from broker.store import rules
+from broker.store.api import Page
+from broker.store.failure import damaged, translate
+from broker.store.lock import DataLock
+from broker.store.migrations import migrate
+from broker.store.rows import COLUMNS, from_row, life_of, to_row
+
+#: How long another program (a backup, a shell) may hold the database before that is a failure. The core has already
+#: moved on when a write is refused, so waiting is all there is; it lengthens every lease by what it lost.
+BUSY_S: Final = 60.0
+#: Pages of log (4 KiB each) after which a commit folds it in by itself: the bound when there is never an idle moment.
+LOG_PAGES: Final = 8_192
+
+_PRAGMAS: Final = (
+    "PRAGMA synchronous = FULL",
+    "PRAGMA foreign_keys = ON",
+    f"PRAGMA wal_autocheckpoint = {LOG_PAGES}",
+    f"PRAGMA journal_size_limit = {LOG_PAGES * 4_096}",
+    "PRAGMA cache_size = -16000",
+    "PRAGMA trusted_schema = OFF",
+)
+_JOB: Final = f"SELECT {', '.join(COLUMNS)} FROM job"
+_INSERT_JOB: Final = f"INSERT INTO job ({', '.join(COLUMNS)}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_ADD_STORY: Final = """
+    INSERT INTO story
+    VALUES (?1, (SELECT coalesce(max(line), 0) + 1 FROM story WHERE sequence = ?1), ?2, ?3, ?4, ?5, ?6)
+    RETURNING line"""
+_PAGE_OF_LABEL: Final = """
+    SELECT label.sequence FROM label CROSS JOIN job ON job.sequence = label.sequence
+    WHERE label.label = ? AND label.sequence < ? AND (owner = ? OR ? = '') AND instr(?, ' ' || state || ' ')
+    ORDER BY label.sequence DESC LIMIT ?"""
+
+
+class SqliteStore:
+    def __init__(self, path: Path, *, full_check: bool = False) -> None:
+        """Open or create the database, alone.
+
+        The file is read and checked whole; full_check: indexes are compared with their tables too, which is far slower.
+        Raises StoreError when another broker has it, when it is damaged, foreign or of a newer release, or when the
+        disk refuses.
+        """
+        self._path = path
+        self._db: sqlite3.Connection | None = None
+        #: Records written in this process of jobs still live: the very objects the core holds, so they cost no memory
+        #: and save reading a record back to learn what an update changes.
+        self._live: dict[str, JobRecord] = {}
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as e:
+            raise StoreError(f"{path.parent}: cannot make this folder: {e.strerror}") from e
+        self._lock = DataLock(path.with_name(path.name + ".lock"))
+        try:
+            self._db = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
+            self._prepare(self._db, "integrity_check" if full_check else "quick_check")
+        except sqlite3.Error as e:
+            raise self._fail(e, "opening") from e
+        except StoreError:
+            self.close()
+            raise
+        rows = self._execute("SELECT state, count(*) FROM job GROUP BY state")
+        self._counts: dict[str, int] = {state.value: 0 for state in JobState} | dict(rows)
+        self._last_sequence: int = max([n for (n,) in self._execute("SELECT seq FROM sqlite_sequence")], default=0)
+
+    def _prepare(self, db: sqlite3.Connection, check: str) -> None:
+        findings = [line for (line,) in db.execute(f"PRAGMA {check}(3)")]
+        if findings != ["ok"]:
+            raise damaged(self._path, "; ".join(findings))
+        mode = db.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+        if mode != "wal":
+            raise StoreError(f"{self._path}: this file system allows no write-ahead log ({mode}). Use a local disk")
+        for pragma in _PRAGMAS:
+            db.execute(pragma)
+        migrate(db, self._path)
+
+    # ---- writes
+
+    def apply(self, write: Write) -> None:
+        if self._db is not None and not self._db.in_transaction:
+            self._execute("BEGIN IMMEDIATE")
+        match write:
+            case InsertJob(record, workflow, form):
+                self._insert(record, workflow, form)
+            case UpdateJob(record):
+                self._update(record)
+            case AddStory(job_id, line):
+                self._add_story(job_id, line)
+
+    def commit(self) -> None:
+        if self._db is None or self._db.in_transaction:
+            self._execute("COMMIT")
+
+    def checkpoint(self) -> None:
+        """Fold the log into the database, between two groups: some ms to some 100 ms, so call it when idle.
+
+        Never waits for a reader; what one still needs is left for the next call. Cheap when there is nothing to do.
+        """
+        self._execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    def close(self) -> None:
+        db, self._db = self._db, None
+        if db is not None:
+            with contextlib.suppress(sqlite3.Error):  # what was committed is safe in the log, whatever the close says
+                db.close()
+        self._lock.release()
+
+    def _insert(self, record: JobRecord, workflow: bytes, form: bytes) -> None:
+        if record.sequence <= self._last_sequence:
+            raise self._refuse(rules.taken(record))
+        try:
+            self._execute(_INSERT_JOB, *to_row(record))
+        except StoreError as e:
+            if isinstance(e.__cause__, sqlite3.IntegrityError):
+                raise rules.taken(record) from e
+            raise
+        self._execute("INSERT INTO payload VALUES (?, ?, ?)", record.sequence, workflow, form)
+        for label in set(record.labels):
+            self._execute("INSERT INTO label VALUES (?, ?)", label, record.sequence)
+        self._last_sequence = record.sequence
+        self._live[record.job_id] = record
+        self._counts[record.state] += 1
+
+    def _update(self, record: JobRecord) -> None:
+        old = self._known(record.job_id)
+        if rules.submitted(old) != rules.submitted(record):
+            raise self._refuse(rules.changed(record))
+        values = (record.state, life_of(record), record.sequence)
+        self._execute("UPDATE job SET state = ?, life = ? WHERE sequence = ?", *values)
+        if record.state.terminal:
+            self._live.pop(record.job_id, None)
+        else:
+            self._live[record.job_id] = record
+        self._counts[old.state] -= 1
+        self._counts[record.state] += 1
+
+    def _add_story(self, job_id: str, line: StoryLine) -> None:
+        sequence = self._known(job_id).sequence
+        values = (sequence, line.utc_ms, line.what, line.attempt, line.worker, line.text)
+        number = self._execute(_ADD_STORY, *values)[0][0]
+        if number > rules.STORY_LINES:
+            oldest = number - rules.STORY_LINES
+            self._execute("DELETE FROM story WHERE sequence = ? AND line <= ?", sequence, oldest)
+
+    def _known(self, job_id: str) -> JobRecord:
+        record = self.job(job_id)
+        if record is None:
+            raise self._refuse(rules.unknown(job_id))
+        return record
+
+    # ---- reads
+
+    def job(self, job_id: str) -> JobRecord | None:
+        live = self._live.get(job_id)
+        return live if live is not None else self._one(f"{_JOB} WHERE job_id = ?", job_id)
+
+    def job_by_key(self, owner: str, idempotency_key: str) -> JobRecord | None:
+        # The first comparison lets SQLite use the index, which leaves empty keys out.
+        where = "idempotency_key != '' AND owner = ? AND idempotency_key = ?"
+        return self._one(f"{_JOB} WHERE {where}", owner, idempotency_key)
+
+    def workflow(self, job_id: str) -> bytes:
+        return self._payload("workflow", job_id)
+
+    def form(self, job_id: str) -> bytes:
+        return self._payload("form", job_id)
+
+    def live(self) -> Iterator[JobRecord]:
+        # Numbers first, records one by one: a long queue is never in memory twice.
+        states = ", ".join(f"'{state}'" for state in JobState if not state.terminal)
+        sequences = self._execute(f"SELECT sequence FROM job WHERE state IN ({states}) ORDER BY sequence")
+        return (self._record(sequence) for (sequence,) in sequences)
+
+    def page(self, *, owner: str, states: Sequence[JobState], label: str, after: str, limit: int) -> Page:
+        before = rules.before(after, self.last_sequence())
+        most = limit + 1
+        newest = "sequence < ? ORDER BY sequence DESC LIMIT ?"
+        if label:
+            words = f" {' '.join(states or JobState)} "
+            found = self._execute(_PAGE_OF_LABEL, label, before, owner, owner, words, most)
+        elif owner:
+            where = f"SELECT sequence FROM job WHERE owner = ? AND state = ? AND {newest}"
+            found = [row for state in states or JobState for row in self._execute(where, owner, state, before, most)]
+        elif states:
+            where = f"SELECT sequence FROM job WHERE state = ? AND {newest}"
+            found = [row for state in states for row in self._execute(where, state, before, most)]
+        else:
+            found = self._execute(f"SELECT sequence FROM job WHERE {newest}", before, most)
+        sequences = sorted({sequence for (sequence,) in found}, reverse=True)[:most]
+        return rules.page_of([self._record(sequence) for sequence in sequences], limit)
+
+    def story(self, job_id: str) -> tuple[StoryLine, ...]:
+        rows = self._execute(
+            "SELECT utc_ms, what, attempt, worker, text FROM story "
+            "WHERE sequence = (SELECT sequence FROM job WHERE job_id = ?) ORDER BY line",
+            job_id,
+        )
+        return tuple(
+            StoryLine(utc_ms=utc_ms, what=what, attempt=attempt, worker=worker, text=text)
+            for utc_ms, what, attempt, worker, text in rows
+        )
+
+    def counts(self) -> dict[JobState, int]:
+        return {JobState(state): count for state, count in self._counts.items() if count}
+
+    def last_sequence(self) -> int:
+        return self._last_sequence
+
+    def _record(self, sequence: int) -> JobRecord:
+        record = self._one(f"{_JOB} WHERE sequence = ?", sequence)
+        if record is None:
+            raise self._refuse(damaged(self._path, f"an index names job number {sequence}, which is not there"))
+        return record
+
+    def _one(self, sql: str, *values: Any) -> JobRecord | None:
+        rows = self._execute(sql, *values)
+        try:
+            return from_row(rows[0]) if rows else None
+        except (ValueError, TypeError, RemoteProtocolError) as e:
+            raise self._refuse(damaged(self._path, f"the record of job {rows[0][1]} cannot be read: {e}")) from e
+
+    def _payload(self, column: str, job_id: str) -> bytes:
+        rows = self._execute(f"SELECT {column} FROM payload JOIN job USING (sequence) WHERE job_id = ?", job_id)
+        if not rows:
+            raise KeyError(job_id)
+        found: bytes = rows[0][0]
+        return found
+
+    # ---- the one way in, and the way out
+
+    def _execute(self, sql: str, *values: Any) -> list[Any]:
+        if self._db is None:
+            raise StoreError("the store is closed")
+        try:
+            return self._db.execute(sql, values).fetchall()
+        except (sqlite3.Error, OverflowError, UnicodeError) as e:
+            raise self._fail(e, sql.split(maxsplit=1)[0]) from e
+
+    def _fail(self, error: Exception, doing: str) -> StoreError:
+        return self._refuse(translate(error, self._path, doing))
+
+    def _refuse(self, error: StoreError) -> StoreError:
+        self.close()
+        return error
