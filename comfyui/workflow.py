@@ -6,8 +6,8 @@ the parsed graph, never by splicing text. Pure.
 """
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from comfyui import strict
@@ -42,11 +42,13 @@ class WorkflowError(Exception):
     """The workflow is at fault, not ComfyUI. The text names the node and says what to do; `kind` is how an HTTP
     front should answer (400, 422, 413, 403)."""
 
-    def __init__(self, code: str, message: str, *, kind: Kind = "unprocessable", **details: object):
+    def __init__(
+        self, code: str, message: str, details: Mapping[str, object] | None = None, *, kind: Kind = "unprocessable"
+    ):
         super().__init__(message)
         self.code = code
+        self.details: Mapping[str, object] = details if details is not None else {}
         self.kind: Kind = kind
-        self.details: Mapping[str, object] = details
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,15 @@ class Workflow:
     """A graph that passed every check of `parse`."""
 
     nodes: Mapping[str, Node]
+    order: tuple[str, ...] = field(compare=False)  # every node after those it links to
+
+    def upstream(self, node_ids: Iterable[str]) -> frozenset[str]:
+        """These nodes and all that they need: what ComfyUI runs for them."""
+        needed = set(node_ids)
+        for node_id in reversed(self.order):
+            if node_id in needed:
+                needed.update(link.node_id for _, link in self.nodes[node_id].links())
+        return frozenset(needed)
 
     def graph(self) -> dict[str, dict[str, Any]]:
         """The value of "prompt" in ComfyUI's POST /prompt."""
@@ -112,7 +123,7 @@ def of(value: object, limits: Limits = DEFAULT_LIMITS) -> Workflow:
         where = ".".join(e.path)[:300]
         message = f"the workflow's JSON {f'at {where} ' if where else ''}{e}"
         details = {"node_id": e.path[0]} if e.path else {}
-        raise WorkflowError("bad_text", message, kind="bad_request", **details) from e
+        raise WorkflowError("bad_text", message, details, kind="bad_request") from e
     if not isinstance(value, dict):
         message = "a workflow is a JSON object with one entry for each node"
         raise WorkflowError("not_a_workflow", message, kind="bad_request")
@@ -130,8 +141,7 @@ def of(value: object, limits: Limits = DEFAULT_LIMITS) -> Workflow:
     nodes = {node_id: _node(node_id, fields) for node_id, fields in value.items()}
     for node_id, node in nodes.items():
         _check_inputs(node_id, node, nodes, limits)
-    _check_acyclic(nodes)
-    return Workflow(nodes)
+    return Workflow(nodes, _order(nodes))
 
 
 def dump(workflow: Workflow) -> bytes:
@@ -150,20 +160,20 @@ def set_inputs(
     for (node_id, name), value in values.items():
         if node_id not in graph or name not in graph[node_id]["inputs"]:
             message = f"node {node_id} of the workflow has no input {name!r} to set"
-            raise WorkflowError("no_such_input", message, node_id=node_id, input=name)
+            raise WorkflowError("no_such_input", message, {"node_id": node_id, "input": name})
         graph[node_id]["inputs"] = {**graph[node_id]["inputs"], name: value}
     return of(graph, limits)
 
 
 def _node(node_id: str, fields: object) -> Node:
     if not isinstance(fields, dict) or not isinstance(fields.get("class_type"), str) or not fields["class_type"]:
-        raise WorkflowError("bad_node", f"node {node_id[:100]!r} has no class_type", node_id=node_id)
+        raise WorkflowError("bad_node", f"node {node_id[:100]!r} has no class_type", {"node_id": node_id})
     if not isinstance(fields.get("inputs"), dict):
-        raise WorkflowError("bad_node", f"node {node_id[:100]!r} has no object of inputs", node_id=node_id)
+        raise WorkflowError("bad_node", f"node {node_id[:100]!r} has no object of inputs", {"node_id": node_id})
     class_type = fields["class_type"]
     if not class_type.isprintable() or len(class_type) > 200 or not node_id.isprintable() or len(node_id) > 200:
         message = f"node {node_id[:100]!r} has an id or class_type that is not a plain name"
-        raise WorkflowError("bad_node", message, node_id=node_id)
+        raise WorkflowError("bad_node", message, {"node_id": node_id})
     extra = {key: value for key, value in fields.items() if key not in ("class_type", "inputs")}
     return Node(class_type, fields["inputs"], extra)
 
@@ -179,7 +189,7 @@ def _check_inputs(node_id: str, node: Node, nodes: Mapping[str, Node], limits: L
             fault = _text_fault(node, name, value, limits)
         if fault is not None:
             code, kind, reason = fault
-            raise WorkflowError(code, f"{where}: {reason}", kind=kind, node_id=node_id, input=name)
+            raise WorkflowError(code, f"{where}: {reason}", {"node_id": node_id, "input": name}, kind=kind)
 
 
 _Fault = tuple[str, Kind, str]
@@ -224,30 +234,30 @@ def input_fault(value: str) -> str | None:
     return path_fault(name)
 
 
-def _check_acyclic(nodes: Mapping[str, Node]) -> None:
+def _order(nodes: Mapping[str, Node]) -> tuple[str, ...]:
     """Walks each node's links to their ends. Iterative: a chain may be as long as the workflow."""
-    done: set[str] = set()
+    done: dict[str, None] = {}  # an ordered set
     for start in nodes:
-        path: dict[str, Iterator[str]] = {}  # the nodes from `start` down to here, in order
-        step: str | None = start
+        path: dict[str, Iterator[str]] = {}  # from `start` down to here, each with the links not yet walked
+        step: str | None = start if start not in done else None
         while step is not None:
             if step in path:
                 ids = list(path)
-                cycle = ids[ids.index(step) :]
+                cycle = ids[ids.index(step) :][:100]
                 message = f"the links form a cycle: {' -> '.join([*cycle[:20], step])}"
-                raise WorkflowError("cycle", message, node_id=step, nodes=cycle[:100])
-            if step not in done:
-                path[step] = (link.node_id for _, link in nodes[step].links())
+                raise WorkflowError("cycle", message, {"node_id": step, "nodes": cycle})
+            path[step] = (link.node_id for _, link in nodes[step].links())
             step = _next_step(path, done)
+    return tuple(done)
 
 
-def _next_step(path: dict[str, Iterator[str]], done: set[str]) -> str | None:
-    """The next unvisited link on the way; nodes whose links are all walked leave the path. None at the end."""
+def _next_step(path: dict[str, Iterator[str]], done: dict[str, None]) -> str | None:
+    """The next node on the way down; those whose links are all walked leave the path. None at the end."""
     while path:
         last = next(reversed(path))
         for linked in path[last]:
             if linked not in done:
                 return linked
-        done.add(last)
+        done[last] = None
         del path[last]
     return None
