@@ -93,7 +93,8 @@ def _ready(leases: Leases, step: Step, speaker: Worker, event: FromWorker, now: 
 def _heartbeat(leases: Leases, step: Step, speaker: Worker, event: FromWorker, now: Now) -> None:
     said: worker.Heartbeat = event.message
     speaker.stats = said.stats
-    step.sends.append(Send(speaker.session, worker.Beat()))
+    unknown = not leases.roster.knows(speaker.announced.capabilities)
+    step.sends.append(Send(speaker.session, worker.Beat(need_capabilities=unknown)))
     named = {(held.job_id, held.attempt): held for held in said.held}
     for job in list(speaker.jobs.values()):
         held = named.pop((job.record.job_id, job.record.attempt), None)

@@ -157,7 +157,9 @@ class Refused:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Beat:
-    """The answer to a heartbeat: the broker lives too. Ends unknown to the broker are settled by Abandon."""
+    """The answer to a heartbeat: the broker lives too."""
+
+    need_capabilities: bool  # send Capabilities (again): until then no job is thought able to run here
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -144,6 +144,8 @@ class ModelWorker:
                 self._dispatch(message)
             case wire.Abandon() | wire.Recorded():
                 self._forget((message.job_id, message.attempt))
+            case wire.Beat():
+                self._offer(message.need_capabilities)
             case wire.CancelAttempt():
                 self._cancel((message.job_id, message.attempt))
             case _:
@@ -152,8 +154,7 @@ class ModelWorker:
     def _welcome(self, said: wire.Welcome) -> None:
         if said.broker != self.broker:
             self.broker, self.seen = said.broker, 0
-        if said.need_capabilities:
-            self.send(wire.Capabilities(digest="0" * 64, nodes=("N",), models=()))
+        self._offer(said.need_capabilities)
         for resume in said.resume:
             attempt = (resume.job_id, resume.attempt)
             if attempt in self.held:
@@ -166,6 +167,10 @@ class ModelWorker:
         for end in self.ends.values():
             self.send(end)
         self.ready()
+
+    def _offer(self, asked: bool) -> None:
+        if asked:
+            self.send(wire.Capabilities(digest="0" * 64, nodes=("N",), models=()))
 
     def _dispatch(self, said: wire.Dispatch) -> None:
         attempt = (said.job_id, said.attempt)

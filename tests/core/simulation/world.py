@@ -62,6 +62,7 @@ class World:
         self.reordered = False
         self.comfys = [Comfy(self.clock, self.rng) for _ in range(WORKERS)]
         self.workers: list[ModelWorker] = []
+        self.removed: set[int] = set()
         self.by_session: dict[str, ModelWorker] = {}
 
     # ---- the run
@@ -250,7 +251,7 @@ class World:
     def tick_workers(self) -> None:
         for index, present in enumerate(self.workers):
             present.look()
-            if not present.alive:
+            if not present.alive and index not in self.removed:
                 self.workers[index] = self.start_worker(index)
         self.clock.after(100, self.tick_workers)
 
@@ -282,8 +283,8 @@ class World:
 
     def faults(self) -> list[Callable[[], None]]:
         return [
-            self.crash_broker, self.kill_worker, self.kill_comfy, self.pause_worker, self.pause_broker,
-            self.storm, self.calm, self.partition, self.one_way,
+            self.crash_broker, self.pause_broker, self.kill_worker, self.kill_comfy, self.remove_worker,
+            self.pause_worker, self.storm, self.calm, self.partition, self.one_way,
         ]  # fmt: skip
 
     def kill_worker(self) -> None:
@@ -295,6 +296,12 @@ class World:
         index = self.rng.randrange(WORKERS)
         self.workers[index].alive = False
         self.comfys[index].prompts.clear()
+
+    def remove_worker(self) -> None:
+        """A container is taken away for good; the first one always stays."""
+        index = self.rng.randrange(1, WORKERS)
+        self.removed.add(index)
+        self.workers[index].alive = False
 
     def pause_worker(self) -> None:
         victim = self.rng.choice(self.workers)
