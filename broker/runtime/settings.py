@@ -101,14 +101,24 @@ class Broker:
         default="3",
         help="How often infrastructure (not the workflow) may fail a job before the job has failed.",
     )
+    deaths: int = _setting(
+        Whole(1, 20),
+        default="3",
+        help="How many workers a job may take down before it has failed and is kept for a person to look at.",
+    )
     backoff_ms: int = _setting(
         Duration("10 ms", "1 h"),
-        default="1 s",
+        default="500 ms",
         help="The first wait before a retry, at most: drawn at random; doubles each time.",
     )
-    backoff_max_ms: int = _setting(Duration("10 ms", "1 d"), default="1 min", help="The longest such wait.")
+    backoff_max_ms: int = _setting(Duration("10 ms", "1 d"), default="30 s", help="The longest such wait.")
     start_to_close_ms: int = _setting(
         Duration("1 s", "7 d"), default="30 min", help="A job that runs longer than this is stopped and has failed."
+    )
+    stall_ms: int = _setting(
+        Duration("10 s", "1 d"),
+        default="5 min",
+        help="A running job of which nothing moves for this long is stopped. Some nodes are silent for minutes.",
     )
     prefetch: int = _setting(
         Whole(0, 8),
@@ -117,11 +127,11 @@ class Broker:
     )
     max_queued: int = _setting(
         Whole(1, 10_000_000),
-        default="100000",
+        default="1000000",
         help="Jobs waiting in the whole fleet; beyond that a submit is refused (503).",
     )
     max_queued_per_owner: int = _setting(
-        Whole(1, 10_000_000), default="10000", help="Jobs of one owner waiting; beyond that a submit is refused (429)."
+        Whole(1, 10_000_000), default="100000", help="Jobs of one owner waiting; beyond that a submit is refused (429)."
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from broker.core.rules import Rules
 from broker.protocol.files import MAX_CHUNK_BYTES
 from broker.runtime import config, manual
 from broker.runtime.settings import SECTIONS, SETTINGS, Broker, Security
@@ -43,3 +44,16 @@ def test_numbers_carry_their_unit_in_the_name() -> None:
 
 def test_no_chunk_is_larger_than_the_contract_allows() -> None:
     assert SETTINGS["files.chunk"].kind.parse("1 MiB") == MAX_CHUNK_BYTES
+
+
+def test_the_core_decides_by_the_same_defaults() -> None:
+    core, declared = Rules(), Broker()
+    assert (core.heartbeat_ms, core.lease_ms, core.accept_ms) == (
+        declared.heartbeat_ms,
+        declared.lease_ms,
+        declared.accept_ms,
+    )
+    assert (core.max_attempts, core.max_deaths) == (declared.attempts, declared.deaths)
+    assert (core.backoff_base_ms, core.backoff_cap_ms) == (declared.backoff_ms, declared.backoff_max_ms)
+    assert (core.max_queued, core.max_queued_per_owner) == (declared.max_queued, declared.max_queued_per_owner)
+    assert (core.start_to_close_ms, core.stall_ms) == (declared.start_to_close_ms, declared.stall_ms)

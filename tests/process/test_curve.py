@@ -1,0 +1,245 @@
+"""Who gets past the broker's door: known keys to their own sockets, and nobody else, on one machine and between two."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import zmq
+
+from broker.protocol.errors import ConfigError
+from broker.runtime import keys, sockets
+from broker.runtime.config import Config, load
+from broker.runtime.gate import Allowed
+from broker.runtime.keys import Identity
+from broker.runtime.settings import Network
+from tests.process import door
+from tests.process.door import ANY_PORT, Door, ended, heard, knock
+
+SOCKETS = ("clients", "workers", "events", "files")
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    """A fleet's configuration with keys for its broker, its web and the worker gpu-1."""
+    path = tmp_path / "config.ini"
+    path.write_text("[security]\ncurve = yes\n")
+    config = load(path, environ={})
+    keys.make_broker(config.security.keys)
+    keys.make_peer(config, "web", "web", None)
+    keys.make_peer(config, "worker", "gpu-1", None)
+    return config
+
+
+@pytest.fixture
+def opened(config: Config) -> Iterator[Door]:
+    with door.opened(config.security.keys, ANY_PORT, of(config, "broker")) as opened:
+        yield opened
+
+
+def of(config: Config, name: str) -> Identity:
+    found = keys.identity(config, name)
+    assert found is not None
+    return found
+
+
+def strange(config: Config) -> Identity:
+    """A key pair that nobody put on the list, with the right key of the broker."""
+    public, secret = zmq.curve_keypair()
+    return Identity(public.decode(), secret.decode(), of(config, "broker").public)
+
+
+class TestOneMachine:
+    @pytest.mark.parametrize("name", ["gpu-1", "web"])
+    @pytest.mark.parametrize("socket", SOCKETS)
+    def test_a_known_key_gets_into_the_sockets_of_its_role_only(
+        self, config: Config, opened: Door, name: str, socket: str
+    ) -> None:
+        role = "web" if name == "web" else "worker"
+        with knock(socket, opened.network, of(config, name)) as peer:
+            assert ended(opened, peer) == ("in" if socket in keys.ROLES[role] else "refused")
+
+    @pytest.mark.parametrize("socket", SOCKETS)
+    def test_a_strange_key_and_no_key_are_refused(self, config: Config, opened: Door, socket: str) -> None:
+        with knock(socket, opened.network, strange(config)) as peer:
+            assert ended(opened, peer) == "refused"
+        with knock(socket, opened.network, None) as peer:
+            assert ended(opened, peer) == "refused"
+
+    def test_the_wrong_broker_is_not_spoken_to(self, config: Config, opened: Door) -> None:
+        impostor, _ = zmq.curve_keypair()
+        with knock(
+            "workers", opened.network, dataclasses.replace(of(config, "gpu-1"), broker=impostor.decode())
+        ) as peer:
+            assert ended(opened, peer) == "refused"
+
+    def test_the_name_behind_a_message_comes_from_its_key(self, config: Config, opened: Door) -> None:
+        with knock("workers", opened.network, of(config, "gpu-1"), b"session-1") as peer:
+            assert ended(opened, peer) == "in"
+            peer.socket.send_multipart([b"CF1", b"\x01", b"I say I am gpu-2"])
+            name, frames = heard(opened)
+        assert [frame.bytes for frame in frames[:2]] == [b"session-1", b"CF1"]
+        for frame in frames:
+            found = opened.allowed.peer(sockets.key_of(frame), name)
+            assert found is not None
+            assert (found.role, found.name) == ("worker", "gpu-1")
+
+    def test_without_a_gate_nobody_gets_in(self, config: Config) -> None:
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        router = sockets.router(context, "workers", ANY_PORT, of(config, "broker"))
+        network = Network(workers=sockets.endpoint_of(router))
+        with knock("workers", network, of(config, "gpu-1")) as peer:
+            assert peer.monitor.poll(15_000)
+            while (end := peer.end()) is None:
+                assert peer.monitor.poll(15_000)
+            assert end == "refused"
+            assert not router.poll(0)
+        router.close()
+        context.term()
+
+    def test_a_revoked_key_is_out_at_once_and_the_others_come_back(self, config: Config, opened: Door) -> None:
+        keys.make_peer(config, "worker", "gpu-2", None)
+        assert not opened.allowed.revoked()
+        with (
+            knock("workers", opened.network, of(config, "gpu-1"), b"one") as first,
+            knock("workers", opened.network, of(config, "gpu-2"), b"two") as second,
+        ):
+            assert ended(opened, first) == ended(opened, second) == "in"
+            keys.revoke(config.security.keys, "gpu-1")
+            assert opened.allowed.revoked()
+            assert not opened.allowed.revoked()
+            for socket in opened.bound.values():
+                sockets.rebind(socket)
+            assert ended(opened, first) == ended(opened, second) == "refused"  # cut off
+            assert ended(opened, second) == "in"
+            assert ended(opened, first) == "refused"
+            second.socket.send(b"still here")
+            assert heard(opened)[1][0].bytes == b"two"
+
+    def test_a_key_made_while_the_broker_runs_gets_in(self, config: Config, opened: Door) -> None:
+        keys.make_peer(config, "worker", "gpu-9", None)
+        with knock("workers", opened.network, of(config, "gpu-9")) as peer:
+            assert ended(opened, peer) == "in"
+
+    def test_refusals_are_logged_with_the_key_and_not_each_one(
+        self, config: Config, opened: Door, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        stranger = strange(config)
+        for _ in range(3):
+            with knock("workers", opened.network, stranger) as peer:
+                assert ended(opened, peer) == "refused"
+        records = [record for record in caplog.records if record.name == "broker.runtime.gate"]
+        assert 1 <= len(records) < 3
+        assert records[0].fields["key"] == stranger.public  # type: ignore[attr-defined]
+        assert records[0].fields["socket"] == "workers"  # type: ignore[attr-defined]
+
+
+class TestTheList:
+    def test_a_line_that_is_none_stops_the_start_and_lets_nobody_in_later(
+        self, config: Config, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        path = config.security.keys / "allowed"
+        allowed = Allowed(config.security.keys)
+        key = of(config, "gpu-1").public
+        assert allowed.peer(key, "workers") is not None
+        path.write_text(f"worker gpu-1 {key[:39]}\nadmin gpu-1 {key}\n# worker gpu-1 {key}\n\n")
+        assert allowed.peer(key, "workers") is None
+        assert [record.message.split(":")[1] for record in caplog.records] == ["1", "2"]
+        with pytest.raises(ConfigError, match=r"allowed:1: not `role name key`"):
+            Allowed(config.security.keys)
+
+    def test_a_list_that_others_can_write_is_no_list(self, config: Config) -> None:
+        allowed = Allowed(config.security.keys)
+        (config.security.keys / "allowed").chmod(0o666)
+        assert allowed.peer(of(config, "gpu-1").public, "workers") is None
+        with pytest.raises(ConfigError, match=r"others may write it \(mode 0666\)"):
+            Allowed(config.security.keys)
+
+    def test_a_list_that_is_gone_lets_nobody_in(self, config: Config) -> None:
+        allowed = Allowed(config.security.keys)
+        (config.security.keys / "allowed").unlink()
+        assert allowed.peer(of(config, "gpu-1").public, "workers") is None
+        assert allowed.revoked()
+
+
+class TestWithoutKeys:
+    @pytest.mark.parametrize("endpoint", ["tcp://0.0.0.0:*", "tcp://[::]:*", "tcp://broker-host:5571"])
+    def test_nothing_leaves_this_machine(self, endpoint: str) -> None:
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        network = Network(workers=endpoint)
+        with pytest.raises(ConfigError, match=r"\[network\] workers = .*: not on loopback, so it needs"):
+            sockets.router(context, "workers", network, None)
+        with pytest.raises(ConfigError, match=r"\[network\] workers = .*: not on loopback, so it needs"):
+            sockets.dealer(context, "workers", network, None, b"x")
+        context.term()
+
+
+@pytest.fixture
+def namespaces() -> Iterator[tuple[list[str], list[str], str]]:
+    """Two hosts on a cable: command prefixes that run in the broker's and in the worker's, and the broker's address."""
+    if os.geteuid() != 0 or shutil.which("ip") is None:
+        pytest.skip("network namespaces need root and iproute2")
+    near, far = f"cf{os.getpid()}n", f"cf{os.getpid()}f"
+    if subprocess.run(["ip", "netns", "add", near], capture_output=True, check=False).returncode:
+        pytest.skip("this machine allows no network namespaces")
+    try:
+        for command in (
+            f"ip netns add {far}",
+            f"ip link add {near} netns {near} type veth peer name {far} netns {far}",
+            f"ip -n {near} addr add 10.203.0.1/30 dev {near}",
+            f"ip -n {far} addr add 10.203.0.2/30 dev {far}",
+            *(f"ip -n {name} link set {device} up" for name in (near, far) for device in ("lo", name)),
+        ):
+            subprocess.run(command.split(), check=True)
+        yield ["ip", "netns", "exec", near], ["ip", "netns", "exec", far], "10.203.0.1"
+    finally:
+        for name in (near, far):
+            subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+
+
+class TestTwoMachines:
+    def test_a_worker_elsewhere_gets_in_with_its_one_file_and_not_with_a_strange_key(
+        self, tmp_path: Path, namespaces: tuple[list[str], list[str], str]
+    ) -> None:
+        near, far, address = namespaces
+        here = tmp_path / "config.ini"
+        here.write_text(
+            "".join(
+                [
+                    "[security]\ncurve = yes\n[network]\n",
+                    *(f"{name} = tcp://0.0.0.0:{5570 + i}\n" for i, name in enumerate(SOCKETS)),
+                ]
+            )
+        )
+        config = load(here, environ={})
+        keys.make_broker(config.security.keys)
+        known, unknown = tmp_path / "gpu-1.ini", tmp_path / "gpu-2.ini"
+        for path in (known, unknown):
+            path.touch(0o600)
+            path.write_text(keys.make_peer(config, "worker", path.stem, address))
+        keys.revoke(config.security.keys, "gpu-2")
+        door_command = [sys.executable, "-m", "tests.process.door"]
+        root = Path(__file__).parents[2]
+        with subprocess.Popen(
+            [*near, *door_command, "serve", str(here)], stdout=subprocess.PIPE, text=True, cwd=root
+        ) as served:
+            try:
+                assert served.stdout is not None
+                assert served.stdout.readline() == "ready\n"
+                tries = {
+                    path: subprocess.run(
+                        [*far, *door_command, "knock", str(path), "workers"],
+                        stdout=subprocess.PIPE, text=True, cwd=root, timeout=60, check=True,
+                    ).stdout
+                    for path in (unknown, known)
+                }  # fmt: skip
+                assert tries == {unknown: "refused\n", known: "in\n"}
+                assert served.stdout.readline() == "workers gpu-1 hello\n"
+            finally:
+                served.kill()
