@@ -93,7 +93,7 @@ class SqliteStore:
     # ---- writes
 
     def apply(self, write: Write) -> None:
-        if self._db is not None and not self._db.in_transaction:
+        if not self._open.in_transaction:
             self._execute("BEGIN IMMEDIATE")
         match write:
             case InsertJob(record, workflow, form):
@@ -104,15 +104,16 @@ class SqliteStore:
                 self._add_story(job_id, line)
 
     def commit(self) -> None:
-        if self._db is None or self._db.in_transaction:
+        if self._open.in_transaction:
             self._execute("COMMIT")
 
     def checkpoint(self) -> None:
-        """Fold the log into the database, between two groups: some ms to some 100 ms, so call it when idle.
+        """Fold the log into the database, which takes some ms to some 100 ms: call it when idle, after a commit.
 
         Never waits for a reader; what one still needs is left for the next call. Cheap when there is nothing to do.
         """
-        self._execute("PRAGMA wal_checkpoint(PASSIVE)")
+        if not self._open.in_transaction:
+            self._execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def close(self) -> None:
         db, self._db = self._db, None
@@ -244,11 +245,16 @@ class SqliteStore:
 
     # ---- the one way in, and the way out
 
-    def _execute(self, sql: str, *values: Any) -> list[Any]:
+    @property
+    def _open(self) -> sqlite3.Connection:
         if self._db is None:
             raise StoreError("the store is closed")
+        return self._db
+
+    def _execute(self, sql: str, *values: Any) -> list[Any]:
+        db = self._open
         try:
-            return self._db.execute(sql, values).fetchall()
+            return db.execute(sql, values).fetchall()
         except (sqlite3.Error, OverflowError, UnicodeError) as e:
             raise self._fail(e, sql.split(maxsplit=1)[0]) from e
 

@@ -1,0 +1,275 @@
+"""What only the durable store can do wrong: its file, its lock, its schema, its disk."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import resource
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from broker.core.model import JobRecord
+from broker.core.step import AddStory, InsertJob, UpdateJob
+from broker.protocol.errors import StoreError
+from broker.protocol.records import JobState, StoryLine
+from broker.store import sqlite
+from broker.store.failure import StoreFull
+from broker.store.migrations import MIGRATIONS, Migration, migrate
+from broker.store.sqlite import SqliteStore
+
+NewJob = Callable[..., JobRecord]
+
+
+@pytest.fixture
+def store(sqlite_path: Path) -> Iterator[SqliteStore]:
+    with closing(SqliteStore(sqlite_path)) as opened:
+        yield opened
+
+
+def raw(store: SqliteStore) -> sqlite3.Connection:
+    """The store's own connection: some settings and limits are the connection's alone."""
+    assert store._db is not None
+    return store._db
+
+
+def fill(store: SqliteStore, new_job: NewJob, numbers: range) -> None:
+    for number in numbers:
+        store.apply(InsertJob(new_job(number), b"x" * 3_000, b""))
+    store.commit()
+
+
+def sequences(path: Path) -> list[int]:
+    with closing(SqliteStore(path)) as store:
+        return [job.sequence for job in store.live()]
+
+
+def test_every_commit_is_synced(store: SqliteStore) -> None:
+    def pragma(name: str) -> object:
+        return raw(store).execute(f"PRAGMA {name}").fetchone()[0]
+
+    assert (pragma("journal_mode"), pragma("synchronous"), pragma("foreign_keys")) == ("wal", 2, 1)
+
+
+def test_no_page_and_no_write_scans_or_sorts(store: SqliteStore, new_job: NewJob) -> None:
+    statements: list[str] = []
+    raw(store).set_trace_callback(statements.append)
+    fill(store, new_job, range(1, 3))
+    job = new_job(1)
+    store.apply(AddStory(job.job_id, StoryLine(utc_ms=1, what="leased", attempt=1, worker="", text="")))
+    store.apply(UpdateJob(dataclasses.replace(job, state=JobState.FAILED)))
+    store.commit()
+    for owner in ("", "ann"):
+        for states in ((), (JobState.QUEUED, JobState.FAILED)):
+            for label in ("", "a"):
+                store.page(owner=owner, states=states, label=label, after="", limit=10)
+    store.job(job.job_id), store.job_by_key("ann", "key 1"), store.workflow(job.job_id), store.story(job.job_id)
+    raw(store).set_trace_callback(None)
+    asked = {text for text in statements if text.startswith(("SELECT", "INSERT", "UPDATE", "\n"))}
+    plans = {step[3] for text in asked for step in raw(store).execute(f"EXPLAIN QUERY PLAN {text}")}
+    # Without any filter a page reads the table itself from its end: SEARCH by rowid.
+    assert plans
+    assert [plan for plan in plans if plan.startswith("SCAN") or "TEMP B-TREE" in plan] == []
+
+
+# ---- alone
+
+
+def test_a_second_broker_on_the_same_data_exits_at_once_and_names_the_first(
+    store: SqliteStore, sqlite_path: Path
+) -> None:
+    with pytest.raises(StoreError, match=rf"another broker \(pid {os.getpid()} on \S+\) already uses the data"):
+        SqliteStore(sqlite_path)
+    opener = "import sys, pathlib, broker.store.sqlite as s; s.SqliteStore(pathlib.Path(sys.argv[1]))"
+    argv = [sys.executable, "-c", opener, str(sqlite_path)]
+    child = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert child.returncode == 1
+    assert f"pid {os.getpid()} on" in child.stderr.splitlines()[-1]
+
+
+def test_the_next_broker_gets_in_when_the_first_has_closed(sqlite_path: Path, new_job: NewJob) -> None:
+    first = SqliteStore(sqlite_path)
+    fill(first, new_job, range(1, 3))
+    first.close()
+    assert sequences(sqlite_path) == [1, 2]
+
+
+def test_a_store_that_does_not_open_leaves_the_lock_free(sqlite_path: Path) -> None:
+    sqlite_path.parent.mkdir()
+    sqlite_path.mkdir()
+    with pytest.raises(StoreError, match="unable to open"):
+        SqliteStore(sqlite_path)
+    sqlite_path.rmdir()
+    assert sequences(sqlite_path) == []
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("a file")
+    with pytest.raises(StoreError, match="data: cannot make this folder"):
+        SqliteStore(tmp_path / "data" / "fleet.db")
+
+
+# ---- schema
+
+
+def test_a_newer_schema_is_refused_and_left_alone(sqlite_path: Path) -> None:
+    SqliteStore(sqlite_path).close()
+    with closing(sqlite3.connect(sqlite_path)) as db, db:
+        db.execute("INSERT INTO migration VALUES (?, 'from the future', '')", (len(MIGRATIONS) + 1,))
+    before = sqlite_path.read_bytes()
+    with pytest.raises(StoreError, match="written by a newer release"):
+        SqliteStore(sqlite_path)
+    assert sqlite_path.read_bytes() == before
+
+
+def test_another_programs_database_is_refused_and_left_alone(sqlite_path: Path) -> None:
+    sqlite_path.parent.mkdir()
+    with closing(sqlite3.connect(sqlite_path)) as db, db:
+        db.execute("CREATE TABLE photos (name TEXT)")
+    with pytest.raises(StoreError, match="another program's database"):
+        SqliteStore(sqlite_path)
+    with closing(sqlite3.connect(sqlite_path)) as db:
+        assert [name for (name,) in db.execute("SELECT name FROM sqlite_schema")] == ["photos"]
+
+
+def test_a_migration_that_breaks_off_leaves_the_schema_before_it_and_is_repeated(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    good = Migration("one", ("CREATE TABLE a (x)",))
+    broken = Migration("two", ("CREATE TABLE b (x)", "CREATE TABLE a (x)"))
+    mended = Migration("two", ("CREATE TABLE b (x)",))
+    with closing(sqlite3.connect(path, isolation_level=None)) as db, pytest.raises(sqlite3.OperationalError):
+        migrate(db, path, (good, broken))
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        assert db.execute("SELECT version, name FROM migration").fetchall() == [(1, "one")]
+        assert db.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'b'").fetchone() == (0,)
+        migrate(db, path, (good, mended))
+        migrate(db, path, (good, mended))
+        assert db.execute("SELECT version, name FROM migration").fetchall() == [(1, "one"), (2, "two")]
+
+
+def test_a_sequence_is_not_given_again_after_its_job_was_deleted(sqlite_path: Path, new_job: NewJob) -> None:
+    with closing(SqliteStore(sqlite_path)) as store:
+        fill(store, new_job, range(1, 4))
+    with closing(sqlite3.connect(sqlite_path)) as db, db:
+        db.execute("DELETE FROM payload WHERE sequence = 3")
+        db.execute("DELETE FROM job WHERE sequence = 3")
+    with closing(SqliteStore(sqlite_path)) as store:
+        assert store.last_sequence() == 3
+
+
+# ---- damage
+
+
+def damage_header(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.write(b"not a database at all")
+
+
+def damage_page(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(4_096)
+        file.write(b"\xff" * 512)
+
+
+@pytest.mark.parametrize("damage", [damage_header, damage_page])
+@pytest.mark.parametrize("full_check", [False, True])
+def test_a_damaged_file_is_refused_with_the_way_back_and_never_touched(
+    sqlite_path: Path, new_job: NewJob, damage: Callable[[Path], None], full_check: bool
+) -> None:
+    with closing(SqliteStore(sqlite_path)) as store:
+        fill(store, new_job, range(1, 50))
+    damage(sqlite_path)
+    before = sqlite_path.read_bytes()
+    with pytest.raises(StoreError, match=r"(?s)is damaged: .+restore.+backup.+\.recover"):
+        SqliteStore(sqlite_path, full_check=full_check)
+    assert sqlite_path.read_bytes() == before
+
+
+def test_a_record_that_cannot_be_read_is_named(sqlite_path: Path, new_job: NewJob) -> None:
+    with closing(SqliteStore(sqlite_path)) as store:
+        fill(store, new_job, range(1, 2))
+    with closing(sqlite3.connect(sqlite_path)) as db, db:
+        db.execute("UPDATE job SET life = '{}x'")
+    with closing(SqliteStore(sqlite_path)) as store, pytest.raises(StoreError, match=new_job(1).job_id):
+        store.job(new_job(1).job_id)
+
+
+# ---- failing disk
+
+
+def test_a_full_disk_closes_the_store_and_loses_nothing_recorded(
+    store: SqliteStore, sqlite_path: Path, new_job: NewJob
+) -> None:
+    fill(store, new_job, range(1, 3))
+    raw(store).execute("PRAGMA max_page_count = 30")
+    with pytest.raises(StoreFull, match="the disk is full"):
+        fill(store, new_job, range(3, 100))
+    for use in (store.commit, store.checkpoint, store.live):
+        with pytest.raises(StoreError, match="closed"):
+            use()
+    assert sequences(sqlite_path) == [1, 2]
+
+
+@pytest.fixture
+def file_size_limit() -> Iterator[Callable[[int], None]]:
+    """Makes the kernel refuse writes past so many bytes of any file: a disk error in the middle of a commit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size_bytes: resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_disk_error_closes_the_store_for_good(
+    store: SqliteStore, sqlite_path: Path, new_job: NewJob, file_size_limit: Callable[[int], None]
+) -> None:
+    fill(store, new_job, range(1, 3))
+    file_size_limit(sqlite_path.with_name("fleet.db-wal").stat().st_size + 9_000)
+    with pytest.raises(StoreError, match=r"the disk failed .*SQLITE_IOERR") as caught:
+        fill(store, new_job, range(3, 100))
+    file_size_limit(resource.RLIM_INFINITY)
+    assert not isinstance(caught.value, StoreFull)
+    with pytest.raises(StoreError, match="closed"):
+        fill(store, new_job, range(3, 4))
+    assert sequences(sqlite_path) == [1, 2]
+
+
+def test_a_database_that_another_program_keeps_locked_is_a_failure_that_says_so(
+    monkeypatch: pytest.MonkeyPatch, sqlite_path: Path, new_job: NewJob
+) -> None:
+    monkeypatch.setattr(sqlite, "BUSY_S", 0.05)
+    with closing(SqliteStore(sqlite_path)) as store, closing(sqlite3.connect(sqlite_path)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreError, match="another program keeps it locked"):
+            fill(store, new_job, range(1, 2))
+
+
+def test_a_number_beyond_64_bits_is_a_store_error(store: SqliteStore, new_job: NewJob) -> None:
+    fill(store, new_job, range(1, 2))
+    with pytest.raises(StoreError, match="too large"):
+        store.apply(InsertJob(new_job(2, created_utc_ms=2**63), b"", b""))
+
+
+# ---- the log
+
+
+def test_a_checkpoint_folds_the_log_into_the_database(
+    store: SqliteStore, sqlite_path: Path, new_job: NewJob, tmp_path: Path
+) -> None:
+    fill(store, new_job, range(1, 20))
+    store.checkpoint()
+    alone = tmp_path / "alone" / "fleet.db"
+    alone.parent.mkdir()
+    shutil.copy(sqlite_path, alone)
+    assert sequences(alone) == list(range(1, 20))
+
+
+def test_a_checkpoint_leaves_an_open_transaction_alone(store: SqliteStore, new_job: NewJob) -> None:
+    store.apply(InsertJob(new_job(1), b"", b""))
+    store.checkpoint()
+    store.commit()
+    assert store.last_sequence() == 1

@@ -1,0 +1,311 @@
+"""What every store must do, run against each of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import pytest
+
+from broker.core.model import JobRecord
+from broker.core.step import AddStory, InsertJob, UpdateJob, Write
+from broker.protocol.errors import StoreError
+from broker.protocol.records import Failure, InputFile, JobState, Needs, Output, Reason, StoryLine, Timings
+from broker.store.api import Page, Store
+from broker.store.rules import STORY_LINES
+
+NewJob = Callable[..., JobRecord]
+
+
+class Backend(Protocol):
+    def crash(self, store: Store) -> Store: ...
+
+    def restart(self, store: Store) -> Store: ...
+
+
+FULL: dict[str, Any] = {
+    "owner": "O'Hara; DROP TABLE job --",
+    "title": 'ein "Leuchtturm" bei 夜 🌊 \\ %s',
+    "template": "text-to-image",
+    "labels": ("night", "sea"),
+    "priority": -7,
+    "needs": Needs(
+        nodes=("KSampler", "SaveImage"),
+        models=("checkpoints/x.safetensors",),
+        labels=("fast",),
+        vram_bytes=2**53,
+        pixels=1024 * 1024,
+        steps=20,
+        signature="abc",
+    ),
+    "files": (InputFile(name="in.png", sha256="a" * 64, size_bytes=5),),
+}
+ENDED: dict[str, Any] = {
+    "state": JobState.FAILED,
+    "attempt": 3,
+    "burnt": 2,
+    "deaths": 1,
+    "worker": "gpu-1",
+    "last_worker": "gpu-2",
+    "prompt_id": "p",
+    "pin": "gpu-1",
+    "priority": 50,
+    "started_utc_ms": 0,
+    "finished_utc_ms": 2**53,
+    "failure": Failure(reason=Reason.NODE_ERROR, text="it\nbroke", node_id="3", node_type="KSampler", traceback="…"),
+    "timings": Timings(staging_ms=1, waiting_ms=2, running_ms=3, finishing_ms=4),
+    "outputs": (
+        Output(node_id="9", name="a.png", kind="output", media_type="image/png", sha256="b" * 64, size_bytes=9),
+    ),
+}
+
+
+def put(store: Store, *writes: Write) -> None:
+    for write in writes:
+        store.apply(write)
+    store.commit()
+
+
+def insert(record: JobRecord, workflow: bytes = b"{}", form: bytes = b"") -> InsertJob:
+    return InsertJob(record, workflow, form)
+
+
+def line(number: int, text: str = "") -> StoryLine:
+    return StoryLine(utc_ms=number, what="leased", attempt=1, worker="gpu-1", text=text)
+
+
+def pages(store: Store, limit: int, **filters: Any) -> list[list[int]]:
+    asked: dict[str, Any] = {"owner": "", "states": (), "label": ""} | filters
+    found, after = [], ""
+    while True:
+        page: Page = store.page(**asked, after=after, limit=limit)
+        found.append([job.sequence for job in page.jobs])
+        after = page.next
+        if not after:
+            return found
+
+
+def test_an_empty_store_has_nothing(store: Store) -> None:
+    assert store.job("00000000-0000-0000-0000-000000000001") is None
+    assert store.job_by_key("ann", "key 1") is None
+    assert list(store.live()) == []
+    assert store.counts() == {}
+    assert store.last_sequence() == 0
+    assert store.story("00000000-0000-0000-0000-000000000001") == ()
+    assert pages(store, 10) == [[]]
+    with pytest.raises(KeyError):
+        store.workflow("00000000-0000-0000-0000-000000000001")
+    with pytest.raises(KeyError):
+        store.form("00000000-0000-0000-0000-000000000001")
+
+
+def test_a_job_comes_back_as_it_was_at_every_point_of_its_life(backend: Backend, store: Store, new_job: NewJob) -> None:
+    record = new_job(1, **FULL)
+    workflow, form = bytes(range(256)) * 400, b'{"seed": 1}'
+    put(store, insert(record, workflow, form))
+    store = backend.restart(store)
+    assert store.job(record.job_id) == record
+    assert list(store.live()) == [record]
+
+    ended = dataclasses.replace(record, **ENDED)
+    put(store, UpdateJob(ended))
+    assert store.job(record.job_id) == ended
+    store = backend.restart(store)
+    assert store.job(record.job_id) == ended
+    assert store.job_by_key(record.owner, record.idempotency_key) == ended
+    assert (store.workflow(record.job_id), store.form(record.job_id)) == (workflow, form)
+    assert list(store.live()) == []
+
+    again = dataclasses.replace(ended, state=JobState.QUEUED, failure=None, timings=None, outputs=())
+    put(store, UpdateJob(again))
+    assert list(backend.restart(store).live()) == [again]
+
+
+def test_reads_see_the_open_transaction_and_a_crash_forgets_it(backend: Backend, store: Store, new_job: NewJob) -> None:
+    kept, lost = new_job(1, labels=("a",)), new_job(2, labels=("a",))
+    put(store, insert(kept), AddStory(kept.job_id, line(1)))
+    store.apply(insert(lost))
+    store.apply(UpdateJob(dataclasses.replace(kept, state=JobState.LEASED)))
+    store.apply(AddStory(kept.job_id, line(2)))
+    assert store.counts() == {JobState.QUEUED: 1, JobState.LEASED: 1}
+    assert store.job_by_key("ann", "key 2") == lost
+    assert pages(store, 10, label="a") == [[2, 1]]
+    assert store.story(kept.job_id) == (line(1), line(2))
+
+    store = backend.crash(store)
+    assert store.job(lost.job_id) is None
+    assert store.job_by_key("ann", "key 2") is None
+    assert store.job(kept.job_id) == kept
+    assert store.counts() == {JobState.QUEUED: 1}
+    assert store.last_sequence() == 1
+    assert pages(store, 10, label="a") == [[1]]
+    assert store.story(kept.job_id) == (line(1),)
+    put(store, insert(lost))
+    assert store.job(lost.job_id) == lost
+
+
+def test_a_commit_survives_a_crash_and_an_empty_one_is_allowed(backend: Backend, store: Store, new_job: NewJob) -> None:
+    store.commit()
+    put(store, insert(new_job(1)), insert(new_job(2)))
+    store.commit()
+    assert [job.sequence for job in backend.crash(store).live()] == [1, 2]
+
+
+def test_closing_forgets_what_was_not_committed(backend: Backend, store: Store, new_job: NewJob) -> None:
+    put(store, insert(new_job(1)))
+    store.apply(insert(new_job(2)))
+    assert backend.restart(store).last_sequence() == 1
+
+
+def test_live_jobs_come_oldest_first_and_without_the_ended(backend: Backend, store: Store, new_job: NewJob) -> None:
+    states = list(JobState)
+    put(store, *(insert(new_job(n, state=state)) for n, state in enumerate(states, 1)))
+    live = [n for n, state in enumerate(states, 1) if not state.terminal]
+    assert [job.sequence for job in store.live()] == live
+    store = backend.restart(store)
+    assert [job.sequence for job in store.live()] == live
+    assert store.counts() == {state: 1 for state in states}
+
+
+def test_live_may_be_read_while_jobs_change(store: Store, new_job: NewJob) -> None:
+    put(store, *(insert(new_job(n)) for n in range(1, 6)))
+    seen = []
+    for job in store.live():
+        put(store, UpdateJob(dataclasses.replace(job, state=JobState.CANCELLED)))
+        seen.append(job.sequence)
+    assert seen == [1, 2, 3, 4, 5]
+    assert list(store.live()) == []
+
+
+def test_counts_follow_every_move_and_are_the_same_after_a_restart(
+    backend: Backend, store: Store, new_job: NewJob
+) -> None:
+    first, second = new_job(1), new_job(2)
+    put(store, insert(first), insert(second), UpdateJob(dataclasses.replace(first, state=JobState.RUNNING)))
+    expected = {JobState.QUEUED: 1, JobState.RUNNING: 1}
+    assert store.counts() == expected
+    store = backend.restart(store)
+    assert store.counts() == expected
+    put(store, UpdateJob(dataclasses.replace(first, state=JobState.SUCCEEDED)))
+    assert store.counts() == {JobState.QUEUED: 1, JobState.SUCCEEDED: 1}
+
+
+def test_an_idempotency_key_belongs_to_one_owner_and_an_empty_one_to_nobody(store: Store, new_job: NewJob) -> None:
+    mine, yours = new_job(1, idempotency_key="k"), new_job(2, owner="bob", idempotency_key="k")
+    keyless = [new_job(n, idempotency_key="") for n in (3, 4)]
+    put(store, *map(insert, (mine, yours, *keyless)))
+    assert store.job_by_key("ann", "k") == mine
+    assert store.job_by_key("bob", "k") == yours
+    assert store.job_by_key("ann", "") is None
+    assert store.job_by_key("cid", "k") is None
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"sequence": 1},
+        {"sequence": 0},
+        {"job_id": "00000000-0000-0000-0000-000000000001"},
+        {"idempotency_key": "key 1"},
+    ],
+    ids=["sequence taken", "sequence too low", "id taken", "key taken"],
+)
+def test_a_job_that_is_stored_already_closes_the_store(
+    backend: Backend, store: Store, new_job: NewJob, fields: dict[str, Any]
+) -> None:
+    put(store, insert(new_job(1)))
+    with pytest.raises(StoreError, match="stored already"):
+        store.apply(insert(dataclasses.replace(new_job(2), **fields)))
+    with pytest.raises(StoreError, match="closed"):
+        store.commit()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"owner": "bob"}, {"labels": ("x",)}, {"title": "another"}, {"sequence": 9}, {"idempotency_key": "other"}],
+    ids=lambda fields: next(iter(fields)),
+)
+def test_what_was_submitted_cannot_be_updated(store: Store, new_job: NewJob, fields: dict[str, Any]) -> None:
+    record = new_job(1)
+    put(store, insert(record))
+    with pytest.raises(StoreError, match="may not change"):
+        store.apply(UpdateJob(dataclasses.replace(record, **fields)))
+
+
+@pytest.mark.parametrize("kind", ["update", "story"])
+def test_a_write_for_an_unknown_job_closes_the_store(store: Store, new_job: NewJob, kind: str) -> None:
+    stranger = new_job(1)
+    write: Write = UpdateJob(stranger) if kind == "update" else AddStory(stranger.job_id, line(1))
+    with pytest.raises(StoreError, match="not stored"):
+        store.apply(write)
+    with pytest.raises(StoreError, match="closed"):
+        store.job(stranger.job_id)
+
+
+def test_a_closed_store_answers_nothing_and_closes_twice(store: Store, new_job: NewJob) -> None:
+    store.close()
+    store.close()
+    for use in (store.commit, store.live, lambda: store.apply(insert(new_job(1))), lambda: store.story("x")):
+        with pytest.raises(StoreError, match="closed"):
+            use()
+
+
+# ---- pages
+
+
+def test_pages_are_newest_first_and_meet_without_gap_or_overlap(store: Store, new_job: NewJob) -> None:
+    put(store, *(insert(new_job(n)) for n in range(1, 8)))
+    assert pages(store, 3) == [[7, 6, 5], [4, 3, 2], [1]]
+    assert pages(store, 7) == [[7, 6, 5, 4, 3, 2, 1]]
+    assert pages(store, 200) == [[7, 6, 5, 4, 3, 2, 1]]
+
+
+def test_a_page_is_not_shifted_by_jobs_that_came_after_the_first(store: Store, new_job: NewJob) -> None:
+    put(store, *(insert(new_job(n)) for n in range(1, 5)))
+    first = store.page(owner="", states=(), label="", after="", limit=2)
+    put(store, insert(new_job(5)))
+    second = store.page(owner="", states=(), label="", after=first.next, limit=2)
+    assert [job.sequence for job in (*first.jobs, *second.jobs)] == [4, 3, 2, 1]
+
+
+def test_filters_narrow_a_page_together(store: Store, new_job: NewJob) -> None:
+    put(
+        store,
+        insert(new_job(1, owner="ann", labels=("a", "b"))),
+        insert(new_job(2, owner="bob", labels=("a",), state=JobState.FAILED)),
+        insert(new_job(3, owner="ann", state=JobState.FAILED)),
+        insert(new_job(4, owner="ann", labels=("a", "a"), state=JobState.SUCCEEDED)),
+    )
+    both = (JobState.FAILED, JobState.SUCCEEDED, JobState.FAILED)
+    assert pages(store, 1, owner="ann") == [[4], [3], [1]]
+    assert pages(store, 2, label="a") == [[4, 2], [1]]
+    assert pages(store, 2, states=both) == [[4, 3], [2]]
+    assert pages(store, 2, owner="ann", states=both) == [[4, 3]]
+    assert pages(store, 2, owner="ann", label="a") == [[4, 1]]
+    assert pages(store, 2, owner="ann", label="a", states=(JobState.SUCCEEDED,)) == [[4]]
+    assert pages(store, 2, label="none") == [[]]
+    assert pages(store, 2, owner="nobody") == [[]]
+
+
+@pytest.mark.parametrize("after", ["0", "-1", "01", "x", "1.0", " 1", "٣", "4", "9" * 19, "9" * 64, "1\n"])
+def test_a_page_key_that_was_never_given_is_refused(store: Store, new_job: NewJob, after: str) -> None:
+    put(store, *(insert(new_job(n)) for n in range(1, 4)))
+    with pytest.raises(ValueError, match="no page ends at"):
+        store.page(owner="", states=(), label="", after=after, limit=10)
+    assert store.last_sequence() == 3
+
+
+# ---- stories
+
+
+def test_a_story_keeps_its_order_and_its_newest_lines(backend: Backend, store: Store, new_job: NewJob) -> None:
+    talkative, quiet = new_job(1), new_job(2)
+    put(store, insert(talkative), insert(quiet), AddStory(quiet.job_id, line(0, "only")))
+    put(store, *(AddStory(talkative.job_id, line(n)) for n in range(STORY_LINES + 5)))
+    expected = tuple(line(n) for n in range(5, STORY_LINES + 5))
+    assert store.story(talkative.job_id) == expected
+    assert store.story(quiet.job_id) == (line(0, "only"),)
+    store = backend.restart(store)
+    put(store, AddStory(talkative.job_id, line(9_999)))
+    assert store.story(talkative.job_id) == (*expected[1:], line(9_999))

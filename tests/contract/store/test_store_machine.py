@@ -1,0 +1,234 @@
+"""Both stores against a dict: any order of writes, commits, crashes and restarts gives the same answers."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import hypothesis.strategies as st
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from broker.core.model import JobRecord
+from broker.core.step import AddStory, InsertJob, UpdateJob
+from broker.protocol.records import Failure, InputFile, JobState, Needs, Output, Reason, StoryLine, Timings
+from broker.store.api import Store
+from broker.store.memory import MemoryStore
+from broker.store.sqlite import SqliteStore
+
+words = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=8)
+numbers = st.integers(0, 2**53)
+owners, labels = st.sampled_from(["", "ann", "bob"]), st.sampled_from(["a", "b", "c"])
+states = st.sampled_from(list(JobState))
+needs = st.builds(
+    Needs,
+    nodes=st.tuples(words),
+    models=st.tuples(words),
+    labels=st.tuples(words),
+    vram_bytes=numbers,
+    pixels=numbers,
+    steps=st.just(4),
+    signature=words,
+)
+files = st.builds(InputFile, name=words, sha256=st.just("a" * 64), size_bytes=numbers)
+outputs = st.builds(
+    Output,
+    node_id=words,
+    name=words,
+    kind=words,
+    media_type=words,
+    sha256=st.just("b" * 64),
+    size_bytes=numbers,
+)
+failures = st.builds(
+    Failure, reason=st.sampled_from(list(Reason)), text=words, node_id=words, node_type=words, traceback=words
+)
+timings = st.builds(Timings, staging_ms=numbers, waiting_ms=numbers, running_ms=numbers, finishing_ms=numbers)
+jobs = st.builds(
+    JobRecord,
+    job_id=st.uuids().map(str),
+    sequence=st.just(0),
+    owner=owners,
+    idempotency_key=st.sampled_from(["", "k", "l"]),
+    body_sha256=st.just("0" * 64),
+    title=words,
+    template=words,
+    labels=st.lists(labels, max_size=3).map(tuple),
+    priority=st.integers(-100, 100),
+    needs=needs,
+    files=st.lists(files, max_size=2).map(tuple),
+    created_utc_ms=st.integers(-(2**63), 2**63 - 1),
+    state=states,
+)
+lives = st.fixed_dictionaries(
+    {
+        "state": states,
+        "attempt": st.integers(0, 10_000),
+        "worker": words,
+        "pin": words,
+        "finished_utc_ms": st.none() | numbers,
+        "failure": st.none() | failures,
+        "timings": st.none() | timings,
+        "outputs": st.lists(outputs, max_size=2).map(tuple),
+    }
+)
+lines = st.builds(StoryLine, utc_ms=numbers, what=words, attempt=st.integers(0, 10_000), worker=words, text=words)
+
+
+@dataclasses.dataclass
+class Model:
+    jobs: dict[str, JobRecord] = dataclasses.field(default_factory=dict)
+    payloads: dict[str, tuple[bytes, bytes]] = dataclasses.field(default_factory=dict)
+    stories: dict[str, tuple[StoryLine, ...]] = dataclasses.field(default_factory=dict)
+
+    def copy(self) -> Model:
+        return Model(dict(self.jobs), dict(self.payloads), dict(self.stories))
+
+    def last_sequence(self) -> int:
+        return max((job.sequence for job in self.jobs.values()), default=0)
+
+
+class StoreMachine(RuleBasedStateMachine):
+    store: Store
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now, self.saved = Model(), Model()
+
+    def crash_store(self) -> Store:
+        raise NotImplementedError
+
+    def restart_store(self) -> Store:
+        raise NotImplementedError
+
+    @rule(job=jobs, gap=st.integers(1, 3), workflow=st.binary(max_size=20), form=st.binary(max_size=20))
+    def submit(self, job: JobRecord, gap: int, workflow: bytes, form: bytes) -> None:
+        taken = {(one.owner, one.idempotency_key) for one in self.now.jobs.values() if one.idempotency_key}
+        if (job.owner, job.idempotency_key) in taken:
+            job = dataclasses.replace(job, idempotency_key="")
+        job = dataclasses.replace(job, sequence=self.now.last_sequence() + gap)
+        self.store.apply(InsertJob(job, workflow, form))
+        self.now.jobs[job.job_id] = job
+        self.now.payloads[job.job_id] = (workflow, form)
+
+    @precondition(lambda self: self.now.jobs)
+    @rule(data=st.data(), life=lives)
+    def move(self, data: st.DataObject, life: dict[str, Any]) -> None:
+        job = dataclasses.replace(self.any_job(data), **life)
+        self.store.apply(UpdateJob(job))
+        self.now.jobs[job.job_id] = job
+
+    @precondition(lambda self: self.now.jobs)
+    @rule(data=st.data(), line=lines)
+    def tell(self, data: st.DataObject, line: StoryLine) -> None:
+        job_id = self.any_job(data).job_id
+        self.store.apply(AddStory(job_id, line))
+        self.now.stories[job_id] = (*self.now.stories.get(job_id, ()), line)
+
+    @rule()
+    def commit(self) -> None:
+        self.store.commit()
+        self.saved = self.now.copy()
+
+    @rule()
+    def crash(self) -> None:
+        self.store = self.crash_store()
+        self.now = self.saved.copy()
+
+    @rule()
+    def restart(self) -> None:
+        self.store = self.restart_store()
+        self.now = self.saved.copy()
+
+    @precondition(lambda self: self.now.jobs)
+    @rule(data=st.data())
+    def read_one(self, data: st.DataObject) -> None:
+        job = self.any_job(data)
+        assert self.store.job(job.job_id) == job
+        assert (self.store.workflow(job.job_id), self.store.form(job.job_id)) == self.now.payloads[job.job_id]
+        assert self.store.story(job.job_id) == self.now.stories.get(job.job_id, ())
+        found = self.store.job_by_key(job.owner, job.idempotency_key)
+        assert found == (job if job.idempotency_key else None)
+
+    @rule(owner=owners, label=labels | st.just(""), wanted=st.lists(states, max_size=3), limit=st.integers(1, 4))
+    def read_pages(self, owner: str, label: str, wanted: list[JobState], limit: int) -> None:
+        expected = [
+            job
+            for job in sorted(self.now.jobs.values(), key=lambda job: -job.sequence)
+            if owner in ("", job.owner) and (not label or label in job.labels) and (not wanted or job.state in wanted)
+        ]
+        found: list[JobRecord] = []
+        after = ""
+        while True:
+            page = self.store.page(owner=owner, states=wanted, label=label, after=after, limit=limit)
+            assert len(page.jobs) <= limit
+            found += page.jobs
+            after = page.next
+            if not after:
+                break
+        assert found == expected
+
+    @rule()
+    def read_live(self) -> None:
+        live = [job for job in self.now.jobs.values() if not job.state.terminal]
+        assert list(self.store.live()) == sorted(live, key=lambda job: job.sequence)
+
+    @invariant()
+    def totals_agree(self) -> None:
+        assert self.store.counts() == Counter(job.state for job in self.now.jobs.values())
+        assert self.store.last_sequence() == self.now.last_sequence()
+
+    def any_job(self, data: st.DataObject) -> JobRecord:
+        return self.now.jobs[data.draw(st.sampled_from(sorted(self.now.jobs)))]
+
+    def teardown(self) -> None:
+        self.store.close()
+
+
+class MemoryMachine(StoreMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.store = MemoryStore()
+
+    def crash_store(self) -> Store:
+        assert isinstance(self.store, MemoryStore)
+        return self.store.crash()
+
+    restart_store = crash_store
+
+
+class SqliteMachine(StoreMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        self.path = Path(self.folder.name) / "0" / "fleet.db"
+        self.store = SqliteStore(self.path)
+
+    def crash_store(self) -> Store:
+        copy = self.path.parent.with_name(str(int(self.path.parent.name) + 1)) / "fleet.db"
+        copy.parent.mkdir()
+        for suffix in ("", "-wal"):
+            shutil.copy(f"{self.path}{suffix}", f"{copy}{suffix}")
+        self.store.close()
+        self.path = copy
+        return SqliteStore(copy)
+
+    def restart_store(self) -> Store:
+        self.store.close()
+        return SqliteStore(self.path)
+
+    def teardown(self) -> None:
+        super().teardown()
+        self.folder.cleanup()
+
+
+TestMemoryStore = MemoryMachine.TestCase
+TestMemoryStore.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestSqliteStore = SqliteMachine.TestCase
+TestSqliteStore.settings = settings(
+    max_examples=30, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
