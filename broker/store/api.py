@@ -30,6 +30,9 @@ class Store(Protocol):
     def commit(self) -> None:
         """Make every write since the last commit durable, or raise StoreError."""
 
+    def checkpoint(self) -> None:
+        """Tidy up between two groups, when there is nothing else to do."""
+
     def close(self) -> None:
         """Release files and locks; uncommitted writes are forgotten."""
 

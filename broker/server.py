@@ -1,0 +1,213 @@
+"""The broker's loop: poll, drain, one turn, send. The only part of the broker besides files.py that touches sockets.
+
+Owns the sockets clients, workers and events, and runs in one thread. Decides nothing: turn.py and the core do. A
+StoreError passes through it and ends the process before anything more is acknowledged.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, Final
+
+import zmq
+
+from broker.core.events import FromClient, FromWorker, Unreachable
+from broker.core.rules import Now
+from broker.core.step import Send
+from broker.protocol import events
+from broker.protocol.codec import ADMIN_SENDS, WORKER_SENDS, decode, encode
+from broker.protocol.errors import RemoteProtocolError
+from broker.protocol.ids import SESSION_ID
+from broker.protocol.worker import Invalid
+from broker.runtime import clock, sockets
+from broker.runtime.gate import Allowed, Gate
+from broker.runtime.keys import Identity
+from broker.runtime.settings import Network
+from broker.runtime.stop import Stop
+from broker.turn import Outbound, Turn
+
+#: Messages taken from one socket in one turn: bounds the turn, and the size of a commit.
+DRAIN: Final = 512
+#: How often the key list is asked whether a key was taken off it.
+REVOKED_MS: Final = 1_000
+#: Refusals answered to one peer a minute; further ones are only counted.
+INVALID_PER_MINUTE: Final = 10
+
+TOPICS: Final[dict[type[Any], bytes]] = {
+    events.JobChanged: events.TOPIC_JOB,
+    events.JobProgress: events.TOPIC_PROGRESS,
+    events.JobPreview: events.TOPIC_PREVIEW,
+    events.WorkerChanged: events.TOPIC_WORKER,
+    events.WorkerGone: events.TOPIC_WORKER,
+    events.StatsChanged: events.TOPIC_STATS,
+}
+
+log = logging.getLogger(__name__)
+
+
+def now() -> Now:
+    both = clock.now()
+    return Now(mono_ms=both.monotonic_ms, utc_ms=both.utc_ms)
+
+
+class Server:
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        network: Network,
+        identity: Identity | None,
+        allowed: Allowed | None,
+        turn: Turn,
+    ) -> None:
+        """Binds the three sockets. Raises ConfigError when an address cannot be had."""
+        self._turn = turn
+        self._allowed = allowed
+        #: Before the sockets: while there is no gate nobody gets in.
+        self._gate = Gate(context, allowed) if allowed is not None else None
+        self._workers = sockets.router(context, "workers", network, identity)
+        self._clients = sockets.router(context, "clients", network, identity)
+        self._events = sockets.publisher(context, network, identity)
+        self._unreachable: list[Unreachable] = []
+        #: Topics with at least one subscriber.
+        self._watched: set[bytes] = set()
+        self._refusals: dict[tuple[str, int], int] = {}
+        self._revoked_due_ms = 0
+        self._seen: dict[str, str] = {}
+
+    def endpoints(self) -> dict[str, str]:
+        """Where each socket listens, with the ports the kernel chose."""
+        bound = {"clients": self._clients, "workers": self._workers, "events": self._events}
+        return {name: sockets.endpoint_of(socket) for name, socket in bound.items()}
+
+    def run(self, stop: Stop) -> None:
+        """Turn until asked to stop. Raises StoreError when the disk can no longer be trusted."""
+        poller = zmq.Poller()
+        for socket in (self._workers, self._clients, self._events):
+            poller.register(socket, zmq.POLLIN)
+        poller.register(stop.fileno(), zmq.POLLIN)
+        if self._gate is not None:
+            poller.register(self._gate.socket, zmq.POLLIN)
+        while not stop.requested:
+            ready = dict(poller.poll(self._turn.fleet.sleep_ms(now().mono_ms)))
+            if self._gate is not None and self._gate.socket in ready:
+                self._gate.answer()
+            if self._events in ready:
+                self._note_watchers()
+            self._take_turn()
+            if not ready:
+                self._turn.store.checkpoint()
+            self._drop_revoked()
+
+    def close(self) -> None:
+        for socket in (self._workers, self._clients, self._events):
+            socket.close()
+        if self._gate is not None:
+            self._gate.close()
+
+    # ---- in
+
+    def _take_turn(self) -> None:
+        lost, self._unreachable = self._unreachable, []
+        heard = self._drain(self._workers, "workers", WORKER_SENDS, FromWorker)
+        asked = self._drain(
+            self._clients, "clients", ADMIN_SENDS, lambda session, message, _: FromClient(session, message)
+        )
+        self._send(self._turn.take([*lost, *heard], asked, now()))
+
+    def _drain(
+        self, socket: zmq.Socket[bytes], name: str, allowed: frozenset[int], event: Callable[[str, Any, str], Any]
+    ) -> list[Any]:
+        found = []
+        for _ in range(DRAIN):
+            try:
+                frames, key = self._receive(socket, name)
+            except zmq.Again:
+                break
+            session = frames[0].decode("ascii", "replace")
+            try:
+                if SESSION_ID.fullmatch(session) is None:
+                    raise RemoteProtocolError("INVALID", "the routing id is not a session id")
+                found.append(event(session, decode(frames[1:], allowed), key))
+            except RemoteProtocolError as e:
+                self._refuse(socket, frames[0], name, e)
+        return found
+
+    def _receive(self, socket: zmq.Socket[bytes], name: str) -> tuple[list[bytes], str]:
+        """One message and the worker name its key is bound to; raises zmq.Again when none waits."""
+        if self._allowed is None:
+            return socket.recv_multipart(zmq.NOBLOCK), ""
+        parts = socket.recv_multipart(zmq.NOBLOCK, copy=False)
+        peer = self._allowed.peer(sockets.key_of(parts[-1]), name)
+        return [part.bytes for part in parts], peer.name if peer is not None else "?"
+
+    def _refuse(self, socket: zmq.Socket[bytes], routing_id: bytes, name: str, why: RemoteProtocolError) -> None:
+        """Count a message that breaks the contract, and say so to whoever sent it, a few times a minute."""
+        self._turn.invalid += 1
+        minute = now().mono_ms // 60_000
+        key = (routing_id.hex(), minute)
+        if key not in self._refusals and len(self._refusals) >= 1_000:
+            self._refusals = {k: n for k, n in self._refusals.items() if k[1] == minute}
+            if len(self._refusals) >= 1_000:
+                return  # more strangers than that are not answered one by one
+        self._refusals[key] = self._refusals.get(key, 0) + 1
+        if self._refusals[key] > INVALID_PER_MINUTE:
+            return
+        log.warning("refused a message", extra={"fields": {"socket": name, "peer": routing_id.hex(), "why": str(why)}})
+        self._send_to(socket, routing_id, Invalid(code=why.code, detail=why.detail[:500], count=self._turn.invalid))
+
+    # ---- out
+
+    def _send(self, out: Outbound) -> None:
+        for send in out.to_workers:
+            self._deliver(send)
+        for reply in out.to_clients:
+            self._send_to(self._clients, reply.session.encode(), reply.message)
+        for message in out.published:
+            if isinstance(message, events.WorkerChanged):
+                self._tell(message)
+            topic = TOPICS[type(message)]
+            if topic in self._watched:
+                self._events.send_multipart([topic, *encode(message)], zmq.NOBLOCK)
+
+    def _deliver(self, send: Send) -> None:
+        if not self._send_to(self._workers, send.session.encode(), send.message):
+            self._unreachable.append(Unreachable(send.session))
+
+    def _send_to(self, socket: zmq.Socket[bytes], routing_id: bytes, message: Any) -> bool:
+        """Whether the transport took it; that it arrived, only an answer shows."""
+        try:
+            socket.send_multipart([routing_id, *encode(message)], zmq.NOBLOCK)
+        except zmq.ZMQError as e:
+            if e.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
+                raise
+            return False
+        return True
+
+    # ---- beside
+
+    def _note_watchers(self) -> None:
+        """Topics come and go as messages; while nobody watches any, nothing is encoded."""
+        try:
+            while True:
+                said = self._events.recv(zmq.NOBLOCK)
+                (self._watched.add if said[:1] == b"\x01" else self._watched.discard)(said[1:])
+        except zmq.Again:
+            return
+
+    def _drop_revoked(self) -> None:
+        if self._allowed is None or now().mono_ms < self._revoked_due_ms:
+            return
+        self._revoked_due_ms = now().mono_ms + REVOKED_MS
+        if self._allowed.revoked():
+            log.warning("a key was revoked: every connection must prove itself again")
+            for socket in (self._workers, self._clients, self._events):
+                sockets.rebind(socket)
+
+    def _tell(self, message: events.WorkerChanged) -> None:
+        """A line in the log for each change of a worker's state."""
+        seen = message.worker
+        if self._seen.get(seen.worker) != seen.state.value:
+            self._seen[seen.worker] = seen.state.value
+            fields = {"worker": seen.worker, "state": seen.state.value, "card": seen.gpu.name}
+            log.info("worker", extra={"fields": fields})
