@@ -6,13 +6,14 @@ counted. Whatever a stranger wrote arrives escaped, cut and without secrets. Own
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import json
 import logging
 import os
 import re
+import stat
 import sys
+import time
 import traceback
 from collections.abc import Iterable
 from typing import Any
@@ -21,6 +22,7 @@ from broker.runtime.settings import Log
 
 _MAX_FIELD_BYTES = 2_048
 _MAX_WAITING_BYTES = 64 << 10
+_LAST_WORDS_S = 0.5
 _SECRET_NAME = re.compile(r"secret|token|password|authorization|cookie|api_key", re.IGNORECASE)
 
 
@@ -32,6 +34,9 @@ def start(log: Log, secrets: Iterable[str] = ()) -> None:
     as_text = log.format == "text" or (log.format == "auto" and os.isatty(2))
     handler = _Stderr(_descriptor(), _Lines(as_text, tuple(secrets)))
     root = logging.getLogger()
+    for earlier in root.handlers:
+        if isinstance(earlier, _Stderr):
+            earlier.close()
     root.handlers[:] = [handler]
     root.setLevel(log.level.upper())
 
@@ -82,6 +87,7 @@ class _Stderr(logging.Handler):
             line = self.format(record)
         except Exception:  # noqa: BLE001  a log call with wrong arguments must not stop whoever made it
             line = json.dumps({"level": "error", "from": record.name, "text": f"unloggable: {record.msg!r}"[:200]})
+        self.flush()
         if self._dropped and len(self._waiting) < _MAX_WAITING_BYTES // 2:
             lost = json.dumps({"level": "warning", "from": __name__, "text": "lines dropped", "count": self._dropped})
             self._dropped = 0
@@ -90,26 +96,43 @@ class _Stderr(logging.Handler):
             self._dropped += 1
         else:
             self._waiting += line.encode("utf-8", "backslashreplace") + b"\n"
-        self.flush()
+            self.flush()
 
     def flush(self) -> None:
-        # A closed pipe is nobody listening: nothing to be done and nobody to tell.
-        with contextlib.suppress(OSError):
+        try:
             while self._waiting:
                 self._waiting = self._waiting[os.write(self._descriptor, self._waiting) :]
+        except BlockingIOError:
+            return
+        except OSError:  # nobody listens any more, and there is nobody to tell
+            self._waiting = b""
+
+    def close(self) -> None:
+        """At the exit of the process: the last lines are worth a short wait for a slow reader."""
+        deadline = time.monotonic() + _LAST_WORDS_S
+        while self._waiting and time.monotonic() < deadline:
+            self.flush()
+            time.sleep(0.01)
+        if self._descriptor > 2:
+            os.close(self._descriptor)
+            self._descriptor = -1
+        super().close()
 
 
 def _descriptor() -> int:
     """A descriptor for stderr that never blocks.
 
-    O_NONBLOCK belongs to the open file, which other processes share: hence a fresh one. A socket cannot be opened
-    again; the journal behind it always reads.
+    O_NONBLOCK belongs to the open file, which other processes share: hence a fresh one for a pipe or a terminal. A file
+    does not block, and a second opening would have its own offset; the journal behind a socket always reads.
     """
+    if sys.__stderr__ is None:
+        return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)  # started without: 2 will be some other file before long
     try:
-        return os.open("/proc/self/fd/2", os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        if stat.S_ISFIFO(os.fstat(2).st_mode) or os.isatty(2):
+            return os.open("/proc/self/fd/2", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError:
-        # Started without stderr: 2 will be some other file before long.
-        return 2 if sys.__stderr__ is not None else os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        return 2
+    return 2
 
 
 def _printable(value: Any) -> str:
