@@ -51,8 +51,9 @@ class _Lines(logging.Formatter):
         instant = datetime.datetime.fromtimestamp(record.created, datetime.UTC)
         fields: dict[str, Any] = {**getattr(record, "fields", {})}
         if record.exc_info and record.exc_info[1] is not None:
-            # The end of a traceback says the most.
-            fields["traceback"] = "".join(traceback.format_exception(record.exc_info[1]))[-_MAX_FIELD_BYTES:]
+            # Masked before it is cut, or half a secret would stay; the end of a traceback says the most.
+            told = self._masked("".join(traceback.format_exception(record.exc_info[1])))
+            fields["traceback"] = told.encode("utf-8", "backslashreplace")[-_MAX_FIELD_BYTES:].decode("utf-8", "ignore")
         shown = {name: self._field(name, value) for name, value in fields.items()}
         text = self._clean(record.getMessage())
         if self._as_text:
@@ -68,10 +69,14 @@ class _Lines(logging.Formatter):
         return value if value is None or isinstance(value, (bool, int, float)) else self._clean(str(value))
 
     def _clean(self, text: str) -> str:
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
+        text = self._masked(text)
         raw = text.encode("utf-8", "backslashreplace")
         return text if len(raw) <= _MAX_FIELD_BYTES else raw[:_MAX_FIELD_BYTES].decode("utf-8", "ignore") + "…"
+
+    def _masked(self, text: str) -> str:
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
 
 
 class _Stderr(logging.Handler):
