@@ -1,0 +1,74 @@
+"""`python -m broker`: flags and settings in, one ready line out, then the loop until SIGTERM."""
+
+from __future__ import annotations
+
+import logging
+import random
+import secrets
+
+import zmq
+
+from broker.core.fleet import Fleet
+from broker.core.rules import Rules
+from broker.files import FileChannel, FileStore
+from broker.runtime import config, keys, logs
+from broker.runtime.entry import ready, run_main
+from broker.runtime.gate import Allowed
+from broker.runtime.settings import Broker
+from broker.runtime.stop import Stop
+from broker.server import Server, now
+from broker.store.sqlite import SqliteStore
+from broker.turn import Turn
+
+log = logging.getLogger(__name__)
+
+
+def rules(settings: Broker) -> Rules:
+    """The core's figures, from [broker]."""
+    return Rules(
+        heartbeat_ms=settings.heartbeat_ms,
+        lease_ms=settings.lease_ms,
+        accept_ms=settings.accept_ms,
+        max_attempts=settings.attempts,
+        backoff_base_ms=settings.backoff_ms,
+        backoff_cap_ms=settings.backoff_max_ms,
+        max_queued=settings.max_queued,
+        max_queued_per_owner=settings.max_queued_per_owner,
+        start_to_close_ms=settings.start_to_close_ms,
+    )
+
+
+def main() -> None:
+    settings = config.from_arguments("The broker of a comfyfleet: the one process that owns the queue.", {})
+    logs.start(settings.log)
+    identity = keys.identity(settings, "broker")
+    allowed = Allowed(settings.security.keys) if identity is not None else None
+    log.info("settings", extra={"fields": settings.effective()})
+    store = SqliteStore(settings.broker.data / "fleet.sqlite3")
+    fleet = Fleet(
+        rules(settings.broker),
+        secrets.token_hex(16),
+        jitter=random.SystemRandom().random,
+        counts=store.counts(),
+        last_sequence=store.last_sequence(),
+        now=now(),
+    )
+    fleet.recover(store.live(), now())
+    files = FileStore(settings.broker.data / "files")
+    context = zmq.Context[zmq.Socket[bytes]]()
+    with Stop() as stop:
+        server = Server(context, settings.network, identity, allowed, Turn(fleet, store, files.has))
+        channel = FileChannel(context, settings, identity, files)
+        channel.start()
+        try:
+            ready("broker", **server.endpoints(), files=channel.endpoint)
+            server.run(stop)
+        finally:
+            channel.stop()
+            server.close()
+            context.term()
+            store.close()
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,210 @@
+"""A whole fleet on this machine: broker, web, workers and, where no ComfyUI is given, simulators, as child processes.
+
+For the demo, the tests and the measuring scripts. Ports are chosen by the kernel and learnt from the ready lines. Owns
+its children: whatever happens, leaving the context ends every one of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+ROOT = Path(__file__).resolve().parents[1]
+#: Generous: a cold machine starts eight Pythons at once.
+READY_S = 60.0
+STOP_S = 15.0
+
+
+class FleetFailed(Exception):
+    """A process did not come up, or ended by itself; the text holds the end of what it said."""
+
+
+class Process:
+    """One child and its log file."""
+
+    def __init__(self, name: str, command: Sequence[str], folder: Path, environ: Mapping[str, str]) -> None:
+        self.name = name
+        self.log = folder / f"{name}.log"
+        with self.log.open("ab") as log:
+            self.child = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=log, stdin=subprocess.DEVNULL, env=environ, text=True,
+                start_new_session=True, cwd=ROOT,
+            )  # fmt: skip
+
+    def ready(self) -> str:
+        """Its ready line. Raises FleetFailed when it ends first, or says nothing for too long."""
+        assert self.child.stdout is not None
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.child.stdout, selectors.EVENT_READ)
+            if selector.select(READY_S):
+                line = self.child.stdout.readline()
+                if line.startswith("ready"):
+                    return line.strip()
+        raise FleetFailed(f"{self.name} did not start: {self.tail()}")
+
+    def tail(self) -> str:
+        return self.log.read_text(errors="replace")[-1_500:].strip()
+
+    def running(self) -> bool:
+        return self.child.poll() is None
+
+    def signal(self, number: int) -> None:
+        if self.running():
+            self.child.send_signal(number)
+
+    def wait(self) -> int:
+        code = self.child.wait(STOP_S)
+        if self.child.stdout is not None:
+            self.child.stdout.close()
+        return code
+
+    def kill(self) -> None:
+        """End it at once, stopped or not."""
+        self.signal(signal.SIGKILL)
+        self.wait()
+
+
+class Fleet:
+    """Starts on entering: `with Fleet(folder, workers=2) as fleet: … fleet.url`."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        workers: int = 2,
+        comfyuis: Sequence[str] = (),
+        settings: Mapping[str, str] | None = None,
+        simulator: Sequence[str] = (),
+        web: bool = True,
+    ) -> None:
+        """comfyuis: one worker each; none: `workers` simulators, started with the flags `simulator`.
+
+        settings: section.key -> text, for every process.
+        """
+        self.folder = folder
+        self.comfyuis = list(comfyuis)
+        self.simulated = not comfyuis
+        self.url = ""
+        self.processes: dict[str, Process] = {}
+        self._workers = len(comfyuis) if comfyuis else workers
+        self._simulator = list(simulator)
+        self._with_web = web
+        self._settings = {
+            "broker.data": str(folder / "data"),
+            **{f"network.{name}": "tcp://127.0.0.1:*" for name in ("clients", "workers", "events", "files")},
+            **(settings or {}),
+        }
+        self._simulator_ports: dict[int, str] = {}
+
+    def __enter__(self) -> Self:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            for index in range(1, self._workers + 1) if self.simulated else ():
+                self.start_simulator(index)
+            self.start_broker()
+            if self._with_web:
+                self.start_web()
+            for index in range(1, self._workers + 1):
+                self.start_worker(index)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start_simulator(self, index: int) -> None:
+        """Start simulator `index`, on the port it had before if it ran already."""
+        port = self._simulator_ports.get(index, "0")
+        flags = ["--port", port, "--log", str(self.folder / f"simulator-{index}.jsonl"), *self._simulator]
+        line = self._start(f"simulator-{index}", "comfyui.simulator", flags)
+        url = line.split()[1]
+        self._simulator_ports[index] = url.rsplit(":", 1)[1]
+        self.comfyuis[index - 1 : index] = [url]
+
+    def start_broker(self) -> None:
+        line = self._start("broker", "broker", self._flags())
+        for word in line.split()[2:]:
+            name, _, endpoint = word.partition("=")
+            self._settings[f"network.{name}"] = endpoint
+
+    def start_web(self) -> None:
+        settings = {} if "web.port" in self._settings else {"web.port": "0"}
+        line = self._start("web", "web", self._flags(settings))
+        self.url = next(word for word in line.split() if "http://" in word).partition("url=")[2] or line.split()[-1]
+        self._settings["web.port"] = self.url.rsplit(":", 1)[1].strip("/")
+
+    def start_worker(self, index: int) -> None:
+        self.launch_worker(index)
+        self.processes[f"worker-{index}"].ready()
+
+    def launch_worker(self, index: int) -> None:
+        """Start a worker without waiting for it."""
+        flags = ["--name", f"worker-{index}", "--comfyui", self.comfyuis[index - 1], *self._flags()]
+        self._launch(f"worker-{index}", "worker", flags)
+
+    def stop(self) -> None:
+        """End every process: workers first, so that they hand back what they hold."""
+        order = sorted(self.processes, key=lambda name: ("worker", "web", "broker", "simulator").index(name.split("-")[0]))
+        for name in order:
+            self.processes[name].signal(signal.SIGCONT)
+            self.processes[name].signal(signal.SIGTERM)
+            if not name.startswith("worker"):
+                self._ended(name)
+        for name in order:
+            self._ended(name)
+
+    def request(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Any:
+        """One JSON call of the API. Raises urllib.error.HTTPError for anything but 2xx."""
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json", **(headers or {})})
+        request.method = method
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.loads(answer.read())
+
+    def wait(self, job_id: str, *, within_s: float = 60.0) -> Any:
+        """The job, once it is over. Raises TimeoutError."""
+        deadline = time.monotonic() + within_s
+        while time.monotonic() < deadline:
+            job = self.request("GET", f"/api/v1/jobs/{job_id}")
+            if job["state"] in ("succeeded", "failed", "cancelled"):
+                return job
+            time.sleep(0.05)
+        raise TimeoutError(f"job {job_id} is still {job['state']} after {within_s:g} s")
+
+    def _ended(self, name: str) -> None:
+        process = self.processes[name]
+        try:
+            process.wait()
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+    def _start(self, name: str, module: str, flags: Sequence[str]) -> str:
+        self._launch(name, module, flags)
+        return self.processes[name].ready()
+
+    def _launch(self, name: str, module: str, flags: Sequence[str]) -> None:
+        environ = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+        self.processes[name] = Process(name, [sys.executable, "-m", module, *flags], self.folder, environ)
+
+    def _flags(self, more: Mapping[str, str] | None = None) -> list[str]:
+        settings = {**self._settings, **(more or {})}
+        return [flag for key, value in settings.items() for flag in ("--set", f"{key}={value}")]
+
+
+def answers(url: str) -> bool:
+    """Whether a ComfyUI answers there."""
+    with contextlib.suppress(OSError, ValueError), urllib.request.urlopen(f"{url}/system_stats", timeout=2) as answer:
+        return "system" in json.loads(answer.read())
+    return False
