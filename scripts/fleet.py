@@ -156,7 +156,9 @@ class Fleet:
 
     def stop(self) -> None:
         """End every process: workers first, so that they hand back what they hold."""
-        order = sorted(self.processes, key=lambda name: ("worker", "web", "broker", "simulator").index(name.split("-")[0]))
+        order = sorted(
+            self.processes, key=lambda name: ("worker", "web", "broker", "simulator").index(name.split("-")[0])
+        )
         for name in order:
             self.processes[name].signal(signal.SIGCONT)
             self.processes[name].signal(signal.SIGTERM)
