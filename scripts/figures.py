@@ -1,4 +1,4 @@
-"""Figures that a measuring script found, beside what they should be: a table for people, JSON for machines, an exit code."""
+"""Figures that a script measured, beside what they should be: a table, JSON for machines, an exit status."""
 
 from __future__ import annotations
 
