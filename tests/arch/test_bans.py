@@ -43,10 +43,10 @@ def matches(name: str, banned: set[str]) -> bool:
 
 def impurities(tree: ast.Module) -> Iterator[int]:
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and matches(dotted(node.func), IMPURE):
-            yield node.lineno
-        elif isinstance(node, ast.Attribute) and matches(dotted(node), IMPURE):
-            yield node.lineno
+        if isinstance(node, (ast.Call, ast.Attribute)):
+            name = dotted(node.func if isinstance(node, ast.Call) else node)
+            if matches(name, IMPURE):
+                yield node.lineno
 
 
 def dangers(tree: ast.Module) -> Iterator[int]:
