@@ -1,8 +1,9 @@
 """Messages of the file channel: content-addressed bytes in chunks, paid for by credit, both ways.
 
 put:  PutFile → (Have | SendFrom) ; Chunk… within the credit, each answered by SendFrom ; at the end Have
-get:  GetFile (offset, credit) → Chunk… ; GetFile again for more ; NoFile when there is none
-A file is visible under its sha256 only when it is whole and on disk; Have is sent after that.
+get:  GetFile (offset, credit) → Chunk… ; GetFile again for more ; FileRefused when there is none
+A file is visible under its sha256 only when it is whole and on disk; Have is sent after that. Whoever hears nothing
+for a while begins again under a new request_id, where it stands; answers to the old one are then ignored.
 """
 
 from __future__ import annotations
@@ -15,6 +16,10 @@ from broker.protocol.schema import Blob
 
 #: The largest chunk either side may send.
 MAX_CHUNK_BYTES = 1 << 20
+#: What both sides do send.
+CHUNK_BYTES = 256 << 10
+#: The credit of one transfer: bytes that may be on their way. A GetFile that asks for more gets this much.
+WINDOW_BYTES = 8 * CHUNK_BYTES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +79,8 @@ class StatFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileRefused:
-    """code: not_found, digest_mismatch, too_large, full, busy, damaged."""
+    """code: not_found, digest_mismatch, too_large, full, busy (ask later), damaged (the disk failed), or
+    restart (the broker knows nothing of this transfer, or lost a part of it: begin again)."""
 
     request_id: RequestId
     code: Name
