@@ -1,0 +1,134 @@
+"""Workers, the queue, the counts and the templates; what an admin may do to the first two."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from bottle import HTTPResponse
+
+from broker.protocol import client
+from broker.protocol.ids import WORKER_NAME
+from comfyui.check import check
+from comfyui.template import Field, Template
+from comfyui.workflow import WorkflowError
+from web import views_json
+from web.answers import Refusal, answered
+from web.api.site import Call
+from web.api.submit import model_choices, models_at_hand
+from web.link import BrokerSilent
+from web.views_json import Json
+
+
+def workers(call: Call) -> HTTPResponse:
+    """GET /api/v1/workers"""
+    if not call.site.hub.connected:
+        raise BrokerSilent("the broker is away")
+    return answered({"workers": call.site.hub.workers(call.viewer.scope)})
+
+
+def stats(call: Call) -> HTTPResponse:
+    """GET /api/v1/stats"""
+    return answered(views_json.fleet(call.site.link.ask(client.StatisticsReply, client.Statistics).stats))
+
+
+def drain(call: Call, name: str) -> HTTPResponse:
+    """POST /api/v1/workers/{name}/drain"""
+    return _done(call, client.DrainWorker, _worker(name))
+
+
+def pause(call: Call, name: str) -> HTTPResponse:
+    """POST /api/v1/workers/{name}/pause"""
+    return _done(call, client.Pause, _worker(name))
+
+
+def resume(call: Call, name: str) -> HTTPResponse:
+    """POST /api/v1/workers/{name}/resume"""
+    return _done(call, client.Resume, _worker(name))
+
+
+def pause_all(call: Call) -> HTTPResponse:
+    """POST /api/v1/queue/pause"""
+    return _done(call, client.Pause, "")
+
+
+def resume_all(call: Call) -> HTTPResponse:
+    """POST /api/v1/queue/resume"""
+    return _done(call, client.Resume, "")
+
+
+def _done(call: Call, request: type[Any], worker: str) -> HTTPResponse:
+    call.no_body()
+    call.site.link.ask(client.Done, request, worker=worker)
+    return answered({"done": True}, 202)
+
+
+def _worker(name: str) -> str:
+    if WORKER_NAME.fullmatch(name) is None:
+        raise Refusal(404, "not_found", f"no worker is called {name[:63]!r}")
+    return name
+
+
+def templates(call: Call) -> HTTPResponse:
+    """GET /api/v1/templates"""
+    return answered({"templates": template_views(call)})
+
+
+def template(call: Call, name: str) -> HTTPResponse:
+    """GET /api/v1/templates/{name}"""
+    found = call.site.templates.get(name)
+    if found is None:
+        have = ", ".join(call.site.templates)
+        raise Refusal(404, "not_found", f"there is no template {name[:100]!r}; there are {have}")
+    return answered(_template(found, call.site.abilities.object_info()))
+
+
+def template_views(call: Call) -> list[Json]:
+    """Every template as the page shows it; with what is known when the broker is silent."""
+    try:
+        object_info = call.site.abilities.object_info()
+    except BrokerSilent:
+        object_info = None
+    return [_template(found, object_info) for found in call.site.templates.values()]
+
+
+def _template(found: Template, object_info: Mapping[str, object] | None) -> Json:
+    models = models_at_hand(found, object_info)
+    why_not = _why_not(found, models, object_info)
+    return {
+        "name": found.name,
+        "title": found.title,
+        "description": found.description,
+        "fields": [_field(found, field, models, object_info) for field in found.fields],
+        "runnable": not why_not,
+        "why_not": why_not,
+    }
+
+
+def _field(found: Template, field: Field, models: Mapping[str, str], object_info: Mapping[str, object] | None) -> Json:
+    offered = model_choices(found, field, object_info)
+    choices = offered if offered else list(field.choices)
+    return {
+        "key": field.key,
+        "label": field.label,
+        "type": field.type,
+        "default": models.get(field.key, field.default),
+        "min": field.min,
+        "max": field.max,
+        "step": field.step,
+        "help": field.help,
+        "group": field.group,
+        "choices": choices if choices else None,
+    }
+
+
+def _why_not(found: Template, models: Mapping[str, str], object_info: Mapping[str, object] | None) -> str:
+    """Why no worker could run it with its defaults, "" when one could or none is there yet."""
+    if object_info is None:
+        return ""
+    required = {field.key: "x" for field in found.fields if field.default is None and "text" in field.type}
+    try:
+        problems = check(found.fill({**required, **models}, seed=0), object_info)
+    except WorkflowError as e:
+        return str(e)
+    return str(problems[0]) if problems else ""

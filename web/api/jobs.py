@@ -1,0 +1,136 @@
+"""Jobs that exist: look, list, cancel, retry, move, follow. Each route checks first whose job it is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, Final
+
+from bottle import HTTPResponse
+
+from broker.protocol import client
+from broker.protocol.ids import WORKER_NAME
+from broker.protocol.records import JobState
+from web import views_json
+from web.answers import COMMON, Refusal, answered
+from web.api.site import Call, job_id_of, no_job
+from web.viewer import may_see
+from web.views_json import Json
+
+#: A comment is sent after so much silence, so that proxies keep the connection and a gone client is noticed.
+SSE_SILENCE_S: Final = 15.0
+_ENDED: Final = frozenset(state.value for state in JobState if state.terminal)
+
+
+def owned(call: Call, text: str, *, full: bool = False) -> client.JobReply:
+    """The job with the id in `text`, if the caller may see it; for everybody else there is no such job."""
+    job_id = job_id_of(text)
+    reply = call.site.link.ask(client.JobReply, client.Get, job_id=job_id, full=full)
+    if not may_see(call.viewer.scope, reply.job.owner):
+        raise no_job(job_id)
+    return reply
+
+
+def get(call: Call, job_id: str) -> HTTPResponse:
+    """GET /api/v1/jobs/{id}"""
+    reply = owned(call, job_id, full=True)
+    workflow = json.loads(reply.workflow)
+    form = json.loads(reply.form) if reply.form else None
+    return answered({**views_json.job(reply.job), "workflow": workflow, "form": form})
+
+
+def listing(call: Call) -> HTTPResponse:
+    """GET /api/v1/jobs"""
+    query = call.query("limit", "after", "state", "label")
+    limit = query.get("limit", "50")
+    if not limit.isascii() or not limit.isdecimal() or len(limit) > 3 or not 1 <= int(limit) <= 200:
+        raise Refusal(400, "bad_query", "limit is a number from 1 to 200")
+    try:
+        states = tuple(JobState(word) for word in query["state"].split(",")) if "state" in query else ()
+    except ValueError as e:
+        raise Refusal(400, "bad_query", f"state is one or more of {', '.join(JobState)}, with commas") from e
+    reply = call.site.link.ask(
+        client.JobsReply,
+        client.List,
+        owner="" if call.viewer.admin else call.viewer.owner,
+        states=states[:7],
+        label=query.get("label", ""),
+        after=query.get("after", ""),
+        limit=int(limit),
+    )
+    return answered({"jobs": [views_json.job(job) for job in reply.jobs], "next": reply.next})
+
+
+def cancel(call: Call, job_id: str) -> HTTPResponse:
+    """DELETE /api/v1/jobs/{id}"""
+    return answered(views_json.job(cancelled(call, job_id).job), 202)
+
+
+def cancelled(call: Call, job_id: str) -> client.JobReply:
+    owned(call, job_id)
+    return call.site.link.ask(client.JobReply, client.Cancel, job_id=job_id)
+
+
+def retry(call: Call, job_id: str) -> HTTPResponse:
+    """POST /api/v1/jobs/{id}/retry"""
+    call.no_body()
+    owned(call, job_id)
+    reply = call.site.link.ask(client.JobReply, client.Retry, job_id=job_id)
+    return answered(views_json.job(reply.job), 202)
+
+
+def story(call: Call, job_id: str) -> HTTPResponse:
+    """GET /api/v1/jobs/{id}/story"""
+    owned(call, job_id)
+    reply = call.site.link.ask(client.StoryReply, client.Story, job_id=job_id)
+    return answered({"lines": [views_json.story(line) for line in reply.lines]})
+
+
+def pin(call: Call, job_id: str) -> HTTPResponse:
+    """POST /api/v1/jobs/{id}/pin"""
+    body = call.json()
+    worker = body.get("worker")
+    if body.keys() != {"worker"} or not isinstance(worker, str) or (worker and WORKER_NAME.fullmatch(worker) is None):
+        raise Refusal(422, "bad_worker", 'want {"worker": NAME}, or "" to lift the pin')
+    return _amended(call, client.Pin, job_id_of(job_id), worker=worker)
+
+
+def reorder(call: Call, job_id: str) -> HTTPResponse:
+    """POST /api/v1/jobs/{id}/priority"""
+    body = call.json()
+    priority = body.get("priority")
+    if body.keys() != {"priority"} or type(priority) is not int or not -100 <= priority <= 100:
+        raise Refusal(422, "bad_priority", 'want {"priority": a whole number from -100 to 100}')
+    return _amended(call, client.Reorder, job_id_of(job_id), priority=priority)
+
+
+def _amended(call: Call, request: type[Any], job_id: str, **change: Any) -> HTTPResponse:
+    reply = call.site.link.ask(client.JobReply, request, job_id=job_id, **change)
+    return answered(views_json.job(reply.job), 202)
+
+
+def events(call: Call, job_id: str) -> HTTPResponse:
+    """GET /api/v1/jobs/{id}/events: the job as it is now, then each time it changed, until it has ended."""
+    first = views_json.job(owned(call, job_id).job)
+    if len(call.site.watch) >= call.site.settings.max_sockets:
+        raise Refusal(503, "busy", "too many requests follow jobs", headers={"Retry-After": "5"})
+    headers = {**COMMON, "Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-store"}
+    return HTTPResponse(_follow(call, first), "200 OK", {**headers, "X-Accel-Buffering": "no"})
+
+
+def _follow(call: Call, job: Json) -> Iterator[bytes]:
+    with call.site.watch.on(job["id"]) as changed:
+        told = None
+        while True:
+            seen = call.site.hub.job(job["id"])
+            job = seen if seen is not None else job
+            if job is not told:
+                told = job
+                yield b"event: job\ndata: %s\n\n" % json.dumps(job, separators=(",", ":")).encode()
+            if job["state"] in _ENDED:
+                return
+            if call.site.watch.ended or call.site.gate.identify(call.environ) != call.viewer:
+                return  # the process ends, or they signed out
+            changed.clear()
+            if not changed.wait(SSE_SILENCE_S):
+                yield b": still here\n\n"

@@ -1,0 +1,242 @@
+"""Every route of the web process in one table, and what happens around each: who may call it, and what its errors say.
+
+Bottle finds the route; nothing else of it is used but its responses. Decides nothing: the handlers in web/api do.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable, Mapping
+from enum import Enum
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+import bottle
+from bottle import HTTPError, HTTPResponse, request
+
+from web import page
+from web.answers import COMMON, Refusal, answered, refused, status_line
+from web.api import files, fleet, jobs, submit, tasks, uploads
+from web.api.site import Call, Site
+from web.auth import has_cookie, is_same_origin, set_cookie
+from web.link import BrokerRefused, BrokerSilent, OutOfContract
+from web.viewer import Viewer
+
+log = logging.getLogger(__name__)
+
+STATIC: Final = Path(__file__).parent / "static"
+OPENAPI: Final = Path(__file__).parent / "openapi.json"
+ANYBODY: Final = Viewer("", False)
+#: How the broker's refusals are answered; anything else is a conflict with what it holds.
+BROKER_STATUS: Final = {"not_found": 404, "conflict": 409, "finished": 409, "invalid": 422, "quota": 429, "full": 503}
+
+
+class Who(Enum):
+    ANYBODY = "anybody"
+    SIGNED_IN = "signed in"
+    ADMIN = "admin"
+
+
+Handler = Callable[..., HTTPResponse]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Route:
+    method: str
+    path: str  # Bottle's form; the API's own begin with /api/v1
+    handler: Handler
+    who: Who = Who.SIGNED_IN
+
+    @property
+    def is_page(self) -> bool:
+        """Whether a person goes there, so that errors and the way to the sign-in are pages."""
+        return not self.path.startswith(("/api/", "/healthz"))
+
+
+# ---- the page
+
+
+def index(call: Call) -> HTTPResponse:
+    """GET /"""
+    snapshot = call.site.hub.snapshot(call.viewer.scope)
+    return _html(page.index(snapshot, fleet.template_views(call), call.viewer))
+
+
+def login(call: Call) -> HTTPResponse:
+    """GET /login"""
+    return _html(page.login(""))
+
+
+def sign_in(call: Call) -> HTTPResponse:
+    """POST /login: the form of the sign-in page."""
+    if call.content_type != "application/x-www-form-urlencoded":
+        raise Refusal(415, "want_form", "the sign-in is a form")
+    address = call.environ["REMOTE_ADDR"]
+    if (wait_ms := call.site.gate.wait_ms(address)) > 0:
+        text = f"Too many wrong tokens. Try again in {wait_ms // 1000 + 1} s."
+        return _html(page.login(text), 429, {"Retry-After": str(wait_ms // 1000 + 1)})
+    form = dict(parse_qsl(call.body(4 << 10).decode("latin-1"), max_num_fields=10))
+    cookie = call.site.gate.sign_in(form.get("token", "").strip(), address)
+    if cookie is None:
+        return _html(page.login("This token is not known here."), 401)
+    return _see("/", {"Set-Cookie": set_cookie(cookie, call.environ)})
+
+
+def sign_out(call: Call) -> HTTPResponse:
+    """POST /logout"""
+    call.site.gate.sign_out(call.environ)
+    return _see("/login", {"Set-Cookie": set_cookie("", call.environ)})
+
+
+def static(call: Call, path: str) -> HTTPResponse:
+    """GET /static/…"""
+    found = bottle.static_file(path, root=str(STATIC))
+    if isinstance(found, HTTPError):
+        raise Refusal(404, "not_found", "there is no such file")
+    for name, value in {**COMMON, "Cache-Control": "no-cache"}.items():
+        found.set_header(name, value)
+    return found
+
+
+# ---- about the process
+
+
+def openapi(call: Call) -> HTTPResponse:
+    """GET /api/v1/openapi.json"""
+    headers = {**COMMON, "Content-Type": "application/json", "Cache-Control": "no-cache"}
+    return HTTPResponse(OPENAPI.read_bytes(), status_line(200), headers)
+
+
+def healthz(call: Call) -> HTTPResponse:
+    """GET /healthz: this process lives. That the broker is away is told beside it: no reason to restart this one."""
+    return answered({"status": "ok", "connected": call.site.hub.connected})
+
+
+ROUTES: Final = (
+    Route("GET", "/", index),
+    Route("GET", "/login", login, Who.ANYBODY),
+    Route("POST", "/login", sign_in, Who.ANYBODY),
+    Route("POST", "/logout", sign_out, Who.ANYBODY),
+    Route("GET", "/static/<path:path>", static, Who.ANYBODY),
+    Route("GET", "/healthz", healthz, Who.ANYBODY),
+    Route("GET", "/api/v1/openapi.json", openapi, Who.ANYBODY),
+    Route("POST", "/api/v1/jobs", submit.post),
+    Route("GET", "/api/v1/jobs", jobs.listing),
+    Route("GET", "/api/v1/jobs/<job_id>", jobs.get),
+    Route("DELETE", "/api/v1/jobs/<job_id>", jobs.cancel),
+    Route("POST", "/api/v1/jobs/<job_id>/retry", jobs.retry),
+    Route("GET", "/api/v1/jobs/<job_id>/events", jobs.events),
+    Route("GET", "/api/v1/jobs/<job_id>/story", jobs.story),
+    Route("POST", "/api/v1/jobs/<job_id>/pin", jobs.pin, Who.ADMIN),
+    Route("POST", "/api/v1/jobs/<job_id>/priority", jobs.reorder, Who.ADMIN),
+    Route("GET", "/api/v1/files/<sha256>", files.get),
+    Route("POST", "/api/v1/uploads", uploads.post),
+    Route("GET", "/api/v1/templates", fleet.templates),
+    Route("GET", "/api/v1/templates/<name>", fleet.template),
+    Route("GET", "/api/v1/workers", fleet.workers),
+    Route("POST", "/api/v1/workers/<name>/drain", fleet.drain, Who.ADMIN),
+    Route("POST", "/api/v1/workers/<name>/pause", fleet.pause, Who.ADMIN),
+    Route("POST", "/api/v1/workers/<name>/resume", fleet.resume, Who.ADMIN),
+    Route("POST", "/api/v1/queue/pause", fleet.pause_all, Who.ADMIN),
+    Route("POST", "/api/v1/queue/resume", fleet.resume_all, Who.ADMIN),
+    Route("GET", "/api/v1/stats", fleet.stats),
+    Route("POST", "/api/v1/generate", tasks.generate),
+    Route("GET", "/api/v1/tasks/<task_id>", tasks.get),
+    Route("DELETE", "/api/v1/tasks/<task_id>", tasks.cancel),
+)
+
+
+def application(site: Site) -> bottle.Bottle:
+    """The WSGI application."""
+    app = bottle.Bottle(catchall=True, autojson=False)
+    for route in ROUTES:
+        app.route(route.path, route.method, _guarded(site, route))
+    app.default_error_handler = _not_routed
+    return app
+
+
+def _guarded(site: Site, route: Route) -> Callable[..., HTTPResponse]:
+    """The handler of a route with the gate before it and every error after it turned into its answer."""
+
+    def serve(**path: str) -> HTTPResponse:
+        environ = request.environ
+        try:
+            return route.handler(Call(site, environ, _admit(site, route, environ)), **path)
+        except Refusal as e:
+            return _shown(route, e)
+        except BrokerRefused as e:
+            return _shown(route, _of_broker(e))
+        except OutOfContract as e:
+            return _shown(route, Refusal(422, "out_of_range", str(e)))
+        except BrokerSilent as e:
+            log.warning("no answer from the broker", extra={"fields": {"route": route.path, "why": str(e)}})
+            return _shown(route, Refusal(503, "broker_away", f"{e}; try again", headers={"Retry-After": "2"}))
+        except Exception:
+            log.exception("a request failed", extra={"fields": {"route": route.path}})
+            return _shown(route, Refusal(500, "internal", "this server failed; its log says why"))
+
+    return serve
+
+
+def _admit(site: Site, route: Route, environ: Mapping[str, Any]) -> Viewer:
+    """Who is calling. Raises Refusal when a page of somebody else is behind it, or for whoever may not."""
+    changes = route.method not in ("GET", "HEAD")
+    ambient = "HTTP_AUTHORIZATION" not in environ
+    if changes and ambient and not is_same_origin(environ, must_say=has_cookie(environ)):
+        raise Refusal(403, "forbidden_origin", "this request did not come from this server's own page")
+    if route.who is Who.ANYBODY:
+        return ANYBODY
+    viewer = site.gate.identify(environ)
+    if viewer is None:
+        raise Refusal(401, "not_signed_in", "sign in, or send a token", headers={"WWW-Authenticate": "Bearer"})
+    if route.who is Who.ADMIN and not viewer.admin:
+        raise Refusal(403, "forbidden", "only an admin may do this")
+    return viewer
+
+
+def _of_broker(refusal: BrokerRefused) -> Refusal:
+    error = refusal.error
+    retry = {"Retry-After": str(-(-error.retry_after_ms // 1000))} if error.retry_after_ms else {}
+    return Refusal(BROKER_STATUS.get(error.code, 409), error.code, error.text, headers=retry)
+
+
+def _shown(route: Route, refusal: Refusal) -> HTTPResponse:
+    if not route.is_page:
+        return refused(refusal)
+    if refusal.status == 401:
+        return _see("/login", {})
+    title = status_line(refusal.status)[4:]
+    return _html(page.problem(refusal.status, title, refusal.message), refusal.status, refusal.headers)
+
+
+def _not_routed(error: HTTPError) -> bytes:
+    """What Bottle itself refuses: no such path, another method, a path that is not UTF-8."""
+    status = error.status_code
+    if status >= 500:
+        log.error("Bottle failed", exc_info=error.exception)
+    code, message = {
+        404: ("not_found", "there is nothing at this path"),
+        405: ("method_not_allowed", "this path is not used with this method"),
+        400: ("bad_request", "the path cannot be read"),
+    }.get(status, ("internal", "this server failed; its log says why"))
+    made = refused(Refusal(status, code, message))
+    for name, value in made.headerlist:
+        bottle.response.set_header(name, value)
+    return bytes(made.body)
+
+
+def _html(text: str, status: int = 200, headers: Mapping[str, str] | None = None) -> HTTPResponse:
+    fields = {
+        **COMMON,
+        "Content-Type": "text/html; charset=utf-8",
+        "Content-Security-Policy": page.POLICY,
+        "Cache-Control": "no-store",
+        **(headers if headers else {}),
+    }
+    return HTTPResponse(text.encode(), status_line(status), fields)
+
+
+def _see(path: str, headers: Mapping[str, str]) -> HTTPResponse:
+    return HTTPResponse(b"", status_line(303), {**COMMON, "Location": path, "Cache-Control": "no-store", **headers})

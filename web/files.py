@@ -1,0 +1,160 @@
+"""Stored files over the broker's file channel: is it there, the whole of it, a part of it, put a new one.
+
+Each transfer has a DEALER to itself, taken from a few kept open. Knows nothing of owners: web/api/files.py asks first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import secrets
+from collections.abc import Iterator
+from typing import Any, Final
+
+import gevent
+import zmq.green as zmq
+
+from broker.protocol import codec
+from broker.protocol.errors import RemoteProtocolError
+from broker.protocol.files import Chunk, FileRefused, GetFile, Have, StatFile
+from broker.runtime import sockets
+from broker.runtime.keys import Identity
+from broker.runtime.settings import Network
+from broker.runtime.transfer import TransferFailed, put_bytes
+from web.link import BrokerSilent
+
+log = logging.getLogger(__name__)
+
+#: Sockets kept open between transfers.
+MAX_IDLE: Final = 8
+#: An upload without progress for so long has failed.
+GIVE_UP_MS: Final = 15_000
+
+
+class NoSuchFile(Exception):
+    """Nothing whole is stored under this digest."""
+
+
+class Files:
+    def __init__(
+        self,
+        context: zmq.Context[Any],
+        network: Network,
+        identity: Identity | None,
+        *,
+        reply_ms: int,
+        credit_bytes: int,
+    ) -> None:
+        """credit_bytes: how much is asked for at a time; no more than the broker gives, so both read [files]."""
+        self._context = context
+        self._network = network
+        self._identity = identity
+        self._reply_s = reply_ms / 1000
+        self._credit_bytes = credit_bytes
+        self._idle: list[Any] = []
+
+    def stat(self, sha256: str) -> int:
+        """The size in bytes. Raises NoSuchFile, BrokerSilent."""
+        with self._socket() as socket:
+            found: Have = self._ask(socket, StatFile(request_id=_fresh(), sha256=sha256), Have)
+            return found.size_bytes
+
+    def peek(self, sha256: str, most_bytes: int) -> tuple[int, bytes]:
+        """The size, and the first bytes. Raises NoSuchFile, BrokerSilent."""
+        with self._socket() as socket:
+            asked = GetFile(request_id=_fresh(), sha256=sha256, offset=0, until=most_bytes)
+            found: Chunk = self._ask(socket, asked, Chunk)
+            return found.size_bytes, found.data
+
+    def read(self, sha256: str, most_bytes: int) -> bytes:
+        """All of a small file, checked against its digest. Raises NoSuchFile, BrokerSilent."""
+        size = self.stat(sha256)
+        data = b"".join(self.stream(sha256, 0, size)) if size <= most_bytes else b""
+        if hashlib.sha256(data).hexdigest() != sha256:
+            log.error("a stored file is too large or damaged", extra={"fields": {"sha256": sha256, "size": size}})
+            raise NoSuchFile(sha256)
+        return data
+
+    def stream(self, sha256: str, start: int, until: int) -> Iterator[bytes]:
+        """The bytes [start, until) of a file at least so large, as fast as they are taken.
+
+        Raises NoSuchFile, BrokerSilent: whoever has begun to pass them on must break off.
+        """
+        with self._socket() as socket:
+            offset = start
+            while offset < until:
+                goal = min(offset + self._credit_bytes, until)
+                asked = GetFile(request_id=_fresh(), sha256=sha256, offset=offset, until=goal)
+                self._send(socket, asked)
+                while offset < goal:
+                    chunk: Chunk = self._answer(socket, asked.request_id, Chunk)
+                    if chunk.offset != offset or not chunk.data:
+                        raise BrokerSilent("the broker sent a part of a file out of its order")
+                    data = chunk.data[: until - offset]
+                    offset += len(data)
+                    yield data
+
+    def put(self, data: bytes) -> str:
+        """Store these bytes and return their sha256 once they are durable. Raises BrokerSilent."""
+        with self._socket() as socket:
+            try:
+                return put_bytes(socket, data, _fresh(), give_up_ms=GIVE_UP_MS)
+            except TransferFailed as e:
+                raise BrokerSilent(f"the file could not be stored: {e}") from e
+
+    def close(self) -> None:
+        while self._idle:
+            self._idle.pop().close()
+
+    @contextlib.contextmanager
+    def _socket(self) -> Iterator[Any]:
+        """A socket for one transfer. After a failure it is not used again: what was asked on it may still come."""
+        session = secrets.token_hex(16).encode()
+        socket = (
+            self._idle.pop()
+            if self._idle
+            else sockets.dealer(self._context, "files", self._network, self._identity, session)
+        )
+        whole = False
+        try:
+            yield socket
+            whole = True
+        except NoSuchFile:
+            whole = True
+            raise
+        finally:
+            if whole and len(self._idle) < MAX_IDLE:
+                self._idle.append(socket)
+            else:
+                socket.close()
+
+    def _ask(self, socket: Any, message: Any, reply: type[Any]) -> Any:
+        self._send(socket, message)
+        return self._answer(socket, message.request_id, reply)
+
+    def _send(self, socket: Any, message: Any) -> None:
+        with gevent.Timeout(self._reply_s, BrokerSilent("the broker's file channel is away")):
+            socket.send_multipart(codec.encode(message))
+
+    def _answer(self, socket: Any, request_id: str, reply: type[Any]) -> Any:
+        """The next message about this request. Raises NoSuchFile or BrokerSilent for a refusal."""
+        with gevent.Timeout(self._reply_s, BrokerSilent("the broker's file channel did not answer in time")):
+            while True:
+                try:
+                    message = codec.decode(socket.recv_multipart(), codec.FILES_BROKER_SENDS)
+                except RemoteProtocolError as e:
+                    raise BrokerSilent(f"the broker's file channel cannot be understood: {e}") from e
+                if getattr(message, "request_id", "") == request_id:
+                    break
+        if isinstance(message, FileRefused):
+            if message.code in ("not_found", "damaged"):
+                raise NoSuchFile(message.text)
+            raise BrokerSilent(f"the broker's file channel refused: {message.text}")
+        if not isinstance(message, reply):
+            raise BrokerSilent(f"the broker's file channel answered with {type(message).__name__}")
+        return message
+
+
+def _fresh() -> str:
+    return secrets.token_hex(16)

@@ -1,0 +1,144 @@
+"""One web process, put together: sockets to the broker, the hub, the greenlets around it, and the server in front.
+
+Owns everything it makes, and ends it in `stop`. A greenlet that dies unexpectedly ends the process: whoever supervises
+it starts a fresh one, which is better than a page that is silently out of date.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import gevent
+import zmq.green as zmq
+from gevent import monkey
+
+from broker.protocol.errors import ConfigError
+from broker.runtime import sockets
+from broker.runtime.clock import now
+from broker.runtime.config import Config
+from broker.runtime.keys import Identity
+from broker.runtime.values import is_loopback
+from comfyui.template import TemplateError, load_templates
+from web.abilities import Abilities
+from web.api.site import Site
+from web.app import application
+from web.auth import Gate, has_cookie, is_same_origin
+from web.feed import TOPICS, Feed
+from web.files import Files
+from web.grants import Grants
+from web.hub import Changes, Hub
+from web.link import Link
+from web.watch import JobWatch
+from web.ws import Sockets, SocketServer
+
+log = logging.getLogger(__name__)
+
+TEMPLATES: Final = Path(__file__).resolve().parents[1] / "comfyui" / "templates"
+#: Connections besides the WebSockets.
+SPARE_CONNECTIONS: Final = 500
+#: How long requests under way may take to end, and browsers to say goodbye.
+STOP_MS: Final = 3_000
+
+
+class Web:
+    """Listens once made; serves after `start`."""
+
+    def __init__(self, settings: Config, identity: Identity | None) -> None:
+        """Raises ConfigError when the address, the token file or a template is unusable."""
+        if not monkey.is_module_patched("socket"):
+            raise ConfigError(
+                "the web process runs as `python -m web`: without gevent's patches one request blocks all"
+            )
+        web, network = settings.web, settings.network
+        gate = Gate(web.token_file)
+        if gate.open and not is_loopback(web.host):
+            raise settings.error("web.host", "not on loopback, so it needs [web] token_file")
+        try:
+            templates = load_templates(TEMPLATES)
+        except TemplateError as e:
+            raise ConfigError(str(e)) from e
+        self._host = web.host
+        self._context: Any = zmq.Context()
+        self._link = Link(self._context, network, identity, reply_ms=web.reply_ms)
+        self._files = Files(
+            self._context, network, identity, reply_ms=web.reply_ms, credit_bytes=settings.files.credit_bytes
+        )
+        self._events = sockets.subscriber(self._context, network, identity, TOPICS)
+        self._hub = Hub()
+        self._watch = JobWatch()
+        self._sockets = Sockets(
+            self._hub,
+            identify=gate.identify,
+            is_same_origin=lambda environ: is_same_origin(environ, must_say=has_cookie(environ)),
+            max_sockets=web.max_sockets,
+        )
+        site = Site(
+            settings=web,
+            gate=gate,
+            link=self._link,
+            hub=self._hub,
+            files=self._files,
+            abilities=Abilities(self._hub, self._files),
+            templates=templates,
+            watch=self._watch,
+            grants=Grants(),
+        )
+        self._server = SocketServer(
+            self._sockets,
+            (web.host, web.port),
+            application(site),
+            is_our_host=host_check(web.host, web.allowed_hosts),
+            max_connections=web.max_sockets + SPARE_CONNECTIONS,
+        )
+        try:
+            self._server.start()
+        except OSError as e:
+            self._close()
+            raise settings.error("web.port", f"cannot listen on {web.host}:{web.port}: {e.strerror}") from e
+        self._greenlets: list[gevent.Greenlet[..., None]] = []
+
+    @property
+    def url(self) -> str:
+        """Where a browser on this machine finds the page."""
+        host = "localhost" if self._host in ("0.0.0.0", "::") else self._host
+        return f"http://{f'[{host}]' if ':' in host else host}:{self._server.port}"
+
+    def start(self, failed: Callable[[], None]) -> None:
+        """Follow the broker and look after the browsers. `failed` is called when one of these ends by itself."""
+        feed = Feed(self._events, self._link, self._hub, self._tell)
+        for work in (feed.run, self._sockets.watch):
+            greenlet: gevent.Greenlet[..., None] = gevent.spawn(work)
+            greenlet.link_exception(lambda ended: self._broke(ended, failed))
+            self._greenlets.append(greenlet)
+
+    def stop(self) -> None:
+        """Accept nothing more, tell the browsers, let requests end, close."""
+        self._server.close()
+        self._sockets.close_all()
+        self._watch.end()
+        until_ms = now().monotonic_ms + STOP_MS
+        while (len(self._sockets) or self._server.serving) and now().monotonic_ms < until_ms:
+            gevent.sleep(0.02)
+        gevent.killall(self._greenlets)
+        self._close()
+
+    def _tell(self, changes: Changes) -> None:
+        self._sockets.deliver(changes)
+        self._watch.wake(changes.jobs)
+
+    def _broke(self, ended: Any, failed: Callable[[], None]) -> None:
+        log.error("a part of this process failed", exc_info=ended.exc_info)
+        failed()
+
+    def _close(self) -> None:
+        self._link.close()
+        self._context.destroy(linger=0)
+
+
+def host_check(host: str, allowed: tuple[str, ...]) -> Callable[[str], bool]:
+    """Whether a name in a Host header is ours: the address we listen on, loopback's names, and what is configured."""
+    names = {"localhost", "127.0.0.1", "::1", host.lower(), *allowed} - {"0.0.0.0", "::"}
+    return lambda name: name in names
