@@ -1,0 +1,167 @@
+"""What the page says about a job, a worker and the counts: from the API's records to the words of a card.
+
+Pure, and knows no HTML. static/format.js says the same in the browser, word for word: a test runs both over the same
+records. It never reads a clock: texts that grow older by themselves are the browser's alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+Record = Mapping[str, Any]
+
+#: Every sentence of the page, by key; the browser is handed the same ones.
+WORDS: dict[str, str] = json.loads((Path(__file__).parent / "views" / "en.json").read_text("utf-8"))
+
+GIB = 1 << 30
+
+
+def say(key: str, **values: object) -> str:
+    """The sentence `key` with its {places} filled."""
+    return WORDS[key].format(**values)
+
+
+def duration(ms: int) -> str:
+    """A time for people: 840 ms, 12.4 s, 2 min 5 s, 1 h 4 min."""
+    if ms < 1_000:
+        return f"{ms} ms"
+    if ms < 60_000:
+        return f"{ms // 1_000}.{ms % 1_000 // 100} s"
+    if ms < 3_600_000:
+        return f"{ms // 60_000} min {ms % 60_000 // 1_000} s"
+    return f"{ms // 3_600_000} h {ms % 3_600_000 // 60_000} min"
+
+
+def gibibytes(size_bytes: int) -> str:
+    """One decimal below ten, none above: 7.9, 24."""
+    tenths = size_bytes * 10 // GIB
+    return f"{tenths // 10}.{tenths % 10}" if tenths < 100 else str((size_bytes + GIB // 2) // GIB)
+
+
+def pictures(job: Record) -> list[Record]:
+    """The outputs worth looking at: saved pictures, else any pictures (ComfyUI's previews of them)."""
+    images = [output for output in job["outputs"] if output["media_type"].startswith("image/")]
+    return [output for output in images if output["kind"] == "output"] or images
+
+
+def status(job: Record) -> str:
+    """What is happening to the job, in one line."""
+    state, worker, progress = job["state"], job["worker"], job["progress"]
+    if state == "queued":
+        return say("status.again" if job["attempt"] > 0 else "status.queued")
+    if state == "failed" and worker is None:
+        return say("status.failed.nowhere")
+    if state == "leased" and job["phase"] == "staged":
+        return say("status.staged", worker=worker)
+    if state != "running":
+        return say(f"status.{state}", worker=worker)
+    if job["phase"] == "finishing":
+        return say("status.finishing")
+    if progress is None or (not progress["node_type"] and not progress["text"]):
+        return say("status.starting", worker=worker)
+    if progress["kind"] == "text" and progress["text"]:
+        return str(progress["text"])
+    if progress["most"] > 0:
+        return say("status.step", node=progress["node_type"], value=progress["value"], most=progress["most"])
+    return say("status.node", node=progress["node_type"])
+
+
+def job_card(job: Record) -> dict[str, Any]:
+    """The parts of a job's card. bar: the share that is done, or None where nothing moves."""
+    shown, error, live = pictures(job), job["error"], job["state"] in ("leased", "running", "cancelling")
+    fraction = job["progress"]["fraction"] if job["progress"] is not None else 0.0
+    took = job["started_ms"] is not None and job["finished_ms"] is not None
+    return {
+        "id": job["id"],
+        "state": job["state"],
+        "title": job["title"].strip() or say("jobs.untitled"),
+        "badge": say(f"state.{job['state']}"),
+        "status": status(job),
+        "picture": shown[0]["url"] if shown else "",
+        "many": say("jobs.many", count=len(shown)) if len(shown) > 1 else "",
+        "bar": fraction if live else None,
+        "percent": say("jobs.percent", percent=int(fraction * 100)) if live else "",
+        "attempt": say("jobs.try", attempt=job["attempt"]) if job["attempt"] > 1 else "",
+        "took": duration(max(0, job["finished_ms"] - job["started_ms"])) if took else "",
+        "problem": WORDS.get(f"reason.{error['reason']}", WORDS["reason.unknown"]) if error else "",
+        "message": error["message"] if error else "",
+        "node": say("error.node", type=error["node_type"], id=error["node_id"]) if error and error["node_id"] else "",
+        "can_cancel": job["can"]["cancel"],
+        "can_retry": job["can"]["retry"],
+    }
+
+
+def place(job: Record) -> tuple[str, tuple[int, int, str]]:
+    """Which list the job stands in, and its rank there: the queue in the order it is served, as far as the page can
+    tell; the gallery with what is being made first, then what ended last."""
+    if job["state"] == "queued":
+        return "queue", (-job["priority"], job["created_ms"], job["id"])
+    if job["state"] in ("leased", "running", "cancelling"):
+        return "gallery", (0, -job["created_ms"], job["id"])
+    ended_ms = job["finished_ms"] if job["finished_ms"] is not None else job["created_ms"]
+    return "gallery", (1, -ended_ms, job["id"])
+
+
+def memory(stats: Record | None) -> tuple[str, float]:
+    """How full the card is, as text and as a share; a machine without a card tells its RAM."""
+    if stats is None:
+        return say("fleet.memory.unknown"), 0.0
+    kind = "vram" if stats["vram_total_bytes"] > 0 else "ram"
+    total = stats[f"{kind}_total_bytes"]
+    used = max(0, total - stats[f"{kind}_free_bytes"])
+    return say(f"fleet.{kind}", used=gibibytes(used), total=gibibytes(total)), used / total if total > 0 else 0.0
+
+
+def load(stats: Record | None) -> str:
+    """How hard the card works and how warm it is, as far as the machine can tell."""
+    if stats is None:
+        return ""
+    parts = []
+    if stats["gpu_busy"] is not None:
+        parts.append(say("fleet.busy", percent=int(stats["gpu_busy"] * 100)))
+    if stats["gpu_celsius"] is not None:
+        parts.append(say("fleet.warm", celsius=stats["gpu_celsius"]))
+    return " · ".join(parts)
+
+
+def worker_card(worker: Record, jobs: Mapping[str, Record]) -> dict[str, Any]:
+    """The parts of a worker's card; `jobs` by id says what the jobs it holds are about."""
+    state = "paused" if worker["paused"] and worker["state"] in ("ready", "joined") else worker["state"]
+    held = sorted(worker["held"], key=lambda one: one["phase"] not in ("running", "finishing"))
+    job = jobs.get(held[0]["job_id"]) if held else None
+    stats = worker["stats"]
+    text, share = memory(stats)
+    if stats is not None and not stats["comfy_alive"]:
+        doing = say("fleet.silent")
+    elif not held:
+        doing = say(f"worker.{state}.idle")
+    else:
+        doing = status(job) if job is not None else ""
+    return {
+        "name": worker["name"],
+        "state": state,
+        "badge": say(f"worker.{state}"),
+        "simulated": worker["simulated"],
+        "card": worker["gpu"]["name"],
+        "memory": text,
+        "share": share,
+        "load": load(stats),
+        "job": held[0]["job_id"] if job is not None else "",
+        "title": job_card(job)["title"] if job is not None else say("fleet.else") if held else "",
+        "doing": doing,
+        "next": say("fleet.next", count=len(held) - 1) if len(held) > 1 else "",
+    }
+
+
+def counts(stats: Record) -> list[str]:
+    """How many jobs run, wait and are over; what is at nought is left out, but for the running ones."""
+    numbers = {
+        "running": stats["leased"] + stats["running"] + stats["cancelling"],
+        "queued": stats["queued"],
+        "succeeded": stats["succeeded"],
+        "failed": stats["failed"],
+    }
+    return [say(f"jobs.{key}", count=f"{n:,}") for key, n in numbers.items() if n > 0 or key == "running"]

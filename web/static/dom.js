@@ -1,0 +1,57 @@
+// The few ways in which the page touches its document. Data becomes text or a property here, never markup.
+
+/** The elements of `root` that carry data-part, by that name. */
+export function parts(root) {
+  return Object.fromEntries(Array.from(root.querySelectorAll("[data-part]"), (one) => [one.dataset.part, one]));
+}
+
+/** A copy of a <template>'s one element. */
+export const stamp = (template) => template.content.firstElementChild.cloneNode(true);
+
+/** Write text where it changed; an element without text leaves the layout. */
+export function write(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+  element.hidden = text === "";
+}
+
+/** Move a bar; null hides it. */
+export function fill(bar, share, label) {
+  bar.hidden = share === null;
+  bar.value = share ?? 0;
+  bar.setAttribute("aria-label", label);
+}
+
+/**
+ * Show the picture at `url`; "" shows none. The old picture stays until the new one is there, so nothing flickers.
+ * A preview (blob:) is loaded at once even out of view: its address is short-lived.
+ */
+export function show(image, url, alt) {
+  image.alt = alt;
+  if (image.getAttribute("src") === url) return;
+  image.hidden = url === "";
+  if (url === "") {
+    image.removeAttribute("src");
+    return;
+  }
+  image.loading = url.startsWith("blob:") ? "eager" : "lazy";
+  image.src = url;
+}
+
+/** A picture that cannot be loaded leaves the sails behind it to be seen. `root` may hold many, now or later. */
+export function hideBroken(root) {
+  root.addEventListener("error", ({ target }) => target.matches("img[data-part]") && (target.hidden = true), true);
+}
+
+/** Rows of a <dl>; empty values are left out. */
+export function list(dl, rows) {
+  dl.replaceChildren(
+    ...rows
+      .filter(([, value]) => value !== "")
+      .flatMap(([name, value]) => {
+        const [term, text] = [document.createElement("dt"), document.createElement("dd")];
+        term.textContent = name;
+        text.textContent = value;
+        return [term, text];
+      }),
+  );
+}

@@ -1,0 +1,208 @@
+// The form of a template: checks what is typed as the server will, draws seeds, sends the job once.
+import { Refusal, freshKey } from "./api.js";
+import { write } from "./dom.js";
+import { sayer } from "./format.js";
+
+/** Seeds are drawn below this, so that a person can read one out. */
+const SEEDS = 2 ** 32;
+
+/** The largest seed ComfyUI takes. */
+const SEED_MAX = 2n ** 64n - 1n;
+
+/** The least and the most of a number, then what it must be a multiple of. */
+function inBounds(field, value) {
+  if (field.min !== null && value < field.min) return { problem: "check.min", values: { min: field.min } };
+  if (field.max !== null && value > field.max) return { problem: "check.max", values: { max: field.max } };
+  if (field.type !== "number" && field.step !== null && value % field.step !== 0) {
+    return { problem: "check.step", values: { step: field.step } };
+  }
+  return { value };
+}
+
+function checkNumber(field, text) {
+  const value = Number(text);
+  if (text === "") return { problem: "check.required" };
+  if (!Number.isFinite(value)) return { problem: "check.number" };
+  if (field.type === "integer" && !Number.isSafeInteger(value)) return { problem: "check.integer" };
+  return inBounds(field, value);
+}
+
+/** Seeds beyond 2^53 travel as digits: a browser's numbers end there. */
+function checkSeed(field, text) {
+  if (!/^\d{1,20}$/.test(text) || BigInt(text) > SEED_MAX) return { problem: "check.seed" };
+  return { value: Number.isSafeInteger(Number(text)) ? Number(text) : text };
+}
+
+function checkSize(field, text) {
+  const sides = /^(\d{1,6})\s*[x×]\s*(\d{1,6})$/i.exec(text);
+  if (sides === null) return { problem: "check.size" };
+  const [width, height] = sides.slice(1).map((side) => inBounds(field, Number(side)));
+  if (width.problem !== undefined) return width;
+  return height.problem === undefined ? { value: `${width.value}x${height.value}` } : height;
+}
+
+/** Lengths count characters, not UTF-16 units, as the server does. */
+function checkText(field, text) {
+  const [have, least] = [[...text].length, field.min ?? 0];
+  if ([...text.trim()].length < least) {
+    return least === 1 ? { problem: "check.required" } : { problem: "check.short", values: { min: least } };
+  }
+  if (field.max !== null && have > field.max) return { problem: "check.long", values: { have, max: field.max } };
+  if (field.type === "choice" && !field.choices?.includes(text)) return { problem: "check.choice" };
+  return { value: text };
+}
+
+/** What the field makes of a typed text: {value}, or {problem, values}, a key of the page's sentences. */
+export function check(field, text) {
+  switch (field.type) {
+    case "integer":
+    case "number":
+      return checkNumber(field, text.trim());
+    case "seed":
+      return checkSeed(field, text.trim());
+    case "size":
+      return checkSize(field, text.trim());
+    default:
+      return checkText(field, text);
+  }
+}
+
+/** A fresh seed. `random` gives 0 to below 1. */
+export const drawSeed = (random) => Math.floor(random() * SEEDS);
+
+export class Form {
+  #form;
+  #template;
+  #say;
+  #send;
+  /** What was sent without an answer: sent again as it was, it is the same job. */
+  #unanswered = null;
+
+  /** send(params, key) resolves once the job is on disk, or throws a Refusal. */
+  constructor(form, template, words, send) {
+    this.#form = form;
+    this.#template = template;
+    this.#say = sayer(words);
+    this.#send = send;
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.#submit();
+    });
+    form.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
+      event.preventDefault();
+      this.#submit();
+    });
+    form.addEventListener("change", ({ target }) => this.#recheck(target));
+    form.addEventListener("input", ({ target }) => this.#typed(target));
+  }
+
+  /** Whether no worker can run the template: its button is barred, and the reason stands beside it. */
+  get barred() {
+    return "barred" in this.#form.dataset;
+  }
+
+  /** The fleet changed: bar the form, or open it. */
+  judge({ runnable, why_not: why }) {
+    this.#form.toggleAttribute("data-barred", !runnable);
+    this.#form.querySelector("button[type=submit]").disabled = !runnable;
+    this.#tell(runnable ? "" : this.#say("create.unrunnable", { why }));
+  }
+
+  #field(element) {
+    const key = element.closest("[data-key]").dataset.key;
+    return this.#template.fields.find((field) => field.key === key);
+  }
+
+  #control(field) {
+    return document.getElementById(`f-${field.key}`);
+  }
+
+  #dice(field) {
+    return this.#form.querySelector(`[data-key="${field.key}"] [data-random]`);
+  }
+
+  /** What stands in the field; of a size the chosen preset, else what is typed below them. */
+  #text(field) {
+    return this.#form.elements.namedItem(field.key).value || this.#control(field).value;
+  }
+
+  /** A seed typed by hand is meant to stay. */
+  #typed(target) {
+    const field = this.#field(target);
+    if (field.type === "seed" && !target.matches("[data-random]")) this.#dice(field).checked = target.value.trim() === "";
+    if (target.getAttribute("aria-invalid") === "true") this.#recheck(target);
+  }
+
+  #recheck(target) {
+    const field = this.#field(target);
+    this.#mark(field, this.#dice(field)?.checked ? {} : check(field, this.#text(field)));
+  }
+
+  #mark(field, { problem, values }) {
+    const control = this.#control(field);
+    if (problem === undefined) control.removeAttribute("aria-invalid");
+    else control.setAttribute("aria-invalid", "true");
+    write(document.getElementById(`b-${field.key}`), problem === undefined ? "" : this.#say(problem, values));
+  }
+
+  /** All parameters, or null after marking what is wrong and going there. */
+  #params() {
+    const params = {};
+    const wrong = [];
+    for (const field of this.#template.fields) {
+      const random = this.#dice(field)?.checked === true;
+      const found = random ? { value: drawSeed(Math.random) } : check(field, this.#text(field));
+      this.#mark(field, found);
+      if (found.problem !== undefined) wrong.push(field);
+      params[field.key] = found.value;
+    }
+    if (wrong.length === 0) return params;
+    const first = this.#control(wrong[0]);
+    const group = first.closest("details");
+    if (group !== null) group.open = true;
+    first.focus();
+    this.#tell(this.#say("create.mend", { fields: wrong.map((field) => field.label).join(", ") }));
+    return null;
+  }
+
+  #tell(text) {
+    write(document.getElementById("create-problem"), text);
+  }
+
+  async #submit() {
+    const button = this.#form.querySelector("button[type=submit]");
+    if (button.disabled) return;
+    const params = this.#params();
+    if (params === null) return;
+    const typed = JSON.stringify([...new FormData(this.#form)]);
+    const again = this.#unanswered?.typed === typed;
+    const job = again ? this.#unanswered : { typed, params, key: freshKey() };
+    button.disabled = true;
+    this.#tell("");
+    try {
+      await this.#send(job.params, job.key);
+      this.#unanswered = null;
+      this.#keepSeeds(job.params);
+    } catch (cause) {
+      if (!(cause instanceof Refusal)) throw cause;
+      this.#unanswered = cause.status === 0 ? job : null;
+      this.#refused(cause);
+    } finally {
+      button.disabled = false;
+    }
+  }
+
+  #refused(refusal) {
+    const field = this.#template.fields.find((one) => one.key === refusal.details?.field);
+    if (field !== undefined) this.#control(field).setAttribute("aria-invalid", "true");
+    this.#tell(refusal.status === 0 ? this.#say("create.lost") : refusal.message);
+  }
+
+  /** Show which seed was drawn: taking the dice away then keeps it. */
+  #keepSeeds(params) {
+    for (const field of this.#template.fields) {
+      if (field.type === "seed") this.#control(field).value = params[field.key];
+    }
+  }
+}

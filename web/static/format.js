@@ -1,0 +1,161 @@
+// What the page says about a job, a worker and the counts: from the API's records to the words of a card.
+// Pure: no document, no clock but the `now` it is given. web/describe.py says the same on the server, word for word.
+
+const GIB = 2 ** 30;
+
+/** The sentences of the page: `say(key, values)` fills the {places} of sentence `key`. */
+export function sayer(words) {
+  return (key, values = {}) => words[key].replace(/\{(\w+)\}/g, (_, name) => String(values[name]));
+}
+
+/** A time for people: 840 ms, 12.4 s, 2 min 5 s, 1 h 4 min. */
+export function duration(ms) {
+  if (ms < 1_000) return `${ms} ms`;
+  if (ms < 60_000) return `${Math.floor(ms / 1_000)}.${Math.floor((ms % 1_000) / 100)} s`;
+  if (ms < 3_600_000) return `${Math.floor(ms / 60_000)} min ${Math.floor((ms % 60_000) / 1_000)} s`;
+  return `${Math.floor(ms / 3_600_000)} h ${Math.floor((ms % 3_600_000) / 60_000)} min`;
+}
+
+/** A running clock: whole seconds only, so that it does not flicker. */
+export function elapsed(ms) {
+  const whole = Math.max(0, Math.floor(ms / 1_000)) * 1_000;
+  return whole < 60_000 ? `${whole / 1_000} s` : duration(whole);
+}
+
+/** One decimal below ten, none above: 7.9, 24. */
+export function gibibytes(bytes) {
+  const tenths = Math.floor((bytes * 10) / GIB);
+  return tenths < 100 ? `${Math.floor(tenths / 10)}.${tenths % 10}` : String(Math.floor((bytes + GIB / 2) / GIB));
+}
+
+/** The size of a file: 840 B, 31 kB, 1.4 MB. */
+export function fileSize(bytes) {
+  if (bytes < 1_000) return `${bytes} B`;
+  if (bytes < 1_000_000) return `${Math.round(bytes / 1_000)} kB`;
+  return `${(bytes / 1_000_000).toFixed(1)} MB`;
+}
+
+/** The outputs worth looking at: saved pictures, else any pictures (ComfyUI's previews of them). */
+export function pictures(job) {
+  const images = job.outputs.filter((output) => output.media_type.startsWith("image/"));
+  const saved = images.filter((output) => output.kind === "output");
+  return saved.length > 0 ? saved : images;
+}
+
+/** What is happening to the job, in one line. */
+export function status(job, say) {
+  const { state, worker, progress } = job;
+  if (state === "queued") return say(job.attempt > 0 ? "status.again" : "status.queued");
+  if (state === "failed" && worker === null) return say("status.failed.nowhere");
+  if (state === "leased" && job.phase === "staged") return say("status.staged", { worker });
+  if (state !== "running") return say(`status.${state}`, { worker });
+  if (job.phase === "finishing") return say("status.finishing");
+  if (progress === null || (!progress.node_type && !progress.text)) return say("status.starting", { worker });
+  if (progress.kind === "text" && progress.text) return progress.text;
+  const { node_type: node, value, most } = progress;
+  return most > 0 ? say("status.step", { node, value, most }) : say("status.node", { node });
+}
+
+/** The parts of a job's card. bar: the share that is done, or null where nothing moves. */
+export function jobCard(job, words) {
+  const say = sayer(words);
+  const shown = pictures(job);
+  const { error } = job;
+  const live = ["leased", "running", "cancelling"].includes(job.state);
+  const fraction = job.progress === null ? 0 : job.progress.fraction;
+  const took = job.started_ms !== null && job.finished_ms !== null;
+  return {
+    id: job.id,
+    state: job.state,
+    title: job.title.trim() || say("jobs.untitled"),
+    badge: say(`state.${job.state}`),
+    status: status(job, say),
+    picture: shown.length > 0 ? shown[0].url : "",
+    many: shown.length > 1 ? say("jobs.many", { count: shown.length }) : "",
+    bar: live ? fraction : null,
+    percent: live ? say("jobs.percent", { percent: Math.floor(fraction * 100) }) : "",
+    attempt: job.attempt > 1 ? say("jobs.try", { attempt: job.attempt }) : "",
+    took: took ? duration(Math.max(0, job.finished_ms - job.started_ms)) : "",
+    problem: error ? words[`reason.${error.reason}`] ?? words["reason.unknown"] : "",
+    message: error ? error.message : "",
+    node: error && error.node_id ? say("error.node", { type: error.node_type, id: error.node_id }) : "",
+    can_cancel: job.can.cancel,
+    can_retry: job.can.retry,
+  };
+}
+
+/**
+ * Which list the job stands in, and its rank there: the queue in the order it is served, as far as the page can tell;
+ * the gallery with what is being made first, then what ended last.
+ */
+export function place(job) {
+  if (job.state === "queued") return ["queue", [-job.priority, job.created_ms, job.id]];
+  if (["leased", "running", "cancelling"].includes(job.state)) return ["gallery", [0, -job.created_ms, job.id]];
+  return ["gallery", [1, -(job.finished_ms ?? job.created_ms), job.id]];
+}
+
+/** Whether rank `a` comes before rank `b`. */
+export function before(a, b) {
+  const at = a.findIndex((part, index) => part !== b[index]);
+  return at >= 0 && a[at] < b[at];
+}
+
+/** How full the card is, as text and as a share; a machine without a card tells its RAM. */
+function memory(stats, say) {
+  if (stats === null) return [say("fleet.memory.unknown"), 0];
+  const kind = stats.vram_total_bytes > 0 ? "vram" : "ram";
+  const total = stats[`${kind}_total_bytes`];
+  const used = Math.max(0, total - stats[`${kind}_free_bytes`]);
+  return [say(`fleet.${kind}`, { used: gibibytes(used), total: gibibytes(total) }), total > 0 ? used / total : 0];
+}
+
+/** How hard the card works and how warm it is, as far as the machine can tell. */
+function load(stats, say) {
+  if (stats === null) return "";
+  const parts = [];
+  if (stats.gpu_busy !== null) parts.push(say("fleet.busy", { percent: Math.floor(stats.gpu_busy * 100) }));
+  if (stats.gpu_celsius !== null) parts.push(say("fleet.warm", { celsius: stats.gpu_celsius }));
+  return parts.join(" · ");
+}
+
+/** The parts of a worker's card; `jobs` (a Map by id) says what the jobs it holds are about. */
+export function workerCard(worker, jobs, words) {
+  const say = sayer(words);
+  const { stats } = worker;
+  const state = worker.paused && ["ready", "joined"].includes(worker.state) ? "paused" : worker.state;
+  const waits = (one) => Number(!["running", "finishing"].includes(one.phase));
+  const held = [...worker.held].sort((a, b) => waits(a) - waits(b));
+  const job = held.length > 0 ? jobs.get(held[0].job_id) ?? null : null;
+  const [text, share] = memory(stats, say);
+  let doing = job === null ? "" : status(job, say);
+  if (held.length === 0) doing = say(`worker.${state}.idle`);
+  if (stats !== null && !stats.comfy_alive) doing = say("fleet.silent");
+  return {
+    name: worker.name,
+    state,
+    badge: say(`worker.${state}`),
+    simulated: worker.simulated,
+    card: worker.gpu.name,
+    memory: text,
+    share,
+    load: load(stats, say),
+    job: job === null ? "" : job.id,
+    title: job !== null ? jobCard(job, words).title : held.length > 0 ? say("fleet.else") : "",
+    doing,
+    next: held.length > 1 ? say("fleet.next", { count: held.length - 1 }) : "",
+  };
+}
+
+/** How many jobs run, wait and are over; what is at nought is left out, but for the running ones. */
+export function counts(stats, words) {
+  const say = sayer(words);
+  const numbers = {
+    running: stats.leased + stats.running + stats.cancelling,
+    queued: stats.queued,
+    succeeded: stats.succeeded,
+    failed: stats.failed,
+  };
+  return Object.entries(numbers)
+    .filter(([key, n]) => n > 0 || key === "running")
+    .map(([key, n]) => say(`jobs.${key}`, { count: n.toLocaleString("en-US") }));
+}
