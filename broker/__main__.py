@@ -10,13 +10,14 @@ import zmq
 
 from broker.core.fleet import Fleet
 from broker.core.rules import Rules
-from broker.files import FileChannel, FileStore
-from broker.runtime import config, keys, logs
+from broker.files import FileChannel
+from broker.runtime import config, keys, logs, sockets
 from broker.runtime.entry import ready, run_main
 from broker.runtime.gate import Allowed
 from broker.runtime.settings import Broker
 from broker.runtime.stop import Stop
 from broker.server import Server, now
+from broker.store.files import FileStore
 from broker.store.sqlite import SqliteStore
 from broker.turn import Turn
 
@@ -30,11 +31,13 @@ def rules(settings: Broker) -> Rules:
         lease_ms=settings.lease_ms,
         accept_ms=settings.accept_ms,
         max_attempts=settings.attempts,
+        max_deaths=settings.deaths,
         backoff_base_ms=settings.backoff_ms,
         backoff_cap_ms=settings.backoff_max_ms,
         max_queued=settings.max_queued,
         max_queued_per_owner=settings.max_queued_per_owner,
         start_to_close_ms=settings.start_to_close_ms,
+        stall_ms=settings.stall_ms,
     )
 
 
@@ -54,15 +57,18 @@ def main() -> None:
         now=now(),
     )
     fleet.recover(store.live(), now())
-    files = FileStore(settings.broker.data / "files")
+    files = FileStore(settings.broker.data / "files", max_file_bytes=settings.files.max_file_bytes)
     context = zmq.Context[zmq.Socket[bytes]]()
     with Stop() as stop:
         server = Server(context, settings.network, identity, allowed, Turn(fleet, store, files.has))
-        channel = FileChannel(context, settings, identity, files)
+        # Its own list of keys: the channel runs in a thread of its own.
+        theirs = Allowed(settings.security.keys) if identity is not None else None
+        router = sockets.router(context, "files", settings.network, identity)
+        channel = FileChannel(router, files, settings.files, theirs)
         channel.start()
         try:
             ready("broker", **server.endpoints(), files=channel.endpoint)
-            server.run(stop)
+            server.run(stop, lambda: channel.alive)
         finally:
             channel.stop()
             server.close()

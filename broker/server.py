@@ -17,7 +17,7 @@ from broker.core.rules import Now
 from broker.core.step import Send
 from broker.protocol import events
 from broker.protocol.codec import ADMIN_SENDS, WORKER_SENDS, decode, encode
-from broker.protocol.errors import RemoteProtocolError
+from broker.protocol.errors import RemoteProtocolError, StoreError
 from broker.protocol.ids import SESSION_ID
 from broker.protocol.worker import Invalid
 from broker.runtime import clock, sockets
@@ -80,8 +80,8 @@ class Server:
         bound = {"clients": self._clients, "workers": self._workers, "events": self._events}
         return {name: sockets.endpoint_of(socket) for name, socket in bound.items()}
 
-    def run(self, stop: Stop) -> None:
-        """Turn until asked to stop. Raises StoreError when the disk can no longer be trusted."""
+    def run(self, stop: Stop, files_alive: Callable[[], bool]) -> None:
+        """Turn until asked to stop. Raises StoreError when the disk or the file channel can no longer be trusted."""
         poller = zmq.Poller()
         for socket in (self._workers, self._clients, self._events):
             poller.register(socket, zmq.POLLIN)
@@ -97,6 +97,8 @@ class Server:
             self._take_turn()
             if not ready:
                 self._turn.store.checkpoint()
+                if not files_alive():
+                    raise StoreError("the file channel ended unexpectedly: the log above says why")
             self._drop_revoked()
 
     def close(self) -> None:
