@@ -105,8 +105,12 @@ def rebind(socket: zmq.Socket[Any]) -> None:
         except zmq.ZMQError as e:
             # The I/O thread closes the old listener on its own time, mostly within a millisecond.
             if e.errno != zmq.EADDRINUSE or time.monotonic() > deadline:
-                raise ConfigError(f"cannot listen on {endpoint} again: {e.strerror}") from e
+                raise ConfigError(f"cannot listen on {endpoint} again: {_why(e)}") from e
             time.sleep(0.001)
+
+
+def _why(error: zmq.ZMQError) -> str:
+    return zmq.strerror(error.errno) if error.errno is not None else str(error)
 
 
 def _limits(socket: zmq.Socket[Any], network: Network) -> None:
@@ -132,7 +136,7 @@ def _bound(socket: S, name: str, network: Network, identity: Identity | None) ->
         socket.bind(endpoint)
     except zmq.ZMQError as e:
         socket.close()
-        raise ConfigError(f"[network] {name} = {endpoint}: cannot listen there: {e.strerror}") from e
+        raise ConfigError(f"[network] {name} = {endpoint}: cannot listen there: {_why(e)}") from e
     return socket
 
 

@@ -1,8 +1,8 @@
 """The client's side of the file channel: one Upload or Download, message in, messages out, and two calls that wait.
 
 The classes know no socket, clock or file: whoever owns those feeds them, and calls `begin` at the start, after a
-reconnect and after a silence. They resume where the transfer stands, under a new request id, so that what is still on
-its way from before cannot confuse them.
+reconnect and after a silence. They go on where the transfer stands, under a new request id, so that no answer to an
+earlier beginning can be taken for one to this.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from broker.protocol.codec import FILES_BROKER_SENDS, decode, encode
 from broker.protocol.errors import FleetError, RemoteProtocolError
 from broker.protocol.files import (
     CHUNK_BYTES,
-    WINDOW_BYTES,
+    CREDIT_BYTES,
     Chunk,
     FileRefused,
     GetFile,
@@ -29,7 +29,7 @@ from broker.protocol.files import (
 )
 
 #: After so long without an answer a waiting call begins again; without a byte of progress for the other it gives up.
-SILENCE_MS: Final = 2_000
+SILENCE_MS: Final = 5_000
 GIVE_UP_MS: Final = 60_000
 
 
@@ -52,7 +52,9 @@ class Transfer:
         self.offset = 0
         self.done = False
         self.failure: TransferFailed | None = None
-        self._fresh = True
+        #: Ids of the beginnings before this one.
+        self._earlier: set[str] = set()
+        self._begun = False
 
     @property
     def over(self) -> bool:
@@ -60,14 +62,18 @@ class Transfer:
 
     def begin(self) -> list[Any]:
         """The messages that start it, or start it again where it stands."""
-        if not self._fresh:
+        if self._begun:
+            self._earlier.add(self.request_id)
             self.request_id = f"{(int(self.request_id, 16) + 1) % (1 << 128):032x}"
-        self._fresh = False
+        self._begun = True
         return [self._opening()]
 
     def feed(self, message: Any) -> list[Any]:
         """What to send in answer to a message of the broker; nothing for one that is not about this transfer."""
-        if self.over or getattr(message, "request_id", "") != self.request_id:
+        request_id = getattr(message, "request_id", "")
+        if not self.over and request_id in self._earlier:
+            return self._late(message)
+        if self.over or request_id != self.request_id:
             return []
         if not isinstance(message, FileRefused):
             return self._take(message)
@@ -85,16 +91,30 @@ class Transfer:
     def _take(self, message: Any) -> list[Any]:
         raise NotImplementedError
 
+    def _late(self, message: Any) -> list[Any]:
+        """An answer to an earlier beginning."""
+        return []
+
     def _blameless(self, refused: FileRefused) -> bool:
-        raise NotImplementedError
+        """Whether a refusal is the fault of what was there before this beginning."""
+        return False
 
 
 class Upload(Transfer):
-    def __init__(self, request_id: str, sha256: str, size_bytes: int, read: Callable[[int, int], bytes]) -> None:
+    def __init__(
+        self,
+        request_id: str,
+        sha256: str,
+        size_bytes: int,
+        read: Callable[[int, int], bytes],
+        *,
+        chunk_bytes: int = CHUNK_BYTES,
+    ) -> None:
         """read(offset, size_bytes): that part of the file; fewer bytes mean that the file shrank."""
         super().__init__(request_id, sha256)
         self.size_bytes = size_bytes
         self._read = read
+        self._chunk_bytes = chunk_bytes
         self._sent = 0
         #: Whether every byte the broker has came from this beginning.
         self._all_ours = True
@@ -116,7 +136,7 @@ class Upload(Transfer):
         chunks: list[Any] = []
         until = min(credit.until, self.size_bytes)
         while self._sent < until:
-            wanted = min(CHUNK_BYTES, until - self._sent)
+            wanted = min(self._chunk_bytes, until - self._sent)
             data = self._read(self._sent, wanted)
             if len(data) != wanted:
                 return self._fail(
@@ -132,18 +152,27 @@ class Upload(Transfer):
 
 
 class Download(Transfer):
-    def __init__(self, request_id: str, sha256: str, write: Callable[[bytes], object], *, max_bytes: int) -> None:
+    def __init__(
+        self,
+        request_id: str,
+        sha256: str,
+        write: Callable[[bytes], object],
+        *,
+        max_bytes: int,
+        credit_bytes: int = CREDIT_BYTES,
+    ) -> None:
         """write: takes the file's bytes in order. They are the right ones only once the download is done."""
         super().__init__(request_id, sha256)
         #: Unknown until the first chunk.
         self.size_bytes: int | None = None
         self._write = write
         self._max_bytes = max_bytes
+        self._credit_bytes = credit_bytes
         self._asked = 0
         self._digest = hashlib.sha256()
 
     def _opening(self) -> Any:
-        return self._ask(self.offset, self.offset + WINDOW_BYTES)
+        return self._ask(self.offset, self.offset + self._credit_bytes)
 
     def _ask(self, offset: int, until: int) -> GetFile:
         self._asked = until
@@ -165,11 +194,12 @@ class Download(Transfer):
                 return self._fail("digest_mismatch", "other bytes than asked for arrived")
             self.done = True
             return []
-        until = min(self.offset + WINDOW_BYTES, message.size_bytes)
+        until = min(self.offset + self._credit_bytes, message.size_bytes)
         return [self._ask(self._asked, until)] if until > self._asked else []
 
-    def _blameless(self, refused: FileRefused) -> bool:
-        return False
+    def _late(self, message: Any) -> list[Any]:
+        # The same bytes, whichever beginning asked for them: on a slow line nothing that arrives is wasted.
+        return self._take(message) if isinstance(message, Chunk) and message.offset == self.offset else []
 
 
 def put_bytes(
