@@ -16,10 +16,9 @@ from broker.protocol.schema import Blob
 
 #: The largest chunk either side may send.
 MAX_CHUNK_BYTES = 1 << 20
-#: What both sides do send.
+#: What a side sends, and what it lets be on its way to it, unless its configuration says otherwise.
 CHUNK_BYTES = 256 << 10
-#: The credit of one transfer: bytes that may be on their way. A GetFile that asks for more gets this much.
-WINDOW_BYTES = 8 * CHUNK_BYTES
+CREDIT_BYTES = 8 * CHUNK_BYTES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,7 @@ from broker.protocol.errors import RemoteProtocolError, StoreError
 from broker.protocol.records import JobState, StoryLine
 from broker.store import rules
 from broker.store.api import Page
+from broker.store.disk import make_folder, sync_folder
 from broker.store.failure import damaged, translate
 from broker.store.lock import DataLock
 from broker.store.migrations import migrate
@@ -63,14 +64,15 @@ class SqliteStore:
         #: and save reading a record back to learn what an update changes.
         self._live: dict[str, JobRecord] = {}
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(path.parent)
         except OSError as e:
             raise StoreError(f"{path.parent}: cannot make this folder: {e.strerror}") from e
         self._lock = DataLock(path.with_name(path.name + ".lock"))
         try:
             self._db = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
             self._prepare(self._db, "integrity_check" if full_check else "quick_check")
-        except sqlite3.Error as e:
+            sync_folder(path.parent)  # SQLite syncs it too, but takes no notice when that fails
+        except (sqlite3.Error, OSError) as e:
             raise self._fail(e, "opening") from e
         except StoreError:
             self.close()

@@ -1,0 +1,174 @@
+"""The file store: a folder of files named by their sha256. The folder is the index; there is no other.
+
+A file has its name only once it is whole, checked and on disk: written under tmp/, synced, hashed, renamed, and then
+its folder synced. What tmp/ holds of a broken transfer is kept for a day, so that it can go on. Any thread may read and
+ask; each Partial belongs to one thread at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from broker.protocol.errors import FleetError, StoreError
+from broker.protocol.ids import SHA256
+from broker.store.disk import make_folder, sync_folder
+
+#: Room that uploads leave for the database, which must still record how running jobs end.
+RESERVE_BYTES: Final = 256 << 20
+MAX_FILE_BYTES: Final = 2 << 30
+#: A partial upload that nobody touched for so long is swept.
+KEEP_PARTIAL_S: Final = 24 * 3_600
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+_OUT_OF_FDS: Final = (errno.EMFILE, errno.ENFILE)
+
+
+class FileProblem(FleetError):
+    """Why a file cannot be taken or given. code: one of FileRefused's."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+@contextlib.contextmanager
+def _told(doing: str) -> Iterator[None]:
+    """Turns an OSError into a FileProblem."""
+    try:
+        yield
+    except OSError as e:
+        code = "full" if e.errno in _FULL else "busy" if e.errno in _OUT_OF_FDS else "damaged"
+        raise FileProblem(code, f"{doing}: {e.strerror}") from e
+
+
+class Partial:
+    """A file on its way in: `offset` bytes of `size_bytes` are there, in order."""
+
+    def __init__(self, path: Path, final: Path, size_bytes: int) -> None:
+        self.sha256 = final.name
+        self.size_bytes = size_bytes
+        self._path = path
+        self._final = final
+        with _told("cannot open a partial file"):
+            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+            self.offset = os.fstat(self._fd).st_size
+            if self.offset > size_bytes:
+                os.ftruncate(self._fd, 0)
+                self.offset = 0
+
+    def write(self, data: bytes) -> None:
+        """Append. Raises FileProblem; the partial is then of no use: discard it."""
+        rest = memoryview(data)
+        with _told("cannot write a file"):
+            while rest:
+                written = os.pwrite(self._fd, rest, self.offset)
+                self.offset += written
+                rest = rest[written:]
+
+    def finish(self) -> None:
+        """Check the whole file and give it its name, durably: slow. Raises FileProblem; the partial is then gone."""
+        try:
+            with _told("cannot keep a file"):
+                os.fsync(self._fd)
+                with self._path.open("rb") as file:
+                    found = hashlib.file_digest(file, "sha256").hexdigest()
+                if found != self.sha256:
+                    raise FileProblem("digest_mismatch", f"these {self.offset} bytes have the sha256 {found}")
+                self._path.rename(self._final)
+                try:
+                    sync_folder(self._final.parent)
+                except OSError:
+                    self._final.unlink()  # visible, but perhaps not after a power cut: nobody may rely on it
+                    raise
+        except FileProblem:
+            self._path.unlink(missing_ok=True)
+            raise
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Let go and keep what is there for another try. A second call does nothing."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def discard(self) -> None:
+        self.close()
+        self._path.unlink(missing_ok=True)
+
+
+class FileStore:
+    def __init__(self, root: Path, *, max_file_bytes: int = MAX_FILE_BYTES, reserve_bytes: int = RESERVE_BYTES) -> None:
+        """Open or make the folder. reserve_bytes: free space that no upload may use. Raises StoreError."""
+        self._root = root
+        self._partials = root / "tmp"
+        self._max_file_bytes = max_file_bytes
+        self._reserve_bytes = reserve_bytes
+        try:
+            make_folder(self._partials)
+            for first in range(256):
+                folder = root / f"{first:02x}"
+                folder.mkdir(mode=0o700, exist_ok=True)
+                sync_folder(folder)  # a crash may have come between a rename and its sync
+            sync_folder(root)
+        except OSError as e:
+            raise StoreError(f"{root}: cannot keep files there: {e.strerror}. Check the disk and its rights") from e
+        self.sweep()
+
+    def has(self, sha256: str) -> bool:
+        """Whether the file is here, whole. Any thread may ask."""
+        return self.size(sha256) is not None
+
+    def size(self, sha256: str) -> int | None:
+        """Bytes of a stored file; None when it is not here. Raises FileProblem when the disk cannot tell."""
+        path = self._path(sha256)
+        with _told("cannot look for a stored file"):
+            try:
+                return path.stat().st_size
+            except FileNotFoundError:
+                return None
+
+    def read(self, sha256: str, offset: int, size_bytes: int) -> bytes:
+        """That part of a stored file, fewer bytes past its end. Raises FileProblem."""
+        try:
+            with _told("cannot read a stored file"), self._path(sha256).open("rb", buffering=0) as file:
+                return os.pread(file.fileno(), size_bytes, offset)
+        except FileProblem as e:
+            if isinstance(e.__cause__, FileNotFoundError):
+                raise FileProblem("not_found", f"no file {sha256} is stored") from e
+            raise
+
+    def begin(self, sha256: str, size_bytes: int) -> Partial:
+        """Take a file in, or go on where an earlier try stopped. Raises FileProblem: too_large, full, busy, damaged.
+
+        One Partial of a sha256 at a time: the caller sees to that.
+        """
+        if size_bytes > self._max_file_bytes:
+            raise FileProblem("too_large", f"{size_bytes} bytes; at most {self._max_file_bytes} are taken")
+        with _told("cannot tell the free space"):
+            free_bytes = shutil.disk_usage(self._root).free
+        if free_bytes < size_bytes + self._reserve_bytes:
+            raise FileProblem(
+                "full", f"{size_bytes} bytes do not fit: {free_bytes} are free, {self._reserve_bytes} kept"
+            )
+        return Partial(self._partials / sha256, self._path(sha256), size_bytes)
+
+    def sweep(self, older_than_s: float = KEEP_PARTIAL_S) -> None:
+        """Remove what nobody went on with."""
+        latest_s = time.time() - older_than_s
+        with contextlib.suppress(OSError):  # whatever cannot be removed today may be tomorrow
+            for entry in os.scandir(self._partials):
+                if entry.stat().st_mtime < latest_s:
+                    os.unlink(entry)
+
+    def _path(self, sha256: str) -> Path:
+        if SHA256.fullmatch(sha256) is None:
+            raise ValueError(f"not a sha256: {sha256[:80]!r}")
+        return self._root / sha256[:2] / sha256
