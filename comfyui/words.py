@@ -42,7 +42,7 @@ def node_faults(node_errors: object) -> dict[str, tuple[str, ...]]:
 
 def _sentence(error: object) -> str:
     if not isinstance(error, Mapping):
-        return ""
+        return plain(error, 500)
     message, details = plain(error.get("message"), 500), plain(error.get("details"), 500)
     return f"{message}: {details}" if message and details else message or details
 
