@@ -23,6 +23,7 @@ from aiohttp import web
 from comfyui.simulator.cards import CARDS, Memory, Pace, card
 from comfyui.simulator.catalog import Catalog
 from comfyui.simulator.context import Rig
+from comfyui.simulator.drawing import flat_png
 from comfyui.simulator.events import Sockets
 from comfyui.simulator.executor import Executor
 from comfyui.simulator.folders import DEFAULT_MODELS, Folders, parse_model
@@ -77,6 +78,7 @@ def build(options: argparse.Namespace, base: Path) -> Simulator:
         previews=options.preview_method != "none",
         idle_work=options.zero_work,
     )
+    (rig.folders.input / "example.png").write_bytes(flat_png(64, 64, (90, 120, 160), {}))
     sockets = Sockets(not options.no_overlap_fault, not options.no_stall_fault)
     queue = PromptQueue(release, lambda: sockets.send("status", {"status": queue_info(sim)}, None))
     catalog = Catalog(release, rig.folders.files)

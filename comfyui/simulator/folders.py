@@ -78,7 +78,9 @@ class Folders:
         for name in ("input", "output", "temp", "user/default/workflows", "custom_nodes", "web"):
             (self.base / name).mkdir(parents=True, exist_ok=True)
         self.empty_temp()
-        (self.output / "_output_images_will_be_put_here").touch()
+        placeholder = self.output / "_output_images_will_be_put_here"
+        if not placeholder.exists():
+            placeholder.touch()
         for model in models:
             file = self.base / "models" / model.kind / model.name
             file.parent.mkdir(parents=True, exist_ok=True)

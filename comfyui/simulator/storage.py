@@ -63,11 +63,9 @@ def userdata_routes(sim: Simulator) -> web.RouteTableDef:
             raise web.HTTPForbidden(text="")
         return path
 
-    def existing(name: str) -> Path:
+    def existing(name: str) -> Path | None:
         path = inside(name)
-        if not path.exists():
-            raise web.HTTPNotFound(body=b"", headers={"Content-Type": ""})
-        return path
+        return path if path.exists() else None
 
     def told(file: Path, request: web.Request) -> web.Response:
         full = request.query.get("full_info", "").lower() == "true"
@@ -105,7 +103,8 @@ def userdata_routes(sim: Simulator) -> web.RouteTableDef:
 
     @routes.get("/userdata/{file}")
     async def read(request: web.Request) -> web.StreamResponse:
-        return web.FileResponse(existing(request.match_info["file"]))
+        file = existing(request.match_info["file"])
+        return web.Response(status=404) if file is None else web.FileResponse(file)
 
     @routes.post("/userdata/{file}")
     async def write(request: web.Request) -> web.Response:
@@ -118,12 +117,17 @@ def userdata_routes(sim: Simulator) -> web.RouteTableDef:
 
     @routes.delete("/userdata/{file}")
     async def delete(request: web.Request) -> web.Response:
-        existing(request.match_info["file"]).unlink()
+        file = existing(request.match_info["file"])
+        if file is None:
+            return web.Response(status=404)
+        file.unlink()
         return web.Response(status=204)
 
     @routes.post("/userdata/{file}/move/{target}")
     async def move(request: web.Request) -> web.Response:
         source, target = existing(request.match_info["file"]), inside(request.match_info["target"])
+        if source is None:
+            return web.Response(status=404)
         if request.query.get("overwrite") == "false" and target.exists():
             return web.Response(status=409, text="File already exists")
         target.parent.mkdir(parents=True, exist_ok=True)
