@@ -152,8 +152,8 @@ class ComfyClient:
     def submit(self, workflow: Workflow, prompt_id: str, extra_data: Mapping[str, object] | None = None) -> Submitted:
         """Queues a workflow under `prompt_id`, a UUID in its usual form. Trust the id that is returned.
 
-        ComfyUI takes the same prompt_id twice and runs it twice: after ComfyLost ask `find` first, and more than once if
-        the server hung, for it takes what it was sent when it wakes.
+        ComfyUI takes the same prompt_id twice and runs it twice: after ComfyLost ask `find` first, and more than once
+        if the server hung, for it takes what it was sent when it wakes.
         Raises: ComfyRejected, the graph is refused. ComfyUnreachable, it was not taken. ComfyLost, nobody knows.
         """
         if str(uuid.UUID(prompt_id)) != prompt_id:
