@@ -28,6 +28,7 @@ from comfyui.replies import Finished, Found, Pending, Queue, QueueItem, Running
 from worker.core import verdict
 from worker.core.asks import Key, Listen, Send, Survey
 from worker.core.link import Facts, Identity, Link
+from worker.core.patience import earliest
 from worker.core.progress import Pacing
 from worker.core.run import Run
 from worker.core.steps import Step
@@ -63,8 +64,7 @@ class Machine:
 
     def deadline_ms(self) -> int | None:
         """When tick must come at the latest; None: whenever something else happens."""
-        times = [self.link.deadline_ms(), self._survey_ms, *(run.deadline_ms() for run in self.runs.values())]
-        return min((at for at in times if at is not None), default=None)
+        return earliest(self.link.deadline_ms(), self._survey_ms, *(run.deadline_ms() for run in self.runs.values()))
 
     # ---- ComfyUI
 

@@ -20,6 +20,11 @@ GONE_LOOKS: Final = 4
 GRACE_MS: Final = 10_000
 
 
+def earliest(*times_ms: int | None) -> int | None:
+    """The first of these times; None where there is none."""
+    return min((at_ms for at_ms in times_ms if at_ms is not None), default=None)
+
+
 class Patience:
     def __init__(self, limits: Limits, poll_ms: int, now_ms: int) -> None:
         self._limits = limits
@@ -37,8 +42,7 @@ class Patience:
 
     def deadline_ms(self) -> int | None:
         """The next look or limit."""
-        times = [self.look_ms, self._grace_ms, *self._limit_times()]
-        return min((at for at in times if at is not None), default=None)
+        return earliest(self.look_ms, self._grace_ms, *self._limit_times())
 
     # ---- what was seen
 

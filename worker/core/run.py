@@ -5,9 +5,8 @@ what the broker was told, once. They differ when an attempt ends while its promp
 taken away): then nobody waits for the prompt, and it is taken out of ComfyUI as soon as ComfyUI lets it.
 
 ComfyUI's socket is a hint. Where the prompt is, and how it ended, is only ever learnt from `looked`: /history and
-/queue, asked after silence, after each reconnect, and when the socket says that it is over. A prompt that is in neither
-twice in a row is lost. A wish to take the prompt back (cancel, drain, limits) is a wish: if the prompt finishes first,
-its result stands.
+/queue, asked after silence, after a reconnect, and when the socket says that it is over. A prompt in neither is lost.
+To take the prompt back (cancel, drain, limits) is only a wish: if the prompt finishes first, its result stands.
 """
 
 from __future__ import annotations
@@ -83,16 +82,16 @@ class Run:
         run._accepted_before = bool(said.prompt_id)
         if said.cancelling:
             run.cancel(out, now_ms)
-        run._look(out)
+        out.append(Look(key, prompt_id))
         return run
 
     @classmethod
     def stray(cls, out: list[Any], key: Key, prompt_id: str, pacing: Pacing, now_ms: int) -> Run:
         """A prompt of this worker's that nobody waits for: it only has to go."""
-        limits = Limits(start_to_close_ms=0, stall_ms=0)
-        run = cls(key, limits, pacing, now_ms, step=Step.SOUGHT, prompt_id=prompt_id)
+        never = Limits(start_to_close_ms=0, stall_ms=0)
+        run = cls(key, never, pacing, now_ms, step=Step.SOUGHT, prompt_id=prompt_id)
         run.settled = True
-        run._look(out)
+        out.append(Look(key, prompt_id))
         return run
 
     # ---- what others may know
@@ -115,23 +114,20 @@ class Run:
     @property
     def held(self) -> Held | None:
         """As the broker is to see it; None when the broker has let go of it."""
-        if self.settled:
-            return None
         phase = PHASES[self.step] if self.end is None else Phase.ENDED
-        return Held(job_id=self.key[0], attempt=self.key[1], phase=phase)
+        return None if self.settled else Held(job_id=self.key[0], attempt=self.key[1], phase=phase)
 
     @property
     def acceptance(self) -> Accepted | None:
         """What confirms the attempt, if it can be confirmed yet; repeated after a reconnect."""
-        if not self._accepted or not self._wanted:
-            return None
-        return Accepted(job_id=self.key[0], attempt=self.key[1], prompt_id=self.prompt_id)
+        known = self._accepted and self._wanted
+        return Accepted(job_id=self.key[0], attempt=self.key[1], prompt_id=self.prompt_id) if known else None
 
     def deadline_ms(self) -> int | None:
         """When tick must come at the latest."""
-        if not self._wanted:
-            return self._patience.look_ms
-        times = (self._patience.deadline_ms(), self._witness.deadline_ms())
+        times = (
+            (self._patience.deadline_ms(), self._witness.deadline_ms()) if self._wanted else (self._patience.look_ms,)
+        )
         return min((at for at in times if at is not None), default=None)
 
     # ---- the broker's wishes
@@ -259,7 +255,7 @@ class Run:
             return
         self._patience.heard(now_ms)
         if isinstance(message, messages.Executing) and message.node is None:
-            self._look(out)
+            out.append(Look(self.key, self.prompt_id))
             return
         self._runs(out, now_ms)
         if self._wanted:
@@ -273,7 +269,7 @@ class Run:
 
     def tick(self, out: list[Any], now_ms: int) -> None:
         if self._patience.look_due(now_ms):
-            self._look(out)
+            out.append(Look(self.key, self.prompt_id))
         if not self._wanted:
             return
         out += self._witness.due(now_ms)
@@ -300,9 +296,9 @@ class Run:
             raise AssertionError(f"{self.key}: {self.step} -> {step}")
         self.step = step
 
-    def _out(self, now_ms: int) -> None:
+    def _out(self, now_ms: int, step: Step = Step.OUT) -> None:
         """The prompt is not, or never was, in ComfyUI."""
-        self._move(Step.OUT)
+        self._move(step)
         self._stages.out(now_ms)
         self._patience.rest()
 
@@ -311,9 +307,6 @@ class Run:
         self._workflow = workflow
         self._submits += 1
         out.append(Submit(self.key, self.prompt_id, workflow))
-
-    def _look(self, out: list[Any]) -> None:
-        out.append(Look(self.key, self.prompt_id))
 
     def _found(self, out: list[Any], step: Step, now_ms: int) -> None:
         """ComfyUI has the prompt, and there."""
@@ -357,9 +350,7 @@ class Run:
             self._fail(out, failed, now_ms)
 
     def _deliver(self, out: list[Any], entry: HistoryEntry, now_ms: int) -> None:
-        self._move(Step.DELIVERING)
-        self._stages.out(now_ms)
-        self._patience.rest()
+        self._out(now_ms, Step.DELIVERING)
         self._sources = verdict.results(entry.files, tuple(self._witness.pictures))
         missed = self._witness.missed(entry)
         if missed:
@@ -384,14 +375,12 @@ class Run:
 
     def _take_back(self, out: list[Any], now_ms: int) -> None:
         """Ask ComfyUI to let go of the prompt; `looked` tells whether it did, and asks again."""
-        match self.step:
-            case Step.WAITING:
-                out.append(Dequeue(self.prompt_id))
-                self._patience.look_at(now_ms)
-            case Step.RUNNING:
-                out.append(Interrupt(self.prompt_id))
-            case _:
-                self._patience.look_at(now_ms)
+        if self.step is Step.RUNNING:
+            out.append(Interrupt(self.prompt_id))
+            return
+        if self.step is Step.WAITING:
+            out.append(Dequeue(self.prompt_id))
+        self._patience.look_at(now_ms)
 
     def _lost(self, out: list[Any], now_ms: int, *, gone: bool = False) -> None:
         """ComfyUI does not have the prompt. gone: there is no ComfyUI."""
@@ -400,11 +389,9 @@ class Run:
             self._patience.start_anew()
             self._submit(out, self._workflow)
             return
-        why = self._recall
-        if why is None:
-            why = verdict.of_loss(self.step, accepted_before=self._accepted_before, gone=gone)
+        loss = verdict.of_loss(self.step, accepted_before=self._accepted_before, gone=gone)
         self._out(now_ms)
-        self._fail(out, why, now_ms)
+        self._fail(out, self._recall if self._recall is not None else loss, now_ms)
 
     def _fail(self, out: list[Any], why: Failure, now_ms: int) -> None:
         if self._wanted:

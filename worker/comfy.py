@@ -1,0 +1,210 @@
+"""This worker's ComfyUI: brings its socket up again and again, learns what it is, makes the calls the core asks for.
+
+One call a turn of the loop, and each ends within the client's limit: however ComfyUI hangs, heartbeats go out between.
+Decides nothing about attempts: what came of a call goes to the machine, and what that asks goes to `act`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Generator
+from contextlib import closing
+from functools import partial
+from typing import Any, Final, TypeVar
+
+from broker.protocol.worker import Capabilities
+from comfyui.catalogue import capability_digest, offers
+from comfyui.client import LIMIT_S, ComfyClient
+from comfyui.errors import ComfyError, ComfyLost, ComfyRejected, ComfyUnreachable
+from comfyui.http import Http
+from comfyui.messages import Status
+from comfyui.replies import SystemStats
+from worker.core import offer, verdict
+from worker.core.asks import Dequeue, Free, Interrupt, Key, Look, Submit, Survey
+from worker.core.link import Facts
+from worker.core.machine import Machine
+from worker.core.run import Run
+from worker.errands import Errand
+from worker.gpu import Gauge
+
+#: Between tries to reach a ComfyUI that is not there; doubles up to the second.
+RETRY_MS: Final = 200
+RETRY_MAX_MS: Final = 2_000
+#: How often it is asked anew what nodes and models it has: files are added to a running server.
+REFRESH_MS: Final = 10 * 60_000
+#: How often it is asked for its card's memory, where only it knows.
+MEMORY_MS: Final = 10_000
+#: What a prompt carries, so that whoever reads ComfyUI's queue sees where it comes from.
+EXTRA_KEY: Final = "comfyfleet"
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Act = Callable[[list[Any]], None]
+
+
+class Comfy:
+    def __init__(self, client: ComfyClient, machine: Machine, gauge: Gauge, *, now_ms: Callable[[], int], act: Act):
+        self.client = client
+        #: Prompts in its queue, ours and others'.
+        self.queue_length = 0
+        #: What jobs it can serve, and the document that says so in full, under its digest.
+        self.capabilities: Capabilities | None = None
+        self.document = b""
+        self._machine = machine
+        self._gauge = gauge
+        self._now_ms = now_ms
+        self._act = act
+        self._calls: deque[Any] = deque()
+        self._facts: Facts | None = None
+        self._learnt_ms = 0
+        #: Whether the next thing to do is to open the socket again, though one is open.
+        self._reopen = False
+
+    @property
+    def up(self) -> bool:
+        return self.client.connected
+
+    @property
+    def needs_opening(self) -> bool:
+        """Its socket is to be opened, and nothing but that helps."""
+        return self._reopen
+
+    # ---- the socket
+
+    def listen(self, client_id: str) -> None:
+        """Open the socket anew under this id."""
+        self.client.client_id = client_id
+        self._reopen = True
+
+    def read(self) -> None:
+        """Hand on whatever has arrived on the socket."""
+        try:
+            arrived = self.client.receive()
+        except ComfyUnreachable as e:
+            log.warning("comfyui's socket ended", extra={"fields": {"fault": str(e)}})
+            self._act(self._machine.comfy_down(self._now_ms()))
+            return
+        for message in arrived:
+            if isinstance(message, Status):
+                self.queue_length = message.queue_remaining
+            self._act(self._machine.heard(message, self._now_ms()))
+
+    def watch(self) -> Errand:
+        """Keep ComfyUI known and its socket open, for ever."""
+        wait_ms = RETRY_MS
+        while True:
+            if self.up and not self._reopen and self._now_ms() - self._learnt_ms < REFRESH_MS:
+                yield from self._idle()
+                continue
+            try:
+                yield from self._rise()
+                wait_ms = RETRY_MS
+            except ComfyError as e:
+                if wait_ms == RETRY_MS:
+                    log.warning("waiting for comfyui", extra={"fields": {"url": self.client.url, "fault": str(e)}})
+                if not self.up:
+                    self._facts = None
+                    self._act(self._machine.comfy_down(self._now_ms()))
+                yield wait_ms
+                wait_ms = min(2 * wait_ms, RETRY_MAX_MS)
+
+    def _idle(self) -> Errand:
+        if self._gauge.needs_comfy:
+            self._gauge.told(self.client.system_stats())
+        yield MEMORY_MS
+
+    def _rise(self) -> Errand:
+        """Open the socket if that is to be done, and learn what ComfyUI is if that is not known, or old."""
+        if not self.up or self._reopen:
+            self._reopen = False
+            stats = self.client.connect()
+        else:
+            stats = self.client.system_stats()
+        facts, now_ms = self._facts, self._now_ms()
+        if facts is None or now_ms - self._learnt_ms >= REFRESH_MS:
+            yield 0
+            facts = yield from self._learn(stats)
+        targeted = self.client.features().targeted_interrupt
+        self._act(self._machine.comfy_up(facts, targeted_interrupt=targeted, now_ms=self._now_ms()))
+
+    def _learn(self, stats: SystemStats) -> Generator[int, None, Facts]:
+        """Ask what ComfyUI is and has: the longest of its answers, so each has a turn of its own."""
+        described = self.client.object_info()
+        yield 0
+        with closing(Http(self.client.url, limit_s=LIMIT_S)) as http:
+            simulated = http.call("GET", "/simulator", by=http.by(), also=frozenset({404})).status == 200
+        digest, self.document = capability_digest(described)
+        self.capabilities, left_out = offer.capabilities(digest, offers(described))
+        if left_out:
+            log.warning("too much to announce", extra={"fields": {"names_left_out": left_out}})
+        facts = offer.facts(stats, capabilities=digest, simulated=simulated)
+        self._gauge.choose(facts.gpu, stats.devices[0].index if stats.devices else None)
+        self._gauge.told(stats)
+        self._learnt_ms = self._now_ms()
+        if facts != self._facts:
+            shown = {"url": self.client.url, "version": facts.comfyui_version, "card": facts.gpu.name}
+            log.info("comfyui is up", extra={"fields": {**shown, "simulated": simulated}})
+        self._facts = facts
+        return facts
+
+    # ---- calls
+
+    def ask(self, call: Any) -> None:
+        """Make this call when its turn comes."""
+        self._calls.append(call)
+
+    def drop(self, key: Key) -> None:
+        """Make no call about this attempt any more."""
+        self._calls = deque(call for call in self._calls if getattr(call, "key", None) != key)
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._calls)
+
+    def call_next(self) -> None:
+        """Make the oldest call, and tell the machine what came of it."""
+        call = self._calls.popleft()
+        match call:
+            case Submit():
+                self._submit(call)
+            case Look(key, prompt_id):
+                found = self._answer(partial(self.client.find, prompt_id))
+                self._act(self._machine.looked(key, found, self._now_ms()))
+            case Survey():
+                self._act(self._machine.surveyed(self._answer(self.client.queue), self._now_ms()))
+            case Dequeue(prompt_id):
+                self._answer(partial(self.client.dequeue, prompt_id))
+            case Interrupt(prompt_id):
+                self._answer(partial(self.client.interrupt, prompt_id))
+            case Free():
+                self._answer(self.client.free)
+            case _:
+                raise TypeError(f"no call to ComfyUI: {call!r}")
+
+    def _submit(self, call: Submit) -> None:
+        job_id, attempt = call.key
+        extra = {EXTRA_KEY: {"job_id": job_id, "attempt": attempt}}
+        try:
+            taken = self.client.submit(call.workflow, call.prompt_id, extra)
+        except ComfyRejected as e:
+            why = verdict.of_refusal(e)
+            self._tell(call.key, lambda run, out: run.not_taken(out, why, self._now_ms()))
+        except (ComfyUnreachable, ComfyLost) as e:
+            log.warning("not sure that comfyui took it", extra={"fields": {"job": job_id, "fault": str(e)}})
+            self._tell(call.key, lambda run, _out: run.unsure(self._now_ms()))
+        else:
+            prompt_id, skipped = taken.prompt_id, taken.node_errors
+            self._tell(call.key, lambda run, out: run.submitted(out, prompt_id, skipped, self._now_ms()))
+
+    def _tell(self, key: Key, tell: Callable[[Run, list[Any]], None]) -> None:
+        self._act(self._machine.answer(key, tell, self._now_ms()))
+
+    def _answer(self, call: Callable[[], T]) -> T | None:
+        """What ComfyUI answers; None when it does not."""
+        try:
+            return call()
+        except ComfyUnreachable as e:
+            log.debug("no answer", extra={"fields": {"fault": str(e)}})
+            return None

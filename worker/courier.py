@@ -1,0 +1,84 @@
+"""The worker's end of the file channel: any number of transfers over one socket, none of which is waited for.
+
+Owns the socket. Whatever is lost on the way, or meets a broker that is not there, is begun again after a silence.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from typing import Any, Final
+
+import zmq
+
+from broker.protocol.codec import FILES_BROKER_SENDS, decode, encode
+from broker.protocol.errors import RemoteProtocolError
+from broker.runtime.transfer import SILENCE_MS, Download, Transfer, Upload
+
+#: Messages taken in one turn of the loop: 4 MiB of a download.
+AT_ONCE: Final = 16
+
+
+class Courier:
+    def __init__(self, socket: zmq.Socket[bytes]) -> None:
+        self.socket = socket
+        #: Transfers under way, and when each was heard of last.
+        self._under_way: dict[Transfer, int] = {}
+
+    def close(self) -> None:
+        self.socket.close(linger=0)
+
+    def upload(self, sha256: str, size_bytes: int, read: Callable[[int, int], bytes], now_ms: int) -> Upload:
+        """Begin to store a file. read(offset, size_bytes) gives a part of it. Look at `over`; end it with `forget`."""
+        upload = Upload(secrets.token_hex(16), sha256, size_bytes, read)
+        self._begin(upload, now_ms)
+        return upload
+
+    def download(self, sha256: str, write: Callable[[bytes], object], max_bytes: int, now_ms: int) -> Download:
+        """Begin to fetch a file. Look at `over`; end it with `forget`."""
+        download = Download(secrets.token_hex(16), sha256, write, max_bytes=max_bytes)
+        self._begin(download, now_ms)
+        return download
+
+    def forget(self, transfer: Transfer) -> None:
+        self._under_way.pop(transfer, None)
+
+    def receive(self, now_ms: int) -> bool:
+        """Take what has arrived, up to a bound. Answers whether it concerned anybody."""
+        concerned = False
+        for _ in range(AT_ONCE):
+            try:
+                frames = self.socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                break
+            try:
+                message = decode(frames, FILES_BROKER_SENDS)
+            except RemoteProtocolError:
+                continue  # as good as lost
+            for transfer in self._under_way:
+                if transfer.request_id == getattr(message, "request_id", None):
+                    self._under_way[transfer] = now_ms
+                    self._send(transfer.feed(message))
+                    concerned = True
+                    break
+        return concerned
+
+    def tick(self, now_ms: int) -> None:
+        for transfer, heard_ms in self._under_way.items():
+            if not transfer.over and now_ms - heard_ms >= SILENCE_MS:
+                self._begin(transfer, now_ms)
+
+    def deadline_ms(self) -> int | None:
+        waiting = (heard_ms + SILENCE_MS for transfer, heard_ms in self._under_way.items() if not transfer.over)
+        return min(waiting, default=None)
+
+    def _begin(self, transfer: Transfer, now_ms: int) -> None:
+        self._under_way[transfer] = now_ms
+        self._send(transfer.begin())
+
+    def _send(self, messages: list[Any]) -> None:
+        for message in messages:
+            try:
+                self.socket.send_multipart(encode(message), zmq.NOBLOCK)
+            except zmq.Again:
+                return  # no broker, or a full queue: the silence that follows begins it again

@@ -1,0 +1,241 @@
+"""The worker's one loop: one thread, one poller over the broker, the file channel, ComfyUI's socket and the signals.
+
+A turn takes whatever has arrived, lets time pass in the core, and then does one thing that may take long: one call to
+ComfyUI or one step of an errand. So whatever hangs, the next heartbeat is at most one call away; and a loop that does
+not turn falls silent, as it should. Owns the sockets to the broker.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+import zmq
+
+from broker.protocol.codec import BROKER_TO_WORKER, decode, encode
+from broker.protocol.errors import RemoteProtocolError
+from broker.protocol.records import Reason
+from broker.protocol.worker import Complete, Fail, Heartbeat, Invalid
+from broker.runtime import clock
+from broker.runtime.stop import Stop as Signals
+from comfyui.client import ComfyClient
+from worker.agenda import Agenda
+from worker.comfy import Comfy
+from worker.core import verdict
+from worker.core.asks import Deliver, Drop, Key, Listen, NewSocket, Pulse, Send, Stage, Stop, StoreCapabilities
+from worker.core.machine import Machine
+from worker.core.patience import earliest
+from worker.core.run import Run
+from worker.courier import Courier
+from worker.errands import Errand, ErrandFailed, Porter
+from worker.gpu import Gauge
+
+#: Messages of the broker taken in one turn.
+AT_ONCE: Final = 100
+#: Messages kept while no broker is connected; the oldest go first, and all that matters is said again.
+OUTBOX: Final = 100
+#: The longest sleep.
+TURN_MS: Final = 1_000
+
+log = logging.getLogger(__name__)
+
+
+def now_ms() -> int:
+    return clock.now().monotonic_ms
+
+
+class Loop:
+    def __init__(
+        self,
+        machine: Machine,
+        client: ComfyClient,
+        courier: Courier,
+        gauge: Gauge,
+        *,
+        dial: Callable[[], zmq.Socket[bytes]],
+        joined: Callable[[], None],
+        max_file_bytes: int,
+    ) -> None:
+        """dial: a new socket to the broker. joined: called once, when the broker first knows this worker."""
+        self._machine = machine
+        self._courier = courier
+        self._gauge = gauge
+        self._comfy = Comfy(client, machine, gauge, now_ms=now_ms, act=self._act)
+        self._porter = Porter(client, courier, max_file_bytes=max_file_bytes, now_ms=now_ms, breathe=self._breathe)
+        self._agenda = Agenda()
+        self._agenda.add("comfyui", self._comfy.watch())
+        self._dial = dial
+        self._socket = dial()
+        self._outbox: deque[list[bytes]] = deque(maxlen=OUTBOX)
+        self._joined: Callable[[], None] | None = joined
+        self._signals: Signals | None = None
+        self._stop: Stop | None = None
+        self._errands_first = False
+
+    def run(self, signals: Signals) -> Stop:
+        """Turn until the worker is done; answers why it is. The first signal drains it."""
+        self._signals = signals
+        try:
+            while self._stop is None:
+                self._turn(signals)
+        finally:
+            self._agenda.close()
+            self._comfy.client.close()
+            self._courier.close()
+            self._socket.close()
+        return self._stop
+
+    # ---- a turn
+
+    def _turn(self, signals: Signals) -> None:
+        self._poll(signals)
+        self._breathe()
+        # In turns, so that neither a long output nor a ComfyUI that answers nothing keeps the other waiting.
+        self._errands_first = not self._errands_first
+        stepped = self._errands_first and self._agenda.step(now_ms())
+        if self._comfy.busy and not stepped:
+            self._comfy.call_next()
+        elif not stepped:
+            self._agenda.step(now_ms())
+
+    def _poll(self, signals: Signals) -> None:
+        """Sleep until something arrives or is due."""
+        due_ms = earliest(self._machine.deadline_ms(), self._courier.deadline_ms(), self._agenda.deadline_ms())
+        wait_ms = TURN_MS if due_ms is None else min(TURN_MS, max(0, due_ms - now_ms()))
+        poller = zmq.Poller()
+        poller.register(self._socket, zmq.POLLIN | (zmq.POLLOUT if self._outbox else 0))
+        poller.register(self._courier.socket, zmq.POLLIN)
+        poller.register(signals.fileno(), zmq.POLLIN)
+        if self._comfy.up:
+            poller.register(self._comfy.client.fileno(), zmq.POLLIN)
+        poller.poll(0 if self._comfy.busy else wait_ms)
+
+    def _breathe(self) -> None:
+        """All that must not wait: read everything, let time pass, say what is to be said."""
+        if self._comfy.up:
+            self._comfy.read()
+        if self._comfy.needs_opening:
+            self._agenda.wake()
+        self._hear()
+        if self._courier.receive(now_ms()):
+            self._agenda.wake()
+        self._courier.tick(now_ms())
+        if self._signals is not None and self._signals.requested:
+            self._signals.settle()
+            self._act(self._machine.drain("stopped by a signal", now_ms()))
+        self._act(self._machine.tick(now_ms()))
+        self._flush()
+
+    # ---- the broker
+
+    def _hear(self) -> None:
+        for _ in range(AT_ONCE):
+            try:
+                frames = self._socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            try:
+                message = decode(frames, BROKER_TO_WORKER)
+            except RemoteProtocolError as e:
+                log.warning("the broker sent what is no message", extra={"fields": {"fault": str(e)}})
+                continue
+            if isinstance(message, Invalid):
+                fields = {"code": message.code, "detail": message.detail}
+                log.error("the broker did not understand this worker", extra={"fields": fields})
+            self._act(self._machine.received(message, now_ms()))
+            if self._machine.link.joined and self._joined is not None:
+                self._joined()
+                self._joined = None
+
+    def _say(self, message: Any) -> None:
+        if isinstance(message, (Complete, Fail)):
+            why = message.failure if isinstance(message, Fail) else None
+            fields = {"job": message.job_id, "attempt": message.attempt}
+            log.info(
+                "attempt ended", extra={"fields": {**fields, "reason": why.reason, "text": why.text} if why else fields}
+            )
+        self._outbox.append(encode(message))
+        self._flush()
+
+    def _flush(self) -> None:
+        while self._outbox:
+            try:
+                self._socket.send_multipart(self._outbox[0], zmq.NOBLOCK)
+            except zmq.Again:
+                return  # no broker is connected
+            self._outbox.popleft()
+
+    def _redial(self) -> None:
+        self._socket.close(linger=0)
+        self._outbox.clear()
+        self._socket = self._dial()
+
+    # ---- what the core asks
+
+    def _act(self, asks: list[Any]) -> None:
+        for ask in asks:
+            match ask:
+                case Send(message):
+                    self._say(message)
+                case Pulse(held):
+                    stats = self._gauge.read(now_ms(), comfy_queue=self._comfy.queue_length, comfy_alive=self._comfy.up)
+                    self._say(Heartbeat(stats=stats, held=held))
+                case NewSocket():
+                    self._redial()
+                case Stop():
+                    self._stop = ask
+                case Listen(client_id):
+                    self._comfy.listen(client_id)
+                case StoreCapabilities():
+                    self._agenda.add("capabilities", self._offer())
+                case Stage(key):
+                    self._agenda.add(key, self._stage(ask))
+                case Deliver(key):
+                    self._agenda.add(key, self._deliver(ask))
+                case Drop(key):
+                    self._agenda.drop(key)
+                    self._comfy.drop(key)
+                case _:
+                    self._comfy.ask(ask)
+
+    # ---- errands
+
+    def _offer(self) -> Errand:
+        try:
+            yield from self._porter.store(self._comfy.document)
+        except ErrandFailed as e:
+            log.error("the capability document is not stored", extra={"fields": {"fault": str(e)}})
+        if self._comfy.capabilities is not None:
+            self._say(self._comfy.capabilities)
+
+    def _stage(self, ask: Stage) -> Errand:
+        def moving() -> None:
+            self._tell(ask.key, lambda run, _out: run.moving(now_ms()))
+
+        try:
+            names = yield from self._porter.stage(ask.files, moving)
+        except ErrandFailed as e:
+            why = verdict.failure(e.reason, str(e))
+        except OSError as e:
+            why = verdict.failure(Reason.NOT_ACCEPTED, f"the worker cannot keep the job's files: {e.strerror}")
+        else:
+            self._tell(ask.key, lambda run, out: run.inputs_staged(out, names, now_ms()))
+            return
+        self._tell(ask.key, lambda run, out: run.not_taken(out, why, now_ms()))
+
+    def _deliver(self, ask: Deliver) -> Errand:
+        try:
+            outputs = yield from self._porter.deliver(ask.sources)
+        except ErrandFailed as e:
+            fault = str(e)
+        except OSError as e:
+            fault = f"the worker cannot keep the outputs until they are stored: {e.strerror}"
+        else:
+            self._tell(ask.key, lambda run, out: run.delivered(out, outputs, now_ms()))
+            return
+        self._tell(ask.key, lambda run, out: run.delivery_failed(out, fault, now_ms()))
+
+    def _tell(self, key: Key, tell: Callable[[Run, list[Any]], None]) -> None:
+        self._act(self._machine.answer(key, tell, now_ms()))
