@@ -71,52 +71,62 @@ class Comparable:
         self._letters: dict[str, str] = {}
 
     def socket(self, lines: list[Line], conn: str) -> list[str]:
-        """All that one socket heard, in order."""
+        """All that one socket heard, in order.
+
+        How many steps a sampler comes to that is cut short, and at which of them a client joins, leaves or does
+        something else, is a matter of milliseconds: all messages of its steps are compared as a set of shapes, in the
+        place of the first, and their numbers must rise.
+        """
         mine = [line for line in lines if line.conn == conn and line.dir in ("recv", "ws")]
         mine = [line for line in mine if line.kind not in ("http_response", "client_close")]
         heard: list[str] = []
-        steps: set[str] = set()
-        values: list[int] = []
+        shapes: dict[str, tuple[int, set[str]]] = {}
+        values: dict[str, list[int]] = {}
         last = next((step for step in map(_step_of, mine) if step is not None), None)
         for line in mine:
-            last = _step_of(line) or last
-            if _prompt_of_progress(line, last) in self._unheard:
+            step = _step_of(line)
+            last = step or last
+            prompt_id = _prompt_of_progress(line, last)
+            if prompt_id in self._unheard:
                 continue
-            step = self._step(line, last)
-            if step is None:
-                _close(heard, steps, values)
+            shape = self._shape(line, last)
+            if shape is None:
                 heard.append(self._text(line.kind, line.payload))
-            else:
-                steps.add(step[0])
-                values += step[1]
-        _close(heard, steps, values)
+                continue
+            if prompt_id not in shapes:
+                heard.append("")
+                shapes[prompt_id] = (len(heard) - 1, set())
+            shapes[prompt_id][1].add(shape)
+            if step is not None:
+                values.setdefault(prompt_id, []).append(step["value"])
+        for place, found in shapes.values():
+            heard[place] = "steps " + " | ".join(sorted(found))
+        for rising in values.values():
+            assert rising == sorted(set(rising)), f"steps do not rise: {rising}"
         return heard
 
-    def _step(self, line: Line, last: dict[str, Any] | None) -> tuple[str, list[int]] | None:
-        """A message about a step of a sampler that is cut short, without its number.
+    def _shape(self, line: Line, last: dict[str, Any] | None) -> str | None:
+        """A message about a step of a sampler that is cut short, without its number; None for any other.
 
-        How many steps such a sampler comes to, and at which of them a client joins or leaves, is a matter of
-        milliseconds: their messages are compared as a set of shapes, and their numbers must rise. A preview without
-        metadata belongs to the last step heard, or to the first if none was.
+        A preview without metadata belongs to the last step heard, or to the first if none was.
         """
         payload = line.payload
         if line.kind == "binary":
             known = {"node": payload["metadata"]["node_id"], **payload["metadata"]} if "metadata" in payload else last
             owned = known is not None and (known["prompt_id"], known["node"]) in self._cut_short
-            return (self._text(line.kind, payload), []) if owned else None
+            return self._text(line.kind, payload) if owned else None
         if line.kind != "text" or payload.get("type") not in ("progress", "progress_state"):
             return None
         data = payload["data"]
         if payload["type"] == "progress":
-            if (data["prompt_id"], data["node"]) not in self._cut_short:
-                return None
-            return self._text("text", {**payload, "data": {**data, "value": "step"}}), [data["value"]]
+            owned = (data["prompt_id"], data["node"]) in self._cut_short
+            return self._text("text", {**payload, "data": {**data, "value": "step"}}) if owned else None
         nodes = data["nodes"]
         running = [node for node, state in nodes.items() if state["state"] == "running" and state["value"] >= 1]
         if not any((data["prompt_id"], node) in self._cut_short for node in running):
             return None
         shown = {node: {**state, "value": "step"} if node in running else state for node, state in nodes.items()}
-        return self._text("text", {**payload, "data": {**data, "nodes": shown}}), []
+        return self._text("text", {**payload, "data": {**data, "nodes": shown}})
 
     def response(self, line: Line, recorded: Line) -> str:
         """One HTTP answer, as far as the recording has it: long bodies were recorded by their length only."""
@@ -134,15 +144,6 @@ class Comparable:
         for letters, stand_in in self._letters.items():
             text = text.replace(f"ComfyUI_temp_{letters}_", f"ComfyUI_temp_{stand_in}_")
         return text
-
-
-def _close(heard: list[str], steps: set[str], values: list[int]) -> None:
-    """Ends a run of steps."""
-    if steps:
-        assert values == sorted(set(values)), f"steps do not rise: {values}"
-        heard.append("steps " + " | ".join(sorted(steps)))
-        steps.clear()
-        values.clear()
 
 
 #: Figures of the machine or the moment, by the key they stand under.
