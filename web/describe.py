@@ -49,10 +49,11 @@ def pictures(job: Record) -> list[Record]:
 
 def status(job: Record) -> str:
     """What is happening to the job, in one line."""
-    state, worker, progress = job["state"], job["worker"], job["progress"]
+    state, progress = job["state"], job["progress"]
+    worker = job["worker"] if job["worker"] is not None else say("status.somewhere")
     if state == "queued":
         return say("status.again" if job["attempt"] > 0 else "status.queued")
-    if state == "failed" and worker is None:
+    if state == "failed" and job["worker"] is None:
         return say("status.failed.nowhere")
     if state == "leased" and job["phase"] == "staged":
         return say("status.staged", worker=worker)
@@ -69,6 +70,12 @@ def status(job: Record) -> str:
     return say("status.node", node=progress["node_type"])
 
 
+def node(error: Record) -> str:
+    """The node that failed, as far as it is known."""
+    kind, node_id = error["node_type"], error["node_id"]
+    return say("error.node", type=kind, id=node_id) if kind and node_id else kind or node_id
+
+
 def job_card(job: Record) -> dict[str, Any]:
     """The parts of a job's card. bar: the share that is done, or None where nothing moves."""
     shown, error, live = pictures(job), job["error"], job["state"] in ("leased", "running", "cancelling")
@@ -77,7 +84,7 @@ def job_card(job: Record) -> dict[str, Any]:
     return {
         "id": job["id"],
         "state": job["state"],
-        "title": job["title"].strip() or say("jobs.untitled"),
+        "title": job["title"].strip(" \t\r\n") or say("jobs.untitled"),
         "badge": say(f"state.{job['state']}"),
         "status": status(job),
         "picture": shown[0]["url"] if shown else "",
@@ -88,7 +95,7 @@ def job_card(job: Record) -> dict[str, Any]:
         "took": duration(max(0, job["finished_ms"] - job["started_ms"])) if took else "",
         "problem": WORDS.get(f"reason.{error['reason']}", WORDS["reason.unknown"]) if error else "",
         "message": error["message"] if error else "",
-        "node": say("error.node", type=error["node_type"], id=error["node_id"]) if error and error["node_id"] else "",
+        "node": node(error) if error else "",
         "can_cancel": job["can"]["cancel"],
         "can_retry": job["can"]["retry"],
     }

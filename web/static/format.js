@@ -44,9 +44,10 @@ export function pictures(job) {
 
 /** What is happening to the job, in one line. */
 export function status(job, say) {
-  const { state, worker, progress } = job;
+  const { state, progress } = job;
+  const worker = job.worker ?? say("status.somewhere");
   if (state === "queued") return say(job.attempt > 0 ? "status.again" : "status.queued");
-  if (state === "failed" && worker === null) return say("status.failed.nowhere");
+  if (state === "failed" && job.worker === null) return say("status.failed.nowhere");
   if (state === "leased" && job.phase === "staged") return say("status.staged", { worker });
   if (state !== "running") return say(`status.${state}`, { worker });
   if (job.phase === "finishing") return say("status.finishing");
@@ -54,6 +55,11 @@ export function status(job, say) {
   if (progress.kind === "text" && progress.text) return progress.text;
   const { node_type: node, value, most } = progress;
   return most > 0 ? say("status.step", { node, value, most }) : say("status.node", { node });
+}
+
+/** The node that failed, as far as it is known. */
+function node({ node_type: type, node_id: id }, say) {
+  return type && id ? say("error.node", { type, id }) : type || id;
 }
 
 /** The parts of a job's card. bar: the share that is done, or null where nothing moves. */
@@ -67,7 +73,7 @@ export function jobCard(job, words) {
   return {
     id: job.id,
     state: job.state,
-    title: job.title.trim() || say("jobs.untitled"),
+    title: job.title.replace(/^[ \t\r\n]+|[ \t\r\n]+$/g, "") || say("jobs.untitled"),
     badge: say(`state.${job.state}`),
     status: status(job, say),
     picture: shown.length > 0 ? shown[0].url : "",
@@ -78,7 +84,7 @@ export function jobCard(job, words) {
     took: took ? duration(Math.max(0, job.finished_ms - job.started_ms)) : "",
     problem: error ? words[`reason.${error.reason}`] ?? words["reason.unknown"] : "",
     message: error ? error.message : "",
-    node: error && error.node_id ? say("error.node", { type: error.node_type, id: error.node_id }) : "",
+    node: error ? node(error, say) : "",
     can_cancel: job.can.cancel,
     can_retry: job.can.retry,
   };
@@ -139,7 +145,7 @@ export function workerCard(worker, jobs, words) {
     memory: text,
     share,
     load: load(stats, say),
-    job: job === null ? "" : job.id,
+    job: job === null ? "" : held[0].job_id,
     title: job !== null ? jobCard(job, words).title : held.length > 0 ? say("fleet.else") : "",
     doing,
     next: held.length > 1 ? say("fleet.next", { count: held.length - 1 }) : "",

@@ -1,0 +1,12 @@
+// Records on standard input, what the browser says of them on standard output.
+import { readFileSync } from "node:fs";
+import { counts, jobCard, place, workerCard } from "../../../web/static/format.js";
+
+const words = JSON.parse(readFileSync(new URL("../../../web/views/en.json", import.meta.url)));
+const found = JSON.parse(readFileSync(0)).map(({ job, worker, stats }) => [
+  jobCard(job, words),
+  place(job),
+  workerCard(worker, new Map([["known", job]]), words),
+  counts(stats, words),
+]);
+process.stdout.write(JSON.stringify(found));

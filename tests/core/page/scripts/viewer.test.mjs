@@ -1,0 +1,65 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { before, elapsed, fileSize, place } from "../../../../web/static/format.js";
+import { Previews } from "../../../../web/static/previews.js";
+import { settings, timings } from "../../../../web/static/viewer.js";
+
+test("settings stand in the form's order under its labels, strangers after them", () => {
+  const fields = [{ key: "prompt", label: "Prompt" }, { key: "steps", label: "Steps" }, { key: "cfg", label: "Guidance" }];
+  const form = { template: "t", params: { extra: [1], steps: 20, prompt: "a pier" } };
+  const wanted = [["Prompt", "a pier"], ["Steps", "20"], ["extra", "[1]"]];
+  assert.deepEqual(settings(form, [{ name: "t", fields }]), wanted);
+  assert.deepEqual(settings(null, []), []);
+  assert.deepEqual(settings({ template: "gone", params: { a: "b" } }, []), [["a", "b"]]);
+});
+
+test("timings are as many as are known", () => {
+  const job = { created_ms: 0, started_ms: null, finished_ms: null, timings: null };
+  const rows = (changes) => timings({ ...job, ...changes }, (key) => key);
+  assert.deepEqual(rows({}), []);
+  assert.deepEqual(rows({ started_ms: 500 }), [["time.queue", "500 ms"]]);
+  const parts = { staging_ms: 1, waiting_ms: 2, running_ms: 3000, finishing_ms: 4 };
+  assert.deepEqual(rows({ started_ms: 500, finished_ms: 4000, timings: parts }).map(([, text]) => text), [
+    "500 ms", "1 ms", "2 ms", "3.0 s", "4 ms", "4.0 s",
+  ]);
+});
+
+test("ranks are compared part by part", () => {
+  assert.ok(before([0, 5, "b"], [1, 0, "a"]));
+  assert.ok(before([0, 5, "a"], [0, 5, "b"]));
+  assert.ok(!before([0, 5, "a"], [0, 5, "a"]));
+  const live = { id: "a", state: "running", created_ms: 1 };
+  assert.ok(before(place(live)[1], place({ id: "b", state: "failed", finished_ms: null, created_ms: 9 })[1]));
+});
+
+test("a running clock counts whole seconds and never runs backwards", () => {
+  assert.deepEqual([-5, 999, 61_500].map(elapsed), ["0 s", "0 s", "1 min 1 s"]);
+});
+
+test("file sizes", () => {
+  assert.deepEqual([840, 31_400, 1_440_000].map(fileSize), ["840 B", "31 kB", "1.4 MB"]);
+});
+
+test("each preview's address is made when it is drawn, and let go when a newer one is", (t) => {
+  const living = new Set();
+  let made = 0;
+  t.mock.method(URL, "createObjectURL", () => (living.add(`blob:${(made += 1)}`), `blob:${made}`));
+  t.mock.method(URL, "revokeObjectURL", (url) => living.delete(url));
+  const previews = new Previews();
+  const job = { id: "a", attempt: 1 };
+  assert.equal(previews.url(job), "");
+  previews.put("a", 1, new Blob());
+  previews.put("a", 1, new Blob());
+  assert.equal(made, 0);
+  assert.equal(previews.url(job), "blob:1");
+  assert.equal(previews.url(job), "blob:1");
+  assert.equal(previews.url({ id: "a", attempt: 2 }), "");
+  previews.put("a", 1, new Blob());
+  assert.deepEqual([...living], ["blob:1"]);
+  assert.equal(previews.url(job), "blob:2");
+  assert.deepEqual([...living], ["blob:2"]);
+  previews.put("a", 1, new Blob());
+  previews.retain(() => false);
+  assert.deepEqual([...living], []);
+  assert.equal(previews.url(job), "");
+});

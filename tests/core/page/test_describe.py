@@ -1,0 +1,191 @@
+"""The words of a card; and that the browser finds the same ones."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from broker.protocol.records import JobState, Reason, WorkerState
+from tests.core.page import records
+from web import describe
+from web.describe import GIB
+
+HERE = Path(__file__).parent
+
+
+@pytest.mark.parametrize(
+    ("ms", "text"),
+    [
+        (0, "0 ms"),
+        (999, "999 ms"),
+        (1_000, "1.0 s"),
+        (12_480, "12.4 s"),
+        (125_999, "2 min 5 s"),
+        (3_840_000, "1 h 4 min"),
+    ],
+)
+def test_a_duration_is_as_coarse_as_people_need(ms: int, text: str) -> None:
+    assert describe.duration(ms) == text
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "text"), [(0, "0.0"), (8 * GIB - 1, "7.9"), (10 * GIB, "10"), (24_564 << 20, "24")]
+)
+def test_memory_is_told_in_gibibytes(size_bytes: int, text: str) -> None:
+    assert describe.gibibytes(size_bytes) == text
+
+
+@pytest.mark.parametrize(
+    ("job", "text"),
+    [
+        (records.job(), "Waiting for a free worker"),
+        (records.job(attempt=1), "Waiting to be tried again"),
+        (records.running(state="leased", phase="staging"), "Starting on studio-1"),
+        (records.running(state="leased", phase="staged"), "Next on studio-1"),
+        (records.running(progress=None), "Loading on studio-1"),
+        (records.running(), "KSampler · 5 of 20"),
+        (records.running(phase="finishing"), "Saving the picture"),
+        (records.running(state="cancelling"), "Stopping on studio-1"),
+        (records.succeeded(), "Made by studio-1"),
+        (records.failed(), "Failed on studio-1"),
+        (records.failed(worker=None), "Failed"),
+    ],
+)
+def test_a_job_says_where_it_is(job: records.Json, text: str) -> None:
+    assert describe.status(job) == text
+
+
+def test_a_long_node_may_speak_for_itself() -> None:
+    said = {**records.running()["progress"], "kind": "text", "text": "denoising panel 2 of 6"}
+    assert describe.status(records.running(progress=said)) == "denoising panel 2 of 6"
+
+
+def test_a_failure_names_its_node_and_what_to_make_of_it() -> None:
+    card = describe.job_card(records.failed())
+    assert (card["problem"], card["node"]) == ("A node stopped with an error", "KSampler, node 3")
+    assert card["can_retry"] and not card["can_cancel"]
+
+
+def test_a_reason_from_a_newer_broker_is_still_a_failure() -> None:
+    error = {**records.failed()["error"], "reason": "from_the_future"}
+    assert describe.job_card(records.failed(error=error))["problem"] == "It failed"
+
+
+def test_saved_pictures_come_before_previews_of_them() -> None:
+    saved, temp = records.output(url="/saved"), records.output(url="/temp", kind="temp")
+    assert describe.job_card(records.succeeded(outputs=[temp, saved]))["picture"] == "/saved"
+    assert describe.job_card(records.succeeded(outputs=[temp]))["picture"] == "/temp"
+
+
+def test_the_bar_shows_only_while_something_moves() -> None:
+    assert describe.job_card(records.running())["bar"] == 0.25
+    assert describe.job_card(records.succeeded())["bar"] is None
+    assert describe.job_card(records.job())["bar"] is None
+
+
+def test_what_is_made_stands_before_what_is_done_and_the_last_done_first() -> None:
+    first, last = records.succeeded(id="a", finished_ms=5), records.succeeded(id="b", finished_ms=9)
+    live = records.running(id="c")
+    ranked = sorted((first, last, live), key=describe.place[1])
+    assert [job["id"] for job in ranked] == ["c", "b", "a"]
+    assert {describe.place(job)[0] for job in ranked} == {"gallery"}
+
+
+def test_the_queue_is_served_by_priority_then_age() -> None:
+    old, new, urgent = (
+        records.job(id="old", created_ms=1),
+        records.job(id="new", created_ms=2),
+        records.job(id="urgent", created_ms=3, priority=5),
+    )
+    assert [j["id"] for j in sorted((new, old, urgent), key=describe.place)] == [
+        "urgent",
+        "old",
+        "new",
+    ]
+
+
+def test_a_worker_tells_of_what_runs_before_what_waits_behind_it() -> None:
+    held = [
+        {"job_id": "next", "attempt": 1, "phase": "staged"},
+        {"job_id": "now", "attempt": 1, "phase": "running"},
+    ]
+    known = {"now": records.running(id="now"), "next": records.running(id="next", title="another")}
+    card = describe.worker_card(records.worker(state="busy", held=held), known)
+    assert (card["job"], card["title"], card["doing"]) == ("now", "a lighthouse at dusk", "KSampler · 5 of 20")
+    assert card["next"] == "+1 next"
+
+
+def test_a_worker_whose_job_this_viewer_may_not_see_is_busy_all_the_same() -> None:
+    held = [{"job_id": "theirs", "attempt": 1, "phase": "running"}]
+    card = describe.worker_card(records.worker(state="busy", held=held), {})
+    assert (card["job"], card["title"], card["doing"]) == ("", "A job that is not shown here", "")
+
+
+def test_a_worker_without_a_card_tells_its_ram() -> None:
+    stats = records.readings(vram_total_bytes=0, vram_free_bytes=0, gpu_busy=None, gpu_celsius=None)
+    card = describe.worker_card(records.worker(stats=stats), {})
+    assert (card["memory"], card["share"], card["load"]) == ("44 of 64 GiB RAM", 44 / 64, "")
+
+
+def test_a_worker_that_lost_its_comfyui_says_so() -> None:
+    card = describe.worker_card(records.worker(stats=records.readings(comfy_alive=False)), {})
+    assert card["doing"] == "ComfyUI does not answer"
+
+
+def test_every_word_of_the_contract_has_a_sentence() -> None:
+    wanted = [f"reason.{reason}" for reason in Reason] + [f"state.{state}" for state in JobState]
+    wanted += [f"worker.{state}{ending}" for state in WorkerState for ending in ("", ".idle")]
+    assert [key for key in wanted if key not in describe.WORDS] == []
+
+
+def test_counts_leave_out_what_is_nought() -> None:
+    assert describe.counts(records.stats()) == ["0 running"]
+    assert describe.counts(records.stats(leased=1, running=2, succeeded=12_000)) == ["3 running", "12,000 done"]
+
+
+node = pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+
+
+def in_the_browser(given_records: list[dict[str, Any]]) -> Any:
+    """The same records, described by the browser's code."""
+    run = subprocess.run(
+        ["node", HERE / "describe.mjs"], input=json.dumps(given_records), capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout)
+
+
+def on_the_server(record: dict[str, Any]) -> Any:
+    job, held = record["job"], record["worker"]
+    return [
+        describe.job_card(job),
+        list(describe.place(job)),
+        describe.worker_card(held, {"known": job}),
+        describe.counts(record["stats"]),
+    ]
+
+
+@node
+@settings(
+    max_examples=8, deadline=None, phases=[Phase.generate], suppress_health_check=[HealthCheck.too_slow], database=None
+)
+@given(st.data())
+def test_server_and_browser_say_the_same(data: st.DataObject) -> None:
+    counted = st.builds(records.stats, running=st.integers(0, 10**7), queued=st.integers(0, 10**7))
+    batch = data.draw(
+        st.lists(
+            st.fixed_dictionaries({"job": records.jobs, "worker": records.workers, "stats": counted}),
+            min_size=30,
+            max_size=60,
+        )
+    )
+    found = in_the_browser(batch)
+    for record, browser in zip(batch, found, strict=True):
+        assert browser == json.loads(json.dumps(on_the_server(record)))

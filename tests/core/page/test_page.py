@@ -1,0 +1,226 @@
+"""The HTML of the first paint: whole, and inert whatever the data say."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import web
+from tests.core.page import records
+from web import page
+from web.describe import WORDS
+from web.viewer import Viewer
+
+WEB = Path(web.__path__[0])
+LOCAL = Viewer("local", True)
+FIELDS = (
+    records.field("prompt", "longtext", min=1, max=100, help="What the picture shows."),
+    records.field("size", "size", default="1024x1024", min=64, max=2048, step=8, choices=["1024x1024", "1344x768"]),
+    records.field("steps", "integer", default=20, min=1, max=150, group="Advanced"),
+    records.field("cfg", "number", default=7.5, min=0, max=30, step=0.5, group="Advanced"),
+    records.field("sampler", "choice", default="euler", choices=["ddim", "euler"], group="Advanced"),
+    records.field("checkpoint", "model", default="a.safetensors", group="Advanced"),
+    records.field("seed", "seed", group="Advanced"),
+    records.field("note", "text", max=9),
+)
+
+
+class Elements(HTMLParser):
+    """Every element of a page with its attributes, and the text of its scripts."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.all: list[tuple[str, dict[str, str]]] = []
+        self.scripts: list[str] = []
+        self._in_script = False
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.all.append((tag, {name: value if value is not None else "" for name, value in attrs}))
+        self._in_script = tag == "script"
+
+    def handle_endtag(self, tag: str) -> None:
+        self._in_script = self._in_script and tag != "script"
+
+    def handle_data(self, data: str) -> None:
+        if self._in_script:
+            self.scripts.append(data)
+
+    def with_attribute(self, name: str, value: str | None = None) -> list[dict[str, str]]:
+        return [attrs for _, attrs in self.all if name in attrs and value in (None, attrs[name])]
+
+    def by_id(self, wanted: str) -> dict[str, str]:
+        (found,) = self.with_attribute("id", wanted)
+        return found
+
+
+def shown(**changes: object) -> Elements:
+    return Elements(page.index(records.snapshot(**changes), [records.template(*FIELDS)], LOCAL))
+
+
+def test_the_first_paint_holds_jobs_and_workers() -> None:
+    jobs = [records.succeeded(id="done"), records.running(id="live"), records.job(id="wait")]
+    found = shown(jobs=jobs, workers=[records.worker(simulated=True)], stats=records.stats(running=1))
+    assert [attrs["data-job"] for attrs in found.with_attribute("data-job")] == ["wait", "live", "done", ""]
+    assert [attrs["data-worker"] for attrs in found.with_attribute("data-worker")] == ["studio-1", ""]
+    assert "hidden" not in found.by_id("simulated")
+    assert "hidden" in found.by_id("no-pictures") and "hidden" in found.by_id("no-workers")
+    assert any(attrs.get("src") == records.output()["url"] for attrs in found.with_attribute("data-part", "picture"))
+
+
+def test_an_empty_fleet_says_what_to_do() -> None:
+    found = shown()
+    assert "hidden" not in found.by_id("no-pictures") and "hidden" not in found.by_id("no-workers")
+    assert "hidden" in found.by_id("simulated")
+    assert "scripts/start_worker" in page.index(records.snapshot(), [], LOCAL)
+
+
+def test_a_fleet_out_of_reach_is_told_before_any_script_runs() -> None:
+    found = shown(connected=False)
+    assert found.by_id("link")["data-link"] == "unreachable"
+    assert "hidden" not in found.by_id("notice")
+
+
+def test_a_paused_queue_is_told() -> None:
+    text = page.index(records.snapshot(stats=records.stats(paused=True)), [], LOCAL)
+    assert WORDS["fleet.paused"] in text
+
+
+def test_each_kind_of_field_has_its_control() -> None:
+    found = shown()
+    steps, cfg = found.by_id("f-steps"), found.by_id("f-cfg")
+    assert (steps["type"], steps["min"], steps["max"], steps["step"], steps["value"]) == (
+        "number",
+        "1",
+        "150",
+        "1",
+        "20",
+    )
+    assert (cfg["step"], cfg["value"]) == ("0.5", "7.5")
+    sizes = [attrs["value"] for attrs in found.with_attribute("name", "size")]
+    assert sizes == ["1024x1024", "1344x768", ""]
+    assert [attrs["value"] for attrs in found.with_attribute("selected")] == ["euler"]
+    assert found.by_id("f-checkpoint")["value"] == "a.safetensors"
+    assert len(found.with_attribute("data-random")) == 1
+    assert ("textarea", "f-prompt") in [(tag, attrs.get("id")) for tag, attrs in found.all]
+    assert found.by_id("f-note")["type"] == "text"
+
+
+def test_every_control_is_labelled_and_described_by_what_is_there() -> None:
+    found = shown(jobs=[records.failed()], workers=[records.worker()])
+    ids = {attrs["id"] for _, attrs in found.all if "id" in attrs}
+    for attrs in found.with_attribute("aria-describedby") + found.with_attribute("aria-labelledby"):
+        named = (attrs.get("aria-describedby", "") + " " + attrs.get("aria-labelledby", "")).split()
+        assert set(named) <= ids
+    labelled = {attrs["for"] for tag, attrs in found.all if tag == "label" and "for" in attrs}
+    controls = [attrs for tag, attrs in found.all if tag in ("input", "select", "textarea") and "id" in attrs]
+    assert all(attrs["id"] in labelled or attrs.get("aria-label") for attrs in controls)
+    assert max(Counter(attrs["id"] for _, attrs in found.all if "id" in attrs).values()) == 1
+
+
+def test_a_template_that_cannot_run_says_why_beside_its_button() -> None:
+    barred = records.template(*FIELDS, runnable=False, why_not="no worker has node Refiner")
+    text = page.index(records.snapshot(), [barred], LOCAL)
+    assert "no worker has node Refiner" in text
+    assert "disabled" in next(a for t, a in Elements(text).all if t == "button" and a.get("type") == "submit")
+
+
+def test_the_home_template_is_offered_wherever_it_stands() -> None:
+    templates = [records.template(name="comic"), records.template(*FIELDS)]
+    found = Elements(page.index(records.snapshot(), templates, LOCAL))
+    assert found.by_id("create")["data-template"] == page.HOME_TEMPLATE
+
+
+def test_only_a_signed_in_person_can_sign_out() -> None:
+    assert "/logout" not in page.index(records.snapshot(), [], LOCAL)
+    assert "/logout" in page.index(records.snapshot(), [], Viewer("ann", False))
+
+
+def pages(text: str) -> Mapping[str, Elements]:
+    """Every page with `text` wherever data can stand."""
+    fields = [{**field, "help": text, "label": text} for field in FIELDS]
+    template = records.template(*fields, title=text, why_not=text, runnable=False)
+    error = {**records.failed()["error"], "message": text, "node_type": text, "node_id": text, "traceback": text}
+    jobs = [
+        records.job(id="q", title=text),
+        records.failed(id="f", title=text, error=error, worker=text),
+        records.succeeded(id="s", title=text, outputs=[records.output(url=text, name=text)]),
+        records.running(id="r", title=text, progress={**records.running()["progress"], "node_type": text}),
+    ]
+    held = [{"job_id": "r", "attempt": 1, "phase": "running"}]
+    gpu = {**records.worker()["gpu"], "name": text}
+    workers = [records.worker(name=text, gpu=gpu, held=held)]
+    return {
+        "index": Elements(page.index(records.snapshot(jobs=jobs, workers=workers), [template], Viewer(text, False))),
+        "login": Elements(page.login(text)),
+        "problem": Elements(page.problem(404, text, text)),
+    }
+
+
+def shape(found: Elements) -> list[tuple[str, list[str]]]:
+    return [(tag, sorted(attrs)) for tag, attrs in found.all]
+
+
+@pytest.mark.parametrize("name", ["index", "login", "problem"])
+def test_markup_in_data_makes_no_element_and_no_attribute(name: str) -> None:
+    assert shape(pages(records.MARKUP)[name]) == shape(pages("a lighthouse")[name])
+
+
+@pytest.mark.parametrize("name", ["index", "login", "problem"])
+def test_nothing_on_a_page_needs_an_inline_script_or_style(name: str) -> None:
+    found = pages(records.MARKUP)[name]
+    assert not [attrs for _, attrs in found.all for key in attrs if key == "style" or key.startswith("on")]
+    assert not [tag for tag, _ in found.all if tag == "style"]
+    inline = [attrs for tag, attrs in found.all if tag == "script" and "src" not in attrs]
+    assert [attrs["type"] for attrs in inline] == (["application/json"] if name == "index" else [])
+    assert all(word in page.POLICY for word in ("default-src 'none'", "script-src 'self'", "style-src 'self'"))
+
+
+@given(st.dictionaries(st.text(max_size=9), st.text(max_size=30)))
+def test_embedded_data_come_back_and_cannot_end_their_block(data: dict[str, str]) -> None:
+    text = page.embed(data)
+    assert json.loads(text) == data
+    assert not set("<>&") & set(text)
+
+
+def test_the_scripts_begin_with_the_snapshot_that_was_painted() -> None:
+    snapshot = records.snapshot(jobs=[records.job(title=records.MARKUP)])
+    (script,) = Elements(page.index(snapshot, [records.template(*FIELDS)], LOCAL)).scripts
+    assert json.loads(script) == {"snapshot": snapshot, "templates": [records.template(*FIELDS)], "words": WORDS}
+
+
+def sources() -> str:
+    files = [*WEB.glob("views/*.html"), *WEB.glob("static/*.js"), WEB / "page.py", WEB / "describe.py"]
+    return "\n".join(path.read_text("utf-8") for path in files)
+
+
+def test_no_sentence_is_missing_and_none_is_left_over() -> None:
+    text = sources()
+    named = set(re.findall(r"""["'`]([a-z]+(?:\.[a-z_]+)+)["'`]""", text))
+    named = {key for key in named if not key.endswith((".js", ".html", ".css", ".svg", ".json"))}
+    families = {found for found in re.findall(r"""["'`]([a-z]+\.)(?:\$?\{|["'`] \+)""", text)}
+    assert named - WORDS.keys() == set()
+    assert {key for key in WORDS if key not in named and not key.startswith(tuple(families))} == set()
+
+
+def test_data_never_become_markup_in_the_browser() -> None:
+    code = "\n".join(path.read_text("utf-8") for path in WEB.glob("static/*.js"))
+    banned = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new Function|\.style\b|setHTML"
+    assert re.findall(banned, code) == []
+
+
+def test_every_file_a_page_asks_for_is_there() -> None:
+    text = page.index(records.snapshot(), [], LOCAL)
+    asked = set(re.findall(r"/static/([\w.]+)", text))
+    assert {"app.js", "design.css", "mark.svg", "theme.js"} <= asked
+    modules = re.findall(r'from "\./([\w.]+)"', "\n".join(p.read_text("utf-8") for p in WEB.glob("static/*.js")))
+    assert {name for name in asked | set(modules) if not (WEB / "static" / name).is_file()} == set()
