@@ -93,7 +93,7 @@ def test_the_bar_shows_only_while_something_moves() -> None:
 def test_what_is_made_stands_before_what_is_done_and_the_last_done_first() -> None:
     first, last = records.succeeded(id="a", finished_ms=5), records.succeeded(id="b", finished_ms=9)
     live = records.running(id="c")
-    ranked = sorted((first, last, live), key=describe.place[1])
+    ranked = sorted((first, last, live), key=describe.place)
     assert [job["id"] for job in ranked] == ["c", "b", "a"]
     assert {describe.place(job)[0] for job in ranked} == {"gallery"}
 
