@@ -140,7 +140,7 @@ class Fleet:
             self._settings[f"network.{name}"] = endpoint
 
     def start_web(self) -> None:
-        settings = {} if "web.port" in self._settings else {"web.port": "0"}
+        settings = {} if "web.port" in self._settings else {"web.port": "*"}
         line = self._start("web", "web", self._flags(settings))
         self.url = next(word for word in line.split() if "http://" in word).partition("url=")[2] or line.split()[-1]
         self._settings["web.port"] = self.url.rsplit(":", 1)[1].strip("/")
