@@ -113,11 +113,8 @@ class FileStore:
         self._reserve_bytes = reserve_bytes
         try:
             make_folder(self._partials)
-            for first in range(256):
-                folder = root / f"{first:02x}"
-                folder.mkdir(mode=0o700, exist_ok=True)
+            for folder in filter(Path.is_dir, root.iterdir()):
                 sync_folder(folder)  # a crash may have come between a rename and its sync
-            sync_folder(root)
         except OSError as e:
             raise StoreError(f"{root}: cannot keep files there: {e.strerror}. Check the disk and its rights") from e
         self.sweep()
@@ -152,8 +149,9 @@ class FileStore:
         """
         if size_bytes > self._max_file_bytes:
             raise FileProblem("too_large", f"{size_bytes} bytes; at most {self._max_file_bytes} are taken")
-        with _told("cannot tell the free space"):
+        with _told("cannot make room for a file"):
             free_bytes = shutil.disk_usage(self._root).free
+            make_folder(self._path(sha256).parent)
         if free_bytes < size_bytes + self._reserve_bytes:
             raise FileProblem(
                 "full", f"{size_bytes} bytes do not fit: {free_bytes} are free, {self._reserve_bytes} kept"
