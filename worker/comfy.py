@@ -66,11 +66,6 @@ class Comfy:
     def up(self) -> bool:
         return self.client.connected
 
-    @property
-    def needs_opening(self) -> bool:
-        """Its socket is to be opened, and nothing but that helps."""
-        return self._reopen
-
     # ---- the socket
 
     def listen(self, client_id: str) -> None:
@@ -78,18 +73,19 @@ class Comfy:
         self.client.client_id = client_id
         self._reopen = True
 
-    def read(self) -> None:
-        """Hand on whatever has arrived on the socket."""
+    def read(self) -> bool:
+        """Hand on whatever has arrived on the socket. Answers whether it is still open."""
         try:
             arrived = self.client.receive()
         except ComfyUnreachable as e:
             log.warning("comfyui's socket ended", extra={"fields": {"fault": str(e)}})
             self._act(self._machine.comfy_down(self._now_ms()))
-            return
+            return False
         for message in arrived:
             if isinstance(message, Status):
                 self.queue_length = message.queue_remaining
             self._act(self._machine.heard(message, self._now_ms()))
+        return True
 
     def watch(self) -> Errand:
         """Keep ComfyUI known and its socket open, for ever."""

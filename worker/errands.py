@@ -1,7 +1,7 @@
 """Work of many steps that must not hold the loop: files into ComfyUI, outputs to the broker.
 
-An errand is a generator. Each turn of the loop takes it to its next `yield`, at most one call to ComfyUI further; what
-it yields is how many milliseconds it can wait (0: go on next turn), and news on the file channel wakes it earlier. Its
+An errand is a generator. A turn of the loop takes it to its next `yield`, at most one call to ComfyUI further; what it
+yields is how many milliseconds it sleeps (0: go on next turn), or NEWS: until the file channel brings something. Its
 files are spooled on this machine and are gone when it is closed.
 """
 
@@ -26,11 +26,11 @@ from worker.core.media import ENDS_BYTES, media_type, whole
 from worker.courier import Courier
 
 T = TypeVar("T")
-#: What it yields: milliseconds until its next turn.
+#: Sleep until there are news on the file channel.
+NEWS: Final = -1
+#: It yields milliseconds, or NEWS.
 Errand = Generator[int, None, None]
 
-#: A transfer is looked at this often without news; the courier begins it again by itself.
-WAIT_MS: Final = 1_000
 #: After the broker had no room for a file, or ComfyUI no answer.
 AGAIN_MS: Final = 2_000
 #: How often ComfyUI is asked for the same thing.
@@ -224,7 +224,7 @@ class Porter:
                 if transfer.offset != offset:
                     offset = transfer.offset
                     moving()
-                yield WAIT_MS
+                yield NEWS
         finally:
             self._courier.forget(transfer)
 

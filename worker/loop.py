@@ -114,13 +114,11 @@ class Loop:
 
     def _breathe(self) -> None:
         """All that must not wait: read everything, let time pass, say what is to be said."""
-        if self._comfy.up:
-            self._comfy.read()
-        if self._comfy.needs_opening:
-            self._agenda.wake()
+        if self._comfy.up and not self._comfy.read():
+            self._agenda.hurry("comfyui")
         self._hear()
         if self._courier.receive(now_ms()):
-            self._agenda.wake()
+            self._agenda.news()
         self._courier.tick(now_ms())
         if self._signals is not None and self._signals.requested:
             self._signals.settle()
@@ -188,8 +186,11 @@ class Loop:
                     self._stop = ask
                 case Listen(client_id):
                     self._comfy.listen(client_id)
+                    self._agenda.hurry("comfyui")
                 case StoreCapabilities():
-                    self._agenda.add("capabilities", self._offer())
+                    # Asked for at every beat until it is done.
+                    if "capabilities" not in self._agenda:
+                        self._agenda.add("capabilities", self._offer())
                 case Stage(key):
                     self._agenda.add(key, self._stage(ask))
                 case Deliver(key):
@@ -203,12 +204,13 @@ class Loop:
     # ---- errands
 
     def _offer(self) -> Errand:
+        capabilities, document = self._comfy.capabilities, self._comfy.document
         try:
-            yield from self._porter.store(self._comfy.document)
+            yield from self._porter.store(document)
         except ErrandFailed as e:
             log.error("the capability document is not stored", extra={"fields": {"fault": str(e)}})
-        if self._comfy.capabilities is not None:
-            self._say(self._comfy.capabilities)
+        if capabilities is not None:
+            self._say(capabilities)
 
     def _stage(self, ask: Stage) -> Errand:
         def moving() -> None:

@@ -41,7 +41,7 @@ class NewSocket:
 
 @dataclass(frozen=True, slots=True)
 class StoreCapabilities:
-    """Put the capability document into the file store, then send Capabilities."""
+    """Put the capability document into the file store, then send Capabilities; once at a time."""
 
 
 @dataclass(frozen=True, slots=True)

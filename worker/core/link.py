@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from broker.protocol.records import Gpu, Held
-from broker.protocol.worker import Announce, Complete, Draining, Fail, Invalid, Leave, Ready, Refused, Welcome
+from broker.protocol.worker import Announce, Beat, Complete, Draining, Fail, Invalid, Leave, Ready, Refused, Welcome
 from worker.core.asks import Key, NewSocket, Pulse, Send, Stop, StoreCapabilities
 
 #: Until the broker says otherwise in Welcome.
@@ -120,6 +120,8 @@ class Link:
         match message:
             case Welcome():
                 self._welcome(asks, message, now_ms)
+            case Beat(need_capabilities=True):
+                asks.append(StoreCapabilities())
             case Refused(why=why, retry=retry):
                 self._refused(asks, why, retry, now_ms)
             case Invalid(code="VERSION", detail=detail):

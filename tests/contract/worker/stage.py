@@ -1,0 +1,259 @@
+"""What a worker process is tested against: a broker that says exactly what a test wants, and the worker itself.
+
+The stand-in keeps no job and decides nothing: it answers announces and heartbeats, and records ends unless told not to.
+It lives in the test's thread and works only inside `until`; the file channel is the real one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import zmq
+
+from broker.files import FileChannel
+from broker.protocol.codec import WORKER_SENDS, decode, encode
+from broker.protocol.records import InputFile, Limits, Resume
+from broker.protocol.worker import (
+    Announce,
+    Beat,
+    Complete,
+    Dispatch,
+    Fail,
+    Heartbeat,
+    ProgressReport,
+    Ready,
+    Recorded,
+    Welcome,
+)
+from broker.runtime import sockets
+from broker.runtime.settings import Files, Network
+from broker.store.files import FileStore
+
+ROOT = Path(__file__).resolve().parents[3]
+#: A bound on liveness, never a measure.
+PATIENCE_S = 30.0
+SDXL: dict[str, Any] = json.loads((ROOT / "comfyui" / "api.json").read_bytes())
+LIMITS = Limits(start_to_close_ms=60_000, stall_ms=20_000)
+
+M = TypeVar("M")
+Key = tuple[str, int]
+
+
+def sdxl(text: str, *, steps: int = 4, size: int = 256) -> dict[str, Any]:
+    """Text to image."""
+    graph: dict[str, Any] = json.loads(json.dumps(SDXL))
+    graph["6"]["inputs"]["text"] = text
+    graph["3"]["inputs"]["steps"] = steps
+    graph["5"]["inputs"] |= {"width": size, "height": size}
+    return graph
+
+
+def plain(colour: int, *, size: int = 64) -> dict[str, Any]:
+    """A picture without any model; another colour is another prompt."""
+    image = {"width": size, "height": size, "batch_size": 1, "color": colour}
+    return {
+        "1": {"class_type": "EmptyImage", "inputs": image},
+        "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "plain"}},
+    }
+
+
+class BrokerStandIn:
+    """One process life of a broker, as far as a worker can tell."""
+
+    def __init__(self, folder: Path, network: Network | None = None) -> None:
+        self.life = secrets.token_hex(16)
+        self.heartbeat_ms, self.lease_ms = 200, 2_000
+        self.need_capabilities = True
+        #: Whether ends are confirmed, and whether anything is answered at all.
+        self.records = True
+        self.deaf = False
+        self.resume: tuple[Resume, ...] = ()
+        #: Everything heard, in order, and who said it.
+        self.heard: list[Any] = []
+        self.speakers: list[str] = []
+        self.session = ""
+        self.dispatched = 0
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        any_port = "tcp://127.0.0.1:*"
+        network = network if network is not None else Network(workers=any_port, files=any_port)
+        self._socket = sockets.router(self._context, "workers", network, None)
+        self.store = FileStore(folder, reserve_bytes=0)
+        self.channel = FileChannel(sockets.router(self._context, "files", network, None), self.store, Files())
+        self.channel.start()
+        self.network = Network(workers=sockets.endpoint_of(self._socket), files=self.channel.endpoint)
+
+    def close(self) -> None:
+        self.channel.stop()
+        self._socket.close(linger=0)
+        self._context.term()
+
+    # ---- listening
+
+    def until(self, condition: Callable[[], bool], within_s: float = PATIENCE_S) -> None:
+        """Answer the worker until the condition holds. Raises TimeoutError."""
+        deadline_s = time.monotonic() + within_s
+        while not condition():
+            if time.monotonic() > deadline_s:
+                raise TimeoutError(f"still waiting; heard last: {self.heard[-5:]}")
+            if self._socket.poll(50):
+                self._take()
+
+    def all(self, kind: type[M], key: Key | None = None) -> list[M]:
+        """What was heard of this kind, about this attempt if one is given."""
+        return [m for m in self.heard if isinstance(m, kind) and (key is None or about(m) == key)]
+
+    def first(self, kind: type[M], key: Key | None = None, within_s: float = PATIENCE_S) -> M:
+        """The first message of this kind, once it has come."""
+        self.until(lambda: bool(self.all(kind, key)), within_s)
+        return self.all(kind, key)[0]
+
+    def next(self, kind: type[M], key: Key | None = None, within_s: float = PATIENCE_S) -> M:
+        """The first message of this kind from now on."""
+        before = len(self.all(kind, key))
+        self.until(lambda: len(self.all(kind, key)) > before, within_s)
+        return self.all(kind, key)[before]
+
+    def end(self, key: Key, within_s: float = PATIENCE_S) -> Complete | Fail:
+        """How the attempt ended, once it has."""
+        self.until(lambda: bool(self.all(Complete, key) or self.all(Fail, key)), within_s)
+        return [*self.all(Complete, key), *self.all(Fail, key)][0]
+
+    def _take(self) -> None:
+        sender, *frames = self._socket.recv_multipart()
+        # Whatever a worker says keeps to the contract: this raises if it does not.
+        message = decode(frames, WORKER_SENDS)
+        self.heard.append(message)
+        self.speakers.append(sender.decode())
+        if self.deaf:
+            return
+        match message:
+            case Announce():
+                self.session, self.dispatched = message.session, 0
+                self.say(
+                    Welcome(
+                        broker=self.life,
+                        heartbeat_ms=self.heartbeat_ms,
+                        lease_ms=self.lease_ms,
+                        need_capabilities=self.need_capabilities,
+                        resume=self.resume,
+                    )
+                )
+            case Heartbeat():
+                self.say(Beat(need_capabilities=False))
+            case Complete() | Fail() if self.records:
+                self.say(Recorded(job_id=message.job_id, attempt=message.attempt))
+
+    # ---- speaking
+
+    def say(self, message: Any) -> None:
+        with contextlib.suppress(zmq.ZMQError):  # a worker that is gone
+            self._socket.send_multipart([self.session.encode(), *encode(message)], zmq.NOBLOCK)
+
+    def room(self) -> int:
+        """What the worker offered last, less what it has not seen."""
+        ready = self.all(Ready)
+        return ready[-1].credits - (self.dispatched - ready[-1].seen) if ready else 0
+
+    def dispatch(
+        self,
+        workflow: dict[str, Any],
+        *,
+        job_id: str | None = None,
+        attempt: int = 1,
+        files: tuple[InputFile, ...] = (),
+        limits: Limits = LIMITS,
+    ) -> Key:
+        """Send an attempt as soon as there is room for it."""
+        self.until(lambda: self.room() > 0)
+        self.dispatched += 1
+        key = job_id if job_id is not None else str(uuid.uuid4()), attempt
+        body = json.dumps(workflow).encode()
+        self.say(
+            Dispatch(job_id=key[0], attempt=attempt, serial=self.dispatched, files=files, limits=limits, workflow=body)
+        )
+        return key
+
+    def stored(self, sha256: str) -> bytes:
+        return self.store.path(sha256).read_bytes()
+
+
+def about(message: Any) -> Key | None:
+    job_id = getattr(message, "job_id", None)
+    return (job_id, message.attempt) if job_id is not None else None
+
+
+def previews(broker: BrokerStandIn, key: Key) -> list[ProgressReport]:
+    return [report for report in broker.all(ProgressReport, key) if report.image]
+
+
+class WorkerProcess:
+    """`python -m worker` with a log file."""
+
+    def __init__(self, folder: Path, network: Network, comfyui: str, name: str = "w1", **settings: str) -> None:
+        given = {
+            "network.workers": network.workers,
+            "network.files": network.files,
+            "worker.history_poll": "1 s",
+            "broker.lease": "2 s",
+            "broker.heartbeat": "200 ms",
+        } | {name.replace("__", "."): value for name, value in settings.items()}
+        flags = [flag for setting, value in given.items() for flag in ("--set", f"{setting}={value}")]
+        self._command = [sys.executable, "-m", "worker", "--name", name, "--comfyui", comfyui, *flags]
+        self._environ = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
+        self.log = folder / f"{name}.log"
+        self._child: subprocess.Popen[str] | None = None
+
+    def start(self) -> None:
+        """Start it, for the first time or anew; returns at once."""
+        with self.log.open("ab") as log:
+            self._child = subprocess.Popen(
+                self._command, stdout=subprocess.PIPE, stderr=log, stdin=subprocess.DEVNULL, env=self._environ, text=True
+            )
+
+    @property
+    def child(self) -> subprocess.Popen[str]:
+        assert self._child is not None
+        return self._child
+
+    def said(self) -> str:
+        """Its standard output, once it has ended."""
+        assert self.child.stdout is not None
+        with self.child.stdout as out:
+            return out.read()
+
+    def signal(self, number: int) -> None:
+        self.child.send_signal(number)
+
+    def kill(self) -> None:
+        """As by kill -9."""
+        self.signal(signal.SIGKILL)
+        self.child.wait(PATIENCE_S)
+        self.said()
+
+    def stop(self) -> None:
+        if self._child is not None and self._child.poll() is None:
+            self._child.kill()
+            self._child.wait(PATIENCE_S)
+        if self._child is not None and self._child.stdout is not None:
+            self._child.stdout.close()
+
+
+@contextlib.contextmanager
+def running_worker(folder: Path, broker: BrokerStandIn, comfyui: str, **settings: str) -> Iterator[WorkerProcess]:
+    worker = WorkerProcess(folder, broker.network, comfyui, **settings)
+    try:
+        worker.start()
+        yield worker
+    finally:
+        worker.stop()
