@@ -103,10 +103,9 @@ def _inputs(class_type: str, fields: Mapping[str, Any]) -> Iterator[tuple[str, I
         options = entry[1] if len(entry) > 1 and isinstance(entry[1], dict) else {}
         uploads = _uploads(class_type, name, options)
         choices = _choices(entry)
-        if isinstance(entry[0], str | list):
-            kind = entry[0] if isinstance(entry[0], str) else "COMBO"
-            known = tuple(choices) if choices is not None else None
-            yield name, Input(kind, section == "required", known, uploads, options)
+        kind = entry[0] if isinstance(entry[0], str) else "COMBO"
+        known = tuple(choices) if choices is not None else None
+        yield name, Input(kind, section == "required", known, uploads, options)
 
 
 def _entries(fields: Mapping[str, Any]) -> Iterator[tuple[str, str, list[Any]]]:
@@ -115,7 +114,7 @@ def _entries(fields: Mapping[str, Any]) -> Iterator[tuple[str, str, list[Any]]]:
     for section in ("required", "optional"):
         declared = inputs.get(section) if isinstance(inputs, dict) else None
         for name, entry in declared.items() if isinstance(declared, dict) else ():
-            if isinstance(entry, list) and entry:
+            if isinstance(entry, list) and entry and isinstance(entry[0], str | list):
                 yield section, name, entry
 
 

@@ -228,38 +228,48 @@ def _items(value: object) -> tuple[QueueItem, ...]:
 
 
 def _item(entry: object) -> QueueItem:
-    # [number, prompt_id, prompt, extra_data, outputs to execute]
+    # [number, prompt_id, prompt, extra_data, outputs to execute]. Other clients' prompts are here too, with any id
+    # and number that ComfyUI takes: they must not hide ours.
     if not isinstance(entry, list) or len(entry) < 2:
         raise ReplyError("a prompt in the queue is not a list")
-    extra = entry[3] if len(entry) > 3 and isinstance(entry[3], dict) else {}
-    client_id, submit_id = extra.get("client_id"), extra.get(SUBMIT_ID)
+    extra = _extra_data(entry)
+    client_id = extra.get("client_id")
     return QueueItem(
-        prompt_id=_id(entry[1], "a queued prompt's id"),
-        number=_number(entry[0]),
+        prompt_id=plain(entry[1], ID_CHARS),
+        number=_number(entry[0]) if entry[0] is not None else math.inf,
         client_id=client_id if isinstance(client_id, str) else None,
-        submit_id=submit_id if isinstance(submit_id, str) else None,
+        submit_id=_submit_id(extra),
     )
+
+
+def _extra_data(entry: object) -> Mapping[str, object]:
+    return entry[3] if isinstance(entry, list) and len(entry) > 3 and isinstance(entry[3], dict) else {}
+
+
+def _submit_id(extra: Mapping[str, object]) -> str | None:
+    submit_id = extra.get(SUBMIT_ID)
+    return submit_id if isinstance(submit_id, str) else None
 
 
 def history(body: bytes) -> tuple[HistoryEntry, ...]:
     """Ended prompts, oldest first. Empty when the one asked for is unknown, waiting or running."""
     reply = _map(load(body), "history")
-    return tuple(_entry(_id(key, "a prompt's id"), _map(value, "entry")) for key, value in reply.items())
+    return tuple(_entry(plain(key, ID_CHARS), _map(value, "entry")) for key, value in reply.items())
 
 
 def _entry(prompt_id: str, fields: Mapping[str, object]) -> HistoryEntry:
-    prompt = fields.get("prompt")
     status = fields.get("status")
     events = _events(status.get("messages") if isinstance(status, dict) else None)
     outcome = _outcome(status, events)
-    return HistoryEntry(
-        prompt_id=prompt_id,
-        outcome=outcome,
-        files=_files(fields.get("outputs")),
-        failure=_failure(events) if outcome is Outcome.ERROR else None,
-        run_ms=_run_ms(events),
-        submit_id=_item(prompt).submit_id if isinstance(prompt, list) else None,
-    )
+    failure = _failure(events) if outcome is Outcome.ERROR else None
+    try:
+        files = _files(fields.get("outputs"))
+    except ReplyError as e:
+        # It has ended, and asking again gives the same answer: that is a failure of the prompt.
+        outcome, files = Outcome.ERROR, ()
+        failure = ExecutionError(prompt_id, "", "", "", f"ComfyUI lists its output files senselessly: {e}", ())
+    submit_id = _submit_id(_extra_data(fields.get("prompt")))
+    return HistoryEntry(prompt_id, outcome, files, failure, _run_ms(events), submit_id)
 
 
 def _events(messages: object) -> list[tuple[str, Mapping[str, object]]]:
@@ -285,10 +295,11 @@ def _outcome(status: object, events: list[tuple[str, Mapping[str, object]]]) -> 
 
 
 def _failure(events: list[tuple[str, Mapping[str, object]]]) -> ExecutionError | None:
+    error = next((data for kind, data in reversed(events) if kind == "execution_error"), None)
     try:
-        return next((execution_error(data) for kind, data in reversed(events) if kind == "execution_error"), None)
-    except MessageError as e:
-        raise ReplyError(f"the entry's error makes no sense: {e}") from e
+        return execution_error(error) if error is not None else None
+    except MessageError:
+        return None
 
 
 def _run_ms(events: list[tuple[str, Mapping[str, object]]]) -> int | None:

@@ -220,6 +220,12 @@ def test_too_large_a_workflow_or_file() -> None:
             client.upload("a.png", b"x")
 
 
+@pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"error":"Job not found"}'])
+def test_a_page_at_the_address_of_the_jobs_api_is_not_one(body: bytes) -> None:
+    with Hostile({**USUAL, "/api/jobs": http(body)}) as server, facing(server) as client:
+        assert not client.features().atomic_cancel
+
+
 def test_history_of_somebody_else_is_not_ours() -> None:
     others = {"q": {"outputs": {}, "status": {"status_str": "success"}}}
     with Hostile({**USUAL, "/history": answer(others)}) as server, facing(server) as client:

@@ -34,6 +34,15 @@ def test_a_class_is_read_whole() -> None:
     assert node_class({}, "A") is None and node_class({"A": 7}, "A") is None
 
 
+def test_inputs_that_make_no_sense_are_left_out() -> None:
+    fields = described(
+        {"a": [], "b": 7, "c": [7], "d": [{}], "e": ["INT"], "f": ["COMBO"], "g": ["COMBO", {"options": 7}]}
+    )
+    found = node_class({"A": fields}, "A")
+    assert found is not None and sorted(found.inputs) == ["e", "f", "g"]
+    assert {given.choices for given in found.inputs.values()} == {None}
+
+
 def test_models_are_named_by_their_folder_or_by_the_node_that_loads_them() -> None:
     assert model("unCLIPCheckpointLoader", "ckpt_name", "x.safetensors") == "checkpoints/x.safetensors"
     assert model("QuadrupleCLIPLoader", "clip_name3", "t5") == "text_encoders/t5"

@@ -103,7 +103,7 @@ def test_pending_prompts_are_sorted_into_the_order_they_run_in() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [{}, {"queue_running": [], "queue_pending": [7]}, {"queue_running": [[1, 2]], "queue_pending": []}, [], None],
+    [{}, {"queue_running": [], "queue_pending": [7]}, {"queue_running": [["a", "p"]], "queue_pending": []}, [], None],
 )
 def test_a_queue_that_is_none(value: object) -> None:
     with pytest.raises(ReplyError):
@@ -153,15 +153,31 @@ def test_unknown_prompts_have_no_history() -> None:
     assert replies.history(b"{}") == ()
 
 
-@pytest.mark.parametrize("item", [{"filename": "a", "subfolder": 7}, {"filename": "a", "type": None}])
-def test_a_file_with_a_senseless_place_is_refused(item: object) -> None:
-    with pytest.raises(ReplyError):
-        replies.history(entry(outputs={"9": {"images": [item]}}))
+@pytest.mark.parametrize(
+    ("items", "reason"),
+    [
+        ([{"filename": "a", "subfolder": 7}], "subfolder is not text"),
+        ([{"filename": "a", "type": None}], "type is not text"),
+        ([{"filename": "a"}] * (replies.FILES + 1), "limit"),
+    ],
+)
+def test_files_that_cannot_be_had_are_a_failure_of_the_prompt(items: list[object], reason: str) -> None:
+    [found] = replies.history(entry(START, outputs={"9": {"images": items}}))
+    assert (found.outcome, found.files) == (Outcome.ERROR, ())
+    assert found.failure is not None and reason in found.failure.exception_message
 
 
-def test_a_flood_of_files_is_refused() -> None:
-    with pytest.raises(ReplyError, match="limit"):
-        replies.history(entry(outputs={"9": {"images": [{"filename": "a"}] * (replies.FILES + 1)}}))
+def test_an_error_without_sense_is_still_an_error() -> None:
+    [found] = replies.history(entry(START, ["execution_error", {}], status="error"))
+    assert (found.outcome, found.failure) == (Outcome.ERROR, None)
+
+
+def test_other_clients_strange_ids_do_not_hide_ours() -> None:
+    strange = [[None, 7], [0, "\x1b[31m" + "x" * 300, {}, None, []], [1, "p"]]
+    found = replies.queue(body({"queue_running": [], "queue_pending": strange}))
+    assert [item.prompt_id for item in found.pending] == ["x" * 199 + "…", "p", ""]
+    ended = {"\ud800": {}, "p": {"prompt": 7, "status": {"status_str": "success"}}}
+    assert [e.prompt_id for e in replies.history(body(ended))] == ["\ufffd", "p"]
 
 
 def test_upload_names() -> None:
