@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from comfyui.simulator.journal import read_journal
+
 LIVENESS_S = 60.0
 
 
 def begun(folder: Path) -> Counter[str]:
     """prompt_id -> how often a simulator began it."""
-    found: Counter[str] = Counter()
-    for path in folder.glob("simulator-*.jsonl"):
-        entries = (json.loads(line) for line in path.read_text().splitlines())
-        found.update(entry["prompt_id"] for entry in entries if entry["event"] == "started")
-    return found
+    entries = (entry for path in folder.glob("simulator-*.jsonl") for entry in read_journal(path))
+    return Counter(entry["prompt_id"] for entry in entries if entry["at"] == "started")
 
 
 def until(question: Callable[[], Any], what: str) -> Any:
