@@ -150,7 +150,7 @@ ROUTES: Final = (
 
 def application(site: Site) -> bottle.Bottle:
     """The WSGI application."""
-    app = bottle.Bottle(catchall=True, autojson=False)
+    app = bottle.Bottle()
     for route in ROUTES:
         app.route(route.path, route.method, _guarded(site, route))
     app.default_error_handler = _not_routed
@@ -207,6 +207,10 @@ def _shown(route: Route, refusal: Refusal) -> HTTPResponse:
         return refused(refusal)
     if refusal.status == 401:
         return _see("/login", {})
+    return _problem(refusal)
+
+
+def _problem(refusal: Refusal) -> HTTPResponse:
     title = status_line(refusal.status)[4:]
     return _html(page.problem(refusal.status, title, refusal.message), refusal.status, refusal.headers)
 
@@ -221,7 +225,9 @@ def _not_routed(error: HTTPError) -> bytes:
         405: ("method_not_allowed", "this path is not used with this method"),
         400: ("bad_request", "the path cannot be read"),
     }.get(status, ("internal", "this server failed; its log says why"))
-    made = refused(Refusal(status, code, message))
+    path = request.environ.get("PATH_INFO", "")
+    a_person = not path.startswith("/api/") and "text/html" in request.environ.get("HTTP_ACCEPT", "")
+    made = _problem(Refusal(status, code, message)) if a_person else refused(Refusal(status, code, message))
     for name, value in made.headerlist:
         bottle.response.set_header(name, value)
     return bytes(made.body)

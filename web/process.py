@@ -67,10 +67,10 @@ class Web:
             self._context, network, identity, reply_ms=web.reply_ms, credit_bytes=settings.files.credit_bytes
         )
         self._events = sockets.subscriber(self._context, network, identity, TOPICS)
-        self._hub = Hub()
+        self.hub = Hub()
         self._watch = JobWatch()
         self._sockets = Sockets(
-            self._hub,
+            self.hub,
             identify=gate.identify,
             is_same_origin=lambda environ: is_same_origin(environ, must_say=has_cookie(environ)),
             max_sockets=web.max_sockets,
@@ -79,14 +79,14 @@ class Web:
             settings=web,
             gate=gate,
             link=self._link,
-            hub=self._hub,
+            hub=self.hub,
             files=self._files,
-            abilities=Abilities(self._hub, self._files),
+            abilities=Abilities(self.hub, self._files),
             templates=templates,
             watch=self._watch,
             grants=Grants(),
         )
-        self._server = SocketServer(
+        self.server = SocketServer(
             self._sockets,
             (web.host, web.port),
             application(site),
@@ -94,7 +94,7 @@ class Web:
             max_connections=web.max_sockets + SPARE_CONNECTIONS,
         )
         try:
-            self._server.start()
+            self.server.start()
         except OSError as e:
             self._close()
             raise settings.error("web.port", f"cannot listen on {web.host}:{web.port}: {e.strerror}") from e
@@ -104,11 +104,11 @@ class Web:
     def url(self) -> str:
         """Where a browser on this machine finds the page."""
         host = "localhost" if self._host in ("0.0.0.0", "::") else self._host
-        return f"http://{f'[{host}]' if ':' in host else host}:{self._server.port}"
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.server.port}"
 
     def start(self, failed: Callable[[], None]) -> None:
         """Follow the broker and look after the browsers. `failed` is called when one of these ends by itself."""
-        feed = Feed(self._events, self._link, self._hub, self._tell)
+        feed = Feed(self._events, self._link, self.hub, self._tell)
         for work in (feed.run, self._sockets.watch):
             greenlet: gevent.Greenlet[..., None] = gevent.spawn(work)
             greenlet.link_exception(lambda ended: self._broke(ended, failed))
@@ -116,11 +116,11 @@ class Web:
 
     def stop(self) -> None:
         """Accept nothing more, tell the browsers, let requests end, close."""
-        self._server.close()
+        self.server.close()
         self._sockets.close_all()
         self._watch.end()
         until_ms = now().monotonic_ms + STOP_MS
-        while (len(self._sockets) or self._server.serving) and now().monotonic_ms < until_ms:
+        while (len(self._sockets) or self.server.serving) and now().monotonic_ms < until_ms:
             gevent.sleep(0.02)
         gevent.killall(self._greenlets)
         self._close()

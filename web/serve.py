@@ -7,11 +7,13 @@ chunks, no header twice that counts once. The server owns each accepted socket u
 from __future__ import annotations
 
 import collections
+import contextlib
 import logging
 import re
 import socket
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, cast
+from urllib.parse import unquote_to_bytes
 
 import gevent
 from gevent.pywsgi import Input, OldMessage, WSGIHandler, WSGIServer
@@ -25,7 +27,7 @@ HEAD_S: Final = 10.0
 #: Without a byte in either direction; also the longest one write may take.
 IDLE_S: Final = 60.0
 #: An unread rest of a body is read and thrown away for so long and so far, so that the answer reaches the client.
-LINGER_S: Final = 5.0
+LINGER_S: Final = 2.0
 LINGER_BYTES: Final = 32 << 20
 MAX_HEAD_BYTES: Final = 32 << 10
 MAX_HEADERS: Final = 100
@@ -69,6 +71,11 @@ _CODES: Final = {
 _HEADERS: Final = {405: "Allow: GET, HEAD, POST, DELETE\r\n", 503: "Retry-After: 5\r\n"}
 
 
+def _within(seconds: float) -> gevent.Timeout:
+    """A block that ends in silence when its time is over."""
+    return gevent.Timeout(seconds, cast("Any", False))
+
+
 class Refused(ValueError):
     """The head of a request is not acceptable; the connection is closed after the answer."""
 
@@ -98,8 +105,13 @@ def check_line(line: str) -> None:
         raise Refused(400, "a method is written in capital letters")
     if words[0] not in _METHODS:
         raise Refused(405, f"{words[0]} is not used here")
-    if not _TARGET.fullmatch(words[1]) or _CONTROL_ESCAPE.search(words[1].partition("?")[0]):
+    path = words[1].partition("?")[0]
+    if not _TARGET.fullmatch(words[1]) or _CONTROL_ESCAPE.search(path):
         raise Refused(400, "want a path that begins with / and has no control characters")
+    try:
+        unquote_to_bytes(path).decode()  # Bottle would drop what is not UTF-8, and then find another route
+    except UnicodeDecodeError as e:
+        raise Refused(400, "want a path in UTF-8") from e
 
 
 def read_headers(readline: Callable[[int], bytes]) -> list[tuple[str, str]]:
@@ -161,19 +173,12 @@ class Body(Input):
 
     def _discard(self) -> None:
         self.send_100_continue_enabled = False
-        timer = gevent.Timeout(LINGER_S)
-        timer.start()
-        try:
-            left = LINGER_BYTES
+        left = LINGER_BYTES
+        with contextlib.suppress(OSError), _within(LINGER_S):
             while not self._broken and left > 0 and (data := self.read(64 << 10)):
                 left -= len(data)
             if not self._broken and left > 0:
                 return
-        except (OSError, gevent.Timeout) as e:
-            if isinstance(e, gevent.Timeout) and e is not timer:
-                raise
-        finally:
-            timer.close()
         self._handler.close_connection = True
 
 
@@ -198,10 +203,23 @@ class Handler(WSGIHandler):
 
     def handle_one_request(self) -> Any:
         result = super().handle_one_request()
-        if isinstance(result, tuple) and isinstance(result[0], str):  # pywsgi's own 414 has no body
-            status = int(result[0])
-            return result[0], result[1] if b"{" in result[1] else answer(status, "the request line is too long")
-        return None if self._requests >= MAX_REQUESTS_PER_CONNECTION else result
+        if isinstance(result, tuple):
+            status, raw = int(str(result[0])), result[1]
+            if b"{" not in raw:  # pywsgi's own 414
+                raw = answer(status, "the request line is too long")
+            self.socket.sendall(raw)
+            return self._end()
+        if self._requests >= MAX_REQUESTS_PER_CONNECTION:
+            return self._end()
+        return result
+
+    def _end(self) -> None:
+        """Close so that the last answer arrives: closing over bytes that nobody read would destroy it on its way."""
+        left = LINGER_BYTES
+        with contextlib.suppress(OSError), _within(LINGER_S):
+            self.socket.shutdown(socket.SHUT_WR)
+            while left > 0 and (data := self.rfile.read1(64 << 10)):
+                left -= len(data)
 
     def read_requestline(self) -> str:
         if not self.rfile.peek(1):  # waits for the first byte, at most IDLE_S
