@@ -54,7 +54,8 @@ def dealer(context: zmq.Context[S], name: str, network: Network, identity: Ident
     """A DEALER that dials the broker's `name` (clients, workers or files) for as long as it exists.
 
     routing_id: fresh for each process life. While no broker is connected a send raises zmq.Again (with NOBLOCK): what
-    nobody takes is not kept for later.
+    nobody takes is not kept for later. A refused handshake ends its life for good (libzmq does not try again): whoever
+    has heard nothing for long closes it and makes another.
     """
     socket = context.socket(zmq.DEALER)
     socket.routing_id = routing_id
@@ -64,7 +65,10 @@ def dealer(context: zmq.Context[S], name: str, network: Network, identity: Ident
 
 
 def subscriber(context: zmq.Context[S], network: Network, identity: Identity | None, topics: Sequence[bytes]) -> S:
-    """A SUB that dials the broker's events for as long as it exists. What is sent meanwhile is lost to it."""
+    """A SUB that dials the broker's events for as long as it exists. What is sent meanwhile is lost to it.
+
+    As with a dealer, a refused handshake is the last: replace it after long silence.
+    """
     socket = context.socket(zmq.SUB)
     socket.linger = 0
     for topic in topics:

@@ -76,6 +76,16 @@ def opened(folder: Path, network: Network, identity: Identity) -> Iterator[Door]
         door.close()
 
 
+class Watched(zmq.Context[Socket]):
+    """A context whose sockets are monitored from the first: libzmq tells of a refusal once, and may do so at once."""
+
+    def socket(self, *args: Any, **kwargs: Any) -> Socket:
+        made = super().socket(*args, **kwargs)
+        if made.type != zmq.PAIR:  # which the monitor itself is
+            made.get_monitor_socket()
+        return made
+
+
 @dataclasses.dataclass
 class Knock:
     """A peer at one socket, and what became of its try."""
@@ -102,7 +112,7 @@ class Knock:
 @contextmanager
 def knock(name: str, network: Network, identity: Identity | None, routing_id: bytes = b"peer") -> Iterator[Knock]:
     """Dial the broker's socket `name` as worker or web would. Own context, as in a process of its own."""
-    context: zmq.Context[Socket] = zmq.Context()
+    context = Watched()
     if name == "events":
         socket = sockets.subscriber(context, network, identity, [b""])
     else:
