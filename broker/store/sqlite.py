@@ -29,6 +29,8 @@ from broker.store.rows import COLUMNS, from_row, life_of, to_row
 BUSY_S: Final = 60.0
 #: Pages of log (4 KiB each) after which a commit folds it in by itself: the bound when there is never an idle moment.
 LOG_PAGES: Final = 8_192
+#: Rows changed before it is worth folding the log in when idle.
+FOLD_ROWS: Final = 1_000
 
 _PRAGMAS: Final = (
     "PRAGMA synchronous = FULL",
@@ -63,6 +65,7 @@ class SqliteStore:
         #: Records written in this process of jobs still live: the very objects the core holds, so they cost no memory
         #: and save reading a record back to learn what an update changes.
         self._live: dict[str, JobRecord] = {}
+        self._folded_rows = 0
         try:
             make_folder(path.parent)
         except OSError as e:
@@ -110,11 +113,13 @@ class SqliteStore:
             self._execute("COMMIT")
 
     def checkpoint(self) -> None:
-        """Fold the log into the database, which takes some ms to some 100 ms: call it when idle, after a commit.
+        """Fold the log into the database when that is worth it, which then takes some 10 ms: call it when idle.
 
-        Never waits for a reader; what one still needs is left for the next call. Cheap when there is nothing to do.
+        Never waits for a reader; what one still needs is left for the next call.
         """
-        if not self._open.in_transaction:
+        db = self._open
+        if not db.in_transaction and db.total_changes - self._folded_rows >= FOLD_ROWS:
+            self._folded_rows = db.total_changes
             self._execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def close(self) -> None:
