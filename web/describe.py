@@ -7,7 +7,7 @@ records. It never reads a clock: texts that grow older by themselves are the bro
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,11 @@ def pictures(job: Record) -> list[Record]:
     return [output for output in images if output["kind"] == "output"] or images
 
 
+def is_next(job: Record) -> bool:
+    """Whether a worker holds the job ready, but its ComfyUI has not begun it."""
+    return job["state"] in ("leased", "running") and job["started_ms"] is None
+
+
 def status(job: Record) -> str:
     """What is happening to the job, in one line."""
     state, progress = job["state"], job["progress"]
@@ -55,8 +60,8 @@ def status(job: Record) -> str:
         return say("status.again" if job["attempt"] > 0 else "status.queued")
     if state == "failed" and job["worker"] is None:
         return say("status.failed.nowhere")
-    if state == "leased" and job["phase"] == "staged":
-        return say("status.staged", worker=worker)
+    if is_next(job):
+        return say("status.next", worker=worker)
     if state != "running":
         return say(f"status.{state}", worker=worker)
     if job["phase"] == "finishing":
@@ -85,7 +90,7 @@ def job_card(job: Record) -> dict[str, Any]:
         "id": job["id"],
         "state": job["state"],
         "title": job["title"].strip(" \t\r\n") or say("jobs.untitled"),
-        "badge": say(f"state.{job['state']}"),
+        "badge": say("state.next" if is_next(job) else f"state.{job['state']}"),
         "status": status(job),
         "picture": shown[0]["url"] if shown else "",
         "many": say("jobs.many", count=len(shown)) if len(shown) > 1 else "",
@@ -103,9 +108,9 @@ def job_card(job: Record) -> dict[str, Any]:
 
 def place(job: Record) -> tuple[str, tuple[int, int, str]]:
     """Which list the job stands in, and its rank there: the queue in the order it is served, as far as the page can
-    tell; the gallery with what is being made first, then what ended last."""
-    if job["state"] == "queued":
-        return "queue", (-job["priority"], job["created_ms"], job["id"])
+    tell (priorities end at 100); the gallery with what is being made first, then what ended last."""
+    if job["state"] == "queued" or is_next(job):
+        return "queue", (-101 if is_next(job) else -job["priority"], job["created_ms"], job["id"])
     if job["state"] in ("leased", "running", "cancelling"):
         return "gallery", (0, -job["created_ms"], job["id"])
     ended_ms = job["finished_ms"] if job["finished_ms"] is not None else job["created_ms"]
@@ -163,11 +168,13 @@ def worker_card(worker: Record, jobs: Mapping[str, Record]) -> dict[str, Any]:
     }
 
 
-def counts(stats: Record) -> list[str]:
-    """How many jobs run, wait and are over; what is at nought is left out, but for the running ones."""
+def counts(stats: Record, jobs: Iterable[Record]) -> list[str]:
+    """How many jobs run, wait and are over; what is at nought is left out, but for the running ones. `jobs`: those on
+    the page, for the counts of the fleet do not tell which of the jobs held by a worker wait there."""
+    held_ready = sum(1 for job in jobs if is_next(job))
     numbers = {
-        "running": stats["leased"] + stats["running"] + stats["cancelling"],
-        "queued": stats["queued"],
+        "running": max(0, stats["leased"] + stats["running"] + stats["cancelling"] - held_ready),
+        "queued": stats["queued"] + held_ready,
         "succeeded": stats["succeeded"],
         "failed": stats["failed"],
     }

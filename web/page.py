@@ -64,7 +64,7 @@ def index(snapshot: Record, templates: Sequence[Record], viewer: Viewer) -> str:
         simulated=any(worker["simulated"] for worker in snapshot["workers"]),
         queue=_cards("queue", snapshot["jobs"]),
         gallery=_cards("gallery", snapshot["jobs"]),
-        counts=describe.counts(snapshot["stats"]),
+        counts=describe.counts(snapshot["stats"], snapshot["jobs"]),
         link="connecting" if snapshot["connected"] else "unreachable",
         notice=paused if snapshot["connected"] else WORDS["link.unreachable.help"],
         blank_job=describe.job_card(_BLANK_JOB),

@@ -69,7 +69,7 @@ class Web:
         self._events = sockets.subscriber(self._context, network, identity, TOPICS)
         self.hub = Hub()
         self._watch = JobWatch()
-        self._sockets = Sockets(
+        self.sockets = Sockets(
             self.hub,
             identify=gate.identify,
             is_same_origin=lambda environ: is_same_origin(environ, must_say=has_cookie(environ)),
@@ -87,7 +87,7 @@ class Web:
             grants=Grants(),
         )
         self.server = SocketServer(
-            self._sockets,
+            self.sockets,
             (web.host, web.port),
             application(site),
             is_our_host=host_check(web.host, web.allowed_hosts),
@@ -109,7 +109,7 @@ class Web:
     def start(self, failed: Callable[[], None]) -> None:
         """Follow the broker and look after the browsers. `failed` is called when one of these ends by itself."""
         feed = Feed(self._events, self._link, self.hub, self._tell)
-        for work in (feed.run, self._sockets.watch):
+        for work in (feed.run, self.sockets.watch):
             greenlet: gevent.Greenlet[..., None] = gevent.spawn(work)
             greenlet.link_exception(lambda ended: self._broke(ended, failed))
             self._greenlets.append(greenlet)
@@ -117,16 +117,16 @@ class Web:
     def stop(self) -> None:
         """Accept nothing more, tell the browsers, let requests end, close."""
         self.server.close()
-        self._sockets.close_all()
+        self.sockets.close_all()
         self._watch.end()
         until_ms = now().monotonic_ms + STOP_MS
-        while (len(self._sockets) or self.server.serving) and now().monotonic_ms < until_ms:
+        while (len(self.sockets) or self.server.serving) and now().monotonic_ms < until_ms:
             gevent.sleep(0.02)
         gevent.killall(self._greenlets)
         self._close()
 
     def _tell(self, changes: Changes) -> None:
-        self._sockets.deliver(changes)
+        self.sockets.deliver(changes)
         self._watch.wake(changes.jobs)
 
     def _broke(self, ended: Any, failed: Callable[[], None]) -> None:

@@ -73,7 +73,7 @@ function drawRest() {
   $("no-workers").hidden = store.workers.size > 0;
   $("no-pictures").hidden = store.jobs.size > 0;
   $("waiting").hidden = $("queue").childElementCount === 0;
-  if (store.stats !== null) write($("counts"), counts(store.stats, words).join(" · "));
+  if (store.stats !== null) write($("counts"), counts(store.stats, store.jobs.values(), words).join(" · "));
   drawLink();
 }
 

@@ -42,13 +42,16 @@ export function pictures(job) {
   return saved.length > 0 ? saved : images;
 }
 
+/** Whether a worker holds the job ready, but its ComfyUI has not begun it. */
+export const isNext = (job) => ["leased", "running"].includes(job.state) && job.started_ms === null;
+
 /** What is happening to the job, in one line. */
 export function status(job, say) {
   const { state, progress } = job;
   const worker = job.worker ?? say("status.somewhere");
   if (state === "queued") return say(job.attempt > 0 ? "status.again" : "status.queued");
   if (state === "failed" && job.worker === null) return say("status.failed.nowhere");
-  if (state === "leased" && job.phase === "staged") return say("status.staged", { worker });
+  if (isNext(job)) return say("status.next", { worker });
   if (state !== "running") return say(`status.${state}`, { worker });
   if (job.phase === "finishing") return say("status.finishing");
   if (progress === null || (!progress.node_type && !progress.text)) return say("status.starting", { worker });
@@ -74,7 +77,7 @@ export function jobCard(job, words) {
     id: job.id,
     state: job.state,
     title: job.title.replace(/^[ \t\r\n]+|[ \t\r\n]+$/g, "") || say("jobs.untitled"),
-    badge: say(`state.${job.state}`),
+    badge: say(isNext(job) ? "state.next" : `state.${job.state}`),
     status: status(job, say),
     picture: shown.length > 0 ? shown[0].url : "",
     many: shown.length > 1 ? say("jobs.many", { count: shown.length }) : "",
@@ -91,10 +94,11 @@ export function jobCard(job, words) {
 }
 
 /**
- * Which list the job stands in, and its rank there: the queue in the order it is served, as far as the page can tell;
- * the gallery with what is being made first, then what ended last.
+ * Which list the job stands in, and its rank there: the queue in the order it is served, as far as the page can tell
+ * (priorities end at 100); the gallery with what is being made first, then what ended last.
  */
 export function place(job) {
+  if (isNext(job)) return ["queue", [-101, job.created_ms, job.id]];
   if (job.state === "queued") return ["queue", [-job.priority, job.created_ms, job.id]];
   if (["leased", "running", "cancelling"].includes(job.state)) return ["gallery", [0, -job.created_ms, job.id]];
   return ["gallery", [1, -(job.finished_ms ?? job.created_ms), job.id]];
@@ -152,12 +156,16 @@ export function workerCard(worker, jobs, words) {
   };
 }
 
-/** How many jobs run, wait and are over; what is at nought is left out, but for the running ones. */
-export function counts(stats, words) {
+/**
+ * How many jobs run, wait and are over; what is at nought is left out, but for the running ones. `jobs`: those on the
+ * page, for the counts of the fleet do not tell which of the jobs held by a worker wait there.
+ */
+export function counts(stats, jobs, words) {
   const say = sayer(words);
+  const heldReady = [...jobs].filter(isNext).length;
   const numbers = {
-    running: stats.leased + stats.running + stats.cancelling,
-    queued: stats.queued,
+    running: Math.max(0, stats.leased + stats.running + stats.cancelling - heldReady),
+    queued: stats.queued + heldReady,
     succeeded: stats.succeeded,
     failed: stats.failed,
   };

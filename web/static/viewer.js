@@ -8,7 +8,8 @@ const TEXTS = ["badge", "title", "status", "percent", "problem", "node", "messag
 /** The rows of the timings: what took how long, as far as it is known. */
 export function timings(job, say) {
   const rows = [];
-  if (job.started_ms !== null) rows.push(["queue", Math.max(0, job.started_ms - job.created_ms)]);
+  const atWorker = job.timings === null ? 0 : job.timings.staging_ms + job.timings.waiting_ms;
+  if (job.started_ms !== null) rows.push(["queue", Math.max(0, job.started_ms - job.created_ms - atWorker)]);
   for (const part of ["staging", "waiting", "running", "finishing"]) {
     if (job.timings !== null) rows.push([part, job.timings[`${part}_ms`]]);
   }

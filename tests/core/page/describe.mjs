@@ -7,6 +7,6 @@ const found = JSON.parse(readFileSync(0)).map(({ job, worker, stats }) => [
   jobCard(job, words),
   place(job),
   workerCard(worker, new Map([["known", job]]), words),
-  counts(stats, words),
+  counts(stats, [job], words),
 ]);
 process.stdout.write(JSON.stringify(found));

@@ -47,8 +47,8 @@ def test_memory_is_told_in_gibibytes(size_bytes: int, text: str) -> None:
     [
         (records.job(), "Waiting for a free worker"),
         (records.job(attempt=1), "Waiting to be tried again"),
-        (records.running(state="leased", phase="staging"), "Starting on studio-1"),
-        (records.running(state="leased", phase="staged"), "Next on studio-1"),
+        (records.running(state="leased", phase="staging", started_ms=None), "Next on studio-1"),
+        (records.running(phase="staged", started_ms=None), "Next on studio-1"),
         (records.running(progress=None), "Loading on studio-1"),
         (records.running(), "KSampler · 5 of 20"),
         (records.running(phase="finishing"), "Saving the picture"),
@@ -146,8 +146,17 @@ def test_every_word_of_the_contract_has_a_sentence() -> None:
 
 
 def test_counts_leave_out_what_is_nought() -> None:
-    assert describe.counts(records.stats()) == ["0 running"]
-    assert describe.counts(records.stats(leased=1, running=2, succeeded=12_000)) == ["3 running", "12,000 done"]
+    assert describe.counts(records.stats(), []) == ["0 running"]
+    found = describe.counts(records.stats(leased=1, running=2, succeeded=12_000), [])
+    assert found == ["3 running", "12,000 done"]
+
+
+def test_a_job_that_a_worker_holds_ready_waits() -> None:
+    ready, live = records.running(started_ms=None), records.running()
+    assert describe.place(ready)[0] == "queue"
+    assert describe.place(ready) < describe.place(records.job(priority=100))
+    assert describe.job_card(ready)["badge"] == "next"
+    assert describe.counts(records.stats(running=2, queued=1), [ready, live]) == ["1 running", "2 waiting"]
 
 
 node = pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
@@ -168,7 +177,7 @@ def on_the_server(record: dict[str, Any]) -> Any:
         describe.job_card(job),
         list(describe.place(job)),
         describe.worker_card(held, {"known": job}),
-        describe.counts(record["stats"]),
+        describe.counts(record["stats"], [job]),
     ]
 
 

@@ -20,7 +20,7 @@ test("timings are as many as are known", () => {
   assert.deepEqual(rows({ started_ms: 500 }), [["time.queue", "500 ms"]]);
   const parts = { staging_ms: 1, waiting_ms: 2, running_ms: 3000, finishing_ms: 4 };
   assert.deepEqual(rows({ started_ms: 500, finished_ms: 4000, timings: parts }).map(([, text]) => text), [
-    "500 ms", "1 ms", "2 ms", "3.0 s", "4 ms", "4.0 s",
+    "497 ms", "1 ms", "2 ms", "3.0 s", "4 ms", "4.0 s",
   ]);
 });
 
@@ -28,7 +28,7 @@ test("ranks are compared part by part", () => {
   assert.ok(before([0, 5, "b"], [1, 0, "a"]));
   assert.ok(before([0, 5, "a"], [0, 5, "b"]));
   assert.ok(!before([0, 5, "a"], [0, 5, "a"]));
-  const live = { id: "a", state: "running", created_ms: 1 };
+  const live = { id: "a", state: "running", created_ms: 1, started_ms: 2 };
   assert.ok(before(place(live)[1], place({ id: "b", state: "failed", finished_ms: null, created_ms: 9 })[1]));
 });
 
