@@ -113,8 +113,8 @@ class FileStore:
         self._reserve_bytes = reserve_bytes
         try:
             make_folder(self._partials)
-            for folder in filter(Path.is_dir, root.iterdir()):
-                sync_folder(folder)  # a crash may have come between a rename and its sync
+            for folder in (root, *filter(Path.is_dir, root.iterdir())):
+                sync_folder(folder)  # a crash may have come between a new name and its sync
         except OSError as e:
             raise StoreError(f"{root}: cannot keep files there: {e.strerror}. Check the disk and its rights") from e
         self.sweep()
