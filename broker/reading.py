@@ -6,18 +6,23 @@ Never writes and never decides. Called by turn.py between the core's own events,
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Iterable
+from typing import Any, Final, TypeVar
 
 from broker.core.fleet import Fleet
 from broker.core.model import JobRecord
 from broker.core.rules import Now
 from broker.protocol import client
-from broker.protocol.records import FleetStats, JobState, JobView
+from broker.protocol.codec import MAX_HEADER_BYTES, encode
+from broker.protocol.records import JobView, StoryLine
 from broker.store.api import Store
 
 #: The most live jobs a snapshot carries; further ones are reached by pages.
-SNAPSHOT_LIVE = 800
+SNAPSHOT_LIVE: Final = 800
+#: What a reply's header has room for beside counts and ids.
+REPLY_BYTES: Final = MAX_HEADER_BYTES - 4_096
+
+Item = TypeVar("Item", JobView, StoryLine)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -27,20 +32,14 @@ class Reading:
     fleet: Fleet
     store: Store
     now: Now
-    #: Messages refused as breaking the contract, since start.
-    invalid: int
 
     def record(self, job_id: str) -> JobRecord | None:
         job = self.fleet.jobs.live.get(job_id)
         return self.store.job(job_id) if job is None else job.record
 
-    def stats(self) -> FleetStats:
-        return dataclasses.replace(self.fleet.stats(self.now), invalid_messages=self.invalid)
-
     def snapshot_jobs(self, recent: int) -> tuple[JobView, ...]:
-        """Jobs that workers hold, then the newest queued and finished ones, newest first."""
-        live = self.fleet.jobs.live
-        chosen = {i: job.record for i, job in live.items() if job.record.state is not JobState.QUEUED}
+        """Jobs that workers hold and the newest ones, newest first."""
+        chosen = {job.record.job_id: job.record for job in self.fleet.leases.held()}
         newest = self.store.page(owner="", states=(), label="", after="", limit=recent).jobs if recent else ()
         chosen |= {record.job_id: record for record in newest if record.job_id not in chosen}
         ordered = sorted(chosen.values(), key=lambda record: -record.sequence)[: SNAPSHOT_LIVE + recent]
@@ -73,7 +72,11 @@ def _list(reading: Reading, said: client.List) -> Any:
     except ValueError:
         text = f"after={said.after!r} is not a page key this broker gave: start again without it"
         return client.Error(request_id=said.request_id, code="invalid", text=text, retry_after_ms=0)
-    jobs = tuple(reading.fleet.job_view(record) for record in page.jobs)
+    jobs = _fitting((reading.fleet.job_view(record) for record in page.jobs), REPLY_BYTES, _of_job)
+    if len(jobs) < len(page.jobs):
+        page = reading.store.page(
+            owner=said.owner, states=said.states, label=said.label, after=said.after, limit=len(jobs)
+        )
     return client.JobsReply(request_id=said.request_id, jobs=jobs, next=page.next)
 
 
@@ -82,28 +85,47 @@ def _workers(reading: Reading, said: client.Workers) -> Any:
 
 
 def _snapshot(reading: Reading, said: client.Snapshot) -> Any:
+    workers = reading.fleet.workers()
+    taken = len(encode(client.WorkersReply(request_id=said.request_id, workers=workers))[2])
     return client.SnapshotReply(
         request_id=said.request_id,
         stream=reading.fleet.stream,
         serial=reading.fleet.serial,
-        workers=reading.fleet.workers(),
-        jobs=reading.snapshot_jobs(said.recent),
-        stats=reading.stats(),
+        workers=workers,
+        jobs=_fitting(reading.snapshot_jobs(said.recent), REPLY_BYTES - taken, _of_job),
+        stats=reading.fleet.stats(reading.now),
     )
 
 
 def _statistics(reading: Reading, said: client.Statistics) -> Any:
-    return client.StatisticsReply(request_id=said.request_id, stats=reading.stats())
+    return client.StatisticsReply(request_id=said.request_id, stats=reading.fleet.stats(reading.now))
 
 
 def _story(reading: Reading, said: client.Story) -> Any:
     if reading.record(said.job_id) is None:
         return _no_job(said)
-    return client.StoryReply(request_id=said.request_id, lines=reading.store.story(said.job_id))
+    lines = reading.store.story(said.job_id)
+    newest = _fitting(reversed(lines), REPLY_BYTES, lambda line: client.StoryReply(request_id="", lines=(line,)))
+    return client.StoryReply(request_id=said.request_id, lines=newest[::-1])
+
+
+def _of_job(job: JobView) -> client.JobsReply:
+    return client.JobsReply(request_id="", jobs=(job,), next="")
+
+
+def _fitting(items: Iterable[Item], room_bytes: int, carrying: Callable[[Item], Any]) -> tuple[Item, ...]:
+    """The first items, at least one, that have room in one header. carrying: a message with nothing but the item."""
+    fitting: list[Item] = []
+    for item in items:
+        room_bytes -= len(encode(carrying(item))[2])
+        if room_bytes < 0 and fitting:
+            break
+        fitting.append(item)
+    return tuple(fitting)
 
 
 def _no_job(said: Any) -> client.Error:
-    text = f"no job has the id {said.job_id}"
+    text = f"no job has the id {said.job_id}: check it, or list the jobs"
     return client.Error(request_id=said.request_id, code="not_found", text=text, retry_after_ms=0)
 
 

@@ -48,6 +48,7 @@ class Turn:
         """Handle everything, commit once, and return what may leave now. Results come before submits."""
         out = Outbound()
         dirty = False
+        self.fleet.invalid_messages = self.invalid
         for event in from_workers:
             missing = self._missing_outputs(event)
             if missing is not None:
@@ -56,14 +57,15 @@ class Turn:
             dirty |= self._handle(self._informed(event), now, out)
         for request in from_clients:
             if type(request.message) in reading.HANDLERS:
-                seen = reading.Reading(self.fleet, self.store, now, self.invalid)
+                seen = reading.Reading(self.fleet, self.store, now)
                 out.to_clients.append(Send(request.session, reading.answer(seen, request.message)))
                 continue
-            refusal = self._missing_inputs(request.message)
+            stored = self._named(request.message)
+            refusal = self._missing_inputs(request.message) if stored is None else None
             if refusal is not None:
                 out.to_clients.append(Send(request.session, refusal))
                 continue
-            dirty |= self._handle(dataclasses.replace(request, stored=self._named(request.message)), now, out)
+            dirty |= self._handle(dataclasses.replace(request, stored=stored), now, out)
         dirty |= self._handle(Tick(), now, out)
         if dirty:
             self.store.commit()
@@ -100,8 +102,9 @@ class Turn:
         if not isinstance(event, FromWorker) or not isinstance(event.message, Complete):
             return None
         said = event.message
-        if said.job_id not in self.fleet.jobs.live:
-            return None  # it is over: what its end was is the core's answer
+        job = self.fleet.jobs.live.get(said.job_id)
+        if job is None or (job.session, job.record.attempt) != (event.session, said.attempt):
+            return None  # it does not count, whatever files it has: what to do is the core's answer
         missing = tuple(sorted({o.sha256 for o in said.outputs if not self._has_file(o.sha256)}))
         if not missing:
             return None
@@ -114,7 +117,7 @@ class Turn:
         if not missing:
             return None
         text = f"these input files are not stored: {', '.join(missing[:5])}; upload them first"
-        return client.Error(request_id=said.request_id, code="invalid", text=text[:4_000], retry_after_ms=0)
+        return client.Error(request_id=said.request_id, code="invalid", text=text, retry_after_ms=0)
 
     def _with_workflow(self, send: Send) -> Send:
         if not send.workflow_of:

@@ -13,6 +13,7 @@ from broker.core.events import FromClient
 from broker.core.jobs import Job, view
 from broker.core.leases import Leases
 from broker.core.model import JobRecord
+from broker.core.retry import ATTEMPTS_MOST
 from broker.core.rules import Now
 from broker.core.step import Send, Step
 from broker.protocol import client, worker
@@ -26,10 +27,12 @@ def admit(leases: Leases, step: Step, event: FromClient, now: Now) -> None:
 
 
 def body_sha256(said: client.Submit) -> str:
-    """What makes two submits with one idempotency key the same."""
-    digest = hashlib.sha256(said.workflow)
-    for part in (said.form, said.template.encode(), str(said.priority).encode(), "\x00".join(said.labels).encode()):
-        digest.update(b"\x00%d\x00" % len(part))
+    """What makes two submits with one idempotency key the same: what a person chose, not what was read from it."""
+    files = (f"{file.name}\x00{file.sha256}" for file in said.files)
+    words = (said.template, str(said.priority), "\x00".join(said.labels), "\x00".join(files))
+    digest = hashlib.sha256()
+    for part in (said.workflow, said.form, *(word.encode() for word in words)):
+        digest.update(b"%d\x00" % len(part))
         digest.update(part)
     return digest.hexdigest()
 
@@ -44,7 +47,8 @@ def _submit(leases: Leases, step: Step, event: FromClient, now: Now) -> Any:
         return _error(said, "full", f"the queue holds its most, {rules.max_queued} jobs; try again later", 5_000)
     if jobs.queued_of[said.owner] >= rules.max_queued_per_owner:
         most = rules.max_queued_per_owner
-        return _error(said, "quota", f"{said.owner} has {most} jobs queued, the most for one owner", 5_000)
+        text = f"owner '{said.owner}' has {most} jobs queued, the most for one owner: wait, or cancel some"
+        return _error(said, "quota", text, 5_000)
     jobs.sequence += 1
     record = JobRecord(
         job_id=said.job_id,
@@ -92,11 +96,15 @@ def _retry(leases: Leases, step: Step, event: FromClient, now: Now) -> Any:
     said: client.Retry = event.message
     live, stored = leases.jobs.live.get(said.job_id), event.stored
     if live is not None:
-        return _error(said, "conflict", f"job {said.job_id} is {live.record.state}: it is not over yet")
+        text = f"job {said.job_id} is {live.record.state}: wait for its end, or cancel it first"
+        return _error(said, "conflict", text)
     if stored is None:
         return _not_live(said, None, "")
     if stored.state is JobState.SUCCEEDED:
         return _error(said, "finished", f"job {said.job_id} succeeded: submit a new one instead")
+    if stored.attempt >= ATTEMPTS_MOST:
+        text = f"job {said.job_id} has had {stored.attempt} attempts, the most for one job: submit a new one instead"
+        return _error(said, "finished", text)
     job = leases.jobs.revive(step, stored, now)
     return _job(said, job.record, job)
 
@@ -117,7 +125,8 @@ def _amend_queued(leases: Leases, step: Step, event: FromClient, **changes: Any)
     if job is None:
         return _not_live(said, event.stored, "it waits for nothing")
     if job.record.state is not JobState.QUEUED:
-        return _error(said, "conflict", f"job {said.job_id} is {job.record.state}: only a queued job can be moved")
+        text = f"job {said.job_id} is {job.record.state}: only a queued job can be moved, let it finish or cancel it"
+        return _error(said, "conflict", text)
     leases.jobs.amend(step, job, **changes)
     return _job(said, job.record, job)
 
@@ -137,7 +146,7 @@ def _set_paused(leases: Leases, step: Step, event: FromClient, paused: bool) -> 
         return client.Done(request_id=said.request_id)
     known = roster.by_name.get(said.worker)
     if known is None:
-        return _error(said, "not_found", f"no worker is called {said.worker}")
+        return _no_worker(leases, said)
     (roster.paused.add if paused else roster.paused.discard)(said.worker)
     leases.show(step, known)
     return client.Done(request_id=said.request_id)
@@ -147,7 +156,7 @@ def _drain(leases: Leases, step: Step, event: FromClient, now: Now) -> Any:
     said: client.DrainWorker = event.message
     known = leases.roster.by_name.get(said.worker)
     if known is None or known.state is WorkerState.LOST:
-        return _error(said, "not_found", f"no worker called {said.worker} is here")
+        return _no_worker(leases, said)
     step.sends.append(Send(known.session, worker.Drain()))
     if known.move(WorkerState.DRAINING):
         leases.show(step, known)
@@ -160,8 +169,14 @@ def _job(said: Any, record: JobRecord, job: Job | None, *, existed: bool = False
 
 def _not_live(said: Any, stored: JobRecord | None, consequence: str) -> client.Error:
     if stored is None:
-        return _error(said, "not_found", f"no job has the id {said.job_id}")
+        return _error(said, "not_found", f"no job has the id {said.job_id}: check it, or list the jobs")
     return _error(said, "finished", f"job {said.job_id} is {stored.state}: {consequence}")
+
+
+def _no_worker(leases: Leases, said: Any) -> client.Error:
+    present = sorted(known.name for known in leases.roster.by_session.values())
+    there = ", ".join(present[:20]) if present else "none"
+    return _error(said, "not_found", f"no worker called {said.worker} is here: choose one of those that are: {there}")
 
 
 def _error(said: Any, code: str, text: str, retry_after_ms: int = 0) -> client.Error:

@@ -1,25 +1,44 @@
 """The queued jobs, grouped by what they need, so that a decision looks at group heads and never scans the queue.
 
-Within a group the order is priority, then age. Removal is lazy: an entry counts only while its ticket is the
-job's newest.
+Within a group the order is priority, then age. Removal is lazy: an entry counts only while it is its job's own, and a
+group with more dead entries than live ones is built anew.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import heapq
+from typing import NamedTuple
 
 from broker.protocol.records import Needs
 
-#: Jobs with the same key can run on exactly the same workers.
-GroupKey = tuple[Needs, str]
 #: Smaller is sooner: (-priority, sequence, job_id).
 Entry = tuple[int, int, str]
 
 
+class GroupKey(NamedTuple):
+    """Who can run a job. How long it takes (size, steps, signature) parts no groups. A tuple, as it is hashed often."""
+
+    nodes: tuple[str, ...]
+    models: tuple[str, ...]
+    labels: tuple[str, ...]
+    vram_bytes: int
+    #: The only worker that may run it; empty = any.
+    pin: str
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class _Group:
+    key: GroupKey
+    heap: list[Entry] = dataclasses.field(default_factory=list)
+    #: Entries of the heap that count; never 0.
+    waiting: int = 0
+
+
 class Backlog:
     def __init__(self) -> None:
-        self._groups: dict[GroupKey, list[Entry]] = {}
-        self._entry: dict[str, tuple[GroupKey, Entry]] = {}
+        self._groups: dict[GroupKey, _Group] = {}
+        self._entry: dict[str, tuple[_Group, Entry]] = {}
 
     def __len__(self) -> int:
         return len(self._entry)
@@ -29,26 +48,40 @@ class Backlog:
 
     def add(self, job_id: str, needs: Needs, pin: str, priority: int, sequence: int) -> None:
         """Put a job in, or move it when it is in already."""
-        key, entry = (needs, pin), (-priority, sequence, job_id)
-        if self._entry.get(job_id) == (key, entry):
-            return
-        self._entry[job_id] = (key, entry)
-        heapq.heappush(self._groups.setdefault(key, []), entry)
+        self.discard(job_id)
+        key = GroupKey(needs.nodes, needs.models, needs.labels, needs.vram_bytes, pin)
+        entry = (-priority, sequence, job_id)
+        group = self._groups.get(key)
+        if group is None:
+            group = self._groups[key] = _Group(key)
+        self._entry[job_id] = (group, entry)
+        group.waiting += 1
+        heapq.heappush(group.heap, entry)
 
     def discard(self, job_id: str) -> None:
-        self._entry.pop(job_id, None)
+        group, _ = self._entry.pop(job_id, (None, None))
+        if group is None:
+            return
+        group.waiting -= 1
+        if not group.waiting:
+            del self._groups[group.key]
+        elif len(group.heap) > 2 * group.waiting + 64:
+            group.heap = [entry for entry in set(group.heap) if self._counts(group, entry)]
+            heapq.heapify(group.heap)
 
     def heads(self) -> list[tuple[Entry, GroupKey]]:
-        """Each group's first job. Groups found empty are dropped on the way."""
-        found = ((self.head(key), key) for key in list(self._groups))
-        return [(entry, key) for entry, key in found if entry is not None]
+        """Each group's first job."""
+        return [(self._first(group), group.key) for group in self._groups.values()]
 
     def head(self, key: GroupKey) -> Entry | None:
         """A group's first job, or None when it has none left."""
-        heap = self._groups.get(key, [])
-        while heap:
-            if self._entry.get(heap[0][2]) == (key, heap[0]):
-                return heap[0]
-            heapq.heappop(heap)
-        self._groups.pop(key, None)
-        return None
+        group = self._groups.get(key)
+        return self._first(group) if group is not None else None
+
+    def _first(self, group: _Group) -> Entry:
+        while not self._counts(group, group.heap[0]):
+            heapq.heappop(group.heap)
+        return group.heap[0]
+
+    def _counts(self, group: _Group, entry: Entry) -> bool:
+        return self._entry.get(entry[2]) == (group, entry)

@@ -18,22 +18,26 @@ from __future__ import annotations
 
 import dataclasses
 import heapq
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from broker.core import placement
 from broker.core.admission import admit
+from broker.core.backlog import GroupKey
 from broker.core.events import Event, FromClient, FromWorker, Tick, Unreachable
 from broker.core.hearing import hear
 from broker.core.jobs import Jobs, view
 from broker.core.leases import Leases
 from broker.core.model import JobRecord
 from broker.core.placement import Candidate
-from broker.core.roster import Roster, Worker
+from broker.core.roster import Kind, Roster, Worker
 from broker.core.rules import Now, Rules
 from broker.core.step import Step
 from broker.protocol.events import JobPreview, StatsChanged, WorkerGone
 from broker.protocol.records import FleetStats, JobState, JobView, WorkerState, WorkerView
+
+#: Workers that can be sent something now, by what they can run, then by name.
+Rooms = dict[Kind, dict[str, Candidate]]
 
 
 class Fleet:
@@ -52,6 +56,8 @@ class Fleet:
         self.stream = stream
         #: Of the newest event published.
         self.serial = 0
+        #: Messages that broke the contract, as whoever decodes has counted them; shown with the other counts.
+        self.invalid_messages = 0
         self.jobs = Jobs(counts, last_sequence)
         self.roster = Roster()
         self.leases = Leases(rules, self.jobs, self.roster, jitter)
@@ -71,7 +77,7 @@ class Fleet:
     def handle(self, event: Event, now: Now) -> Step:
         """Everything that follows from one event. The caller commits `writes`, and only then sends the rest."""
         step = Step()
-        now = dataclasses.replace(now, mono_ms=now.mono_ms - self._slip_ms)
+        now = self._own_time(now)
         match event:
             case FromWorker():
                 hear(self.leases, self.stream, step, event, now)
@@ -81,10 +87,12 @@ class Fleet:
                 self._unreachable(session)
             case Tick():
                 self._tick(step, now)
-        if step.published:
-            step.published = [self._numbered(message) for message in step.published]
-            if self._stats_due_ms is None:
-                self._stats_due_ms = now.mono_ms + self.rules.stats_every_ms
+        if step.published and self._stats_due_ms is None:
+            self._stats_due_ms = now.mono_ms + self.rules.stats_every_ms
+        if isinstance(event, Tick) and self._stats_due_ms is not None and self._stats_due_ms <= now.mono_ms:
+            step.published.append(StatsChanged(stream="", serial=0, stats=self.stats(now)))
+            self._stats_due_ms = None
+        step.published = [self._numbered(message) for message in step.published]
         return step
 
     def sleep_ms(self, mono_ms: int) -> int:
@@ -95,20 +103,19 @@ class Fleet:
 
     # ---- time
 
+    def _own_time(self, now: Now) -> Now:
+        """The clock the core decides by. Whatever the loop was late is taken out before the first message is heard, so
+        that a late turn neither ends a lease nor makes one longer."""
+        mono_ms = now.mono_ms - self._slip_ms
+        late_ms = max(0, mono_ms - self._last_turn_ms - self.rules.turn_ms)
+        self._slip_ms += late_ms
+        return dataclasses.replace(now, mono_ms=mono_ms - late_ms)
+
     def _tick(self, step: Step, now: Now) -> None:
-        late_ms = now.mono_ms - self._last_turn_ms - self.rules.turn_ms
-        if late_ms > 0:
-            self._slip_ms += late_ms
-            now = dataclasses.replace(now, mono_ms=now.mono_ms - late_ms)
         self._last_turn_ms = now.mono_ms
         for kind, key in self.leases.deadlines.fallen(now.mono_ms):
             self._due(step, kind, key, now)
         self._place(step, now)
-        if self._stats_due_ms is not None and self._stats_due_ms <= now.mono_ms:
-            step.published.append(StatsChanged(stream="", serial=0, stats=self.stats(now)))
-            # Published last, so that `handle` does not schedule the next one for this one.
-            step.published = [self._numbered(message) for message in step.published]
-            self._stats_due_ms = None
 
     def _due(self, step: Step, kind: str, key: str, now: Now) -> None:
         """The moment of a deadline has come; what it was for may have moved on."""
@@ -145,23 +152,34 @@ class Fleet:
         """Hand out work while some worker has room for something that waits: best head first."""
         if self.roster.fleet_paused or not len(self.jobs.backlog):
             return
-        room = {present.session: present for present in self.roster.with_room()}
-        heads = self.jobs.backlog.heads() if room else []
+        rooms: Rooms = {}
+        for present in self.roster.with_room():
+            rooms.setdefault(present.kind, {})[present.name] = _candidate(present)
+        heads = self.jobs.backlog.heads() if rooms else []
         heapq.heapify(heads)
-        while heads and room:
-            (_, _, job_id), key = heapq.heappop(heads)
+        while heads and rooms:
+            (_, _, job_id), group = heapq.heappop(heads)
             job = self.jobs.live[job_id]
-            able = (_candidate(present) for present in room.values() if self.roster.able(present, key))
-            chosen = placement.least_loaded(able, avoid=job.record.last_worker if job.record.burnt else "")
+            avoid = job.record.last_worker if job.record.burnt else ""
+            chosen = placement.least_loaded(self._able(rooms, group), avoid=avoid)
             if chosen is None:
                 continue  # nobody with room can run this group now
-            present = room[chosen.session]
+            present = self.roster.by_name[chosen.worker]
             self.leases.dispatch(step, job, present, now)
-            if present.room() <= 0:
-                del room[present.session]
-            head = self.jobs.backlog.head(key)
+            if present.room() > 0:
+                rooms[present.kind][present.name] = _candidate(present)
+            else:
+                del rooms[present.kind][present.name]
+            head = self.jobs.backlog.head(group)
             if head is not None:
-                heapq.heappush(heads, (head, key))
+                heapq.heappush(heads, (head, group))
+
+    def _able(self, rooms: Rooms, group: GroupKey) -> Iterator[Candidate]:
+        """Those with room that can run this group: one question for all workers that are alike."""
+        for kind, present in rooms.items():
+            if self.roster.serves(kind, group):
+                names = [group.pin] if group.pin else present
+                yield from (present[name] for name in names if name in present)
 
     # ---- what others see
 
@@ -178,7 +196,7 @@ class Fleet:
             workers=len(self.roster.by_session),
             paused=self.roster.fleet_paused,
             oldest_queued_utc_ms=self.jobs.oldest_queued_utc_ms(),
-            invalid_messages=0,
+            invalid_messages=self.invalid_messages,
             uptime_ms=max(0, now.utc_ms - self._started_utc_ms),
         )
 
@@ -192,7 +210,7 @@ class Fleet:
 
     def _numbered(self, message: Any) -> Any:
         """Give a published message its place in the stream; previews are lossy and have none."""
-        if isinstance(message, JobPreview) or message.serial:
+        if isinstance(message, JobPreview):
             return message
         self.serial += 1
         return dataclasses.replace(message, stream=self.stream, serial=self.serial)
@@ -202,4 +220,4 @@ def _candidate(present: Worker) -> Candidate:
     stats = present.stats
     busy = stats.gpu_busy if stats is not None and stats.gpu_busy is not None else 0.0
     free = stats.vram_free_bytes if stats is not None else present.announced.gpu.vram_total_bytes
-    return Candidate(present.session, present.name, len(present.jobs), busy, free)
+    return Candidate(present.name, len(present.jobs), busy, free)

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from broker.core.events import FromWorker
 from broker.core.leases import Leases, failure
-from broker.core.roster import Worker
+from broker.core.roster import WORKERS_MOST, Worker
 from broker.core.rules import Now
 from broker.core.step import Send, Step
 from broker.protocol import worker
@@ -32,6 +32,9 @@ def hear(leases: Leases, stream: str, step: Step, event: FromWorker, now: Now) -
         refused = worker.Refused(why=NAME_TAKEN if retired else "announce first", retry=not retired)
         step.sends.append(Send(event.session, refused))
         return
+    if event.key_name not in ("", speaker.name):
+        step.sends.append(Send(event.session, worker.Refused(why=_wrong_key(event, speaker.name), retry=False)))
+        return
     leases.heard(speaker, now)
     HANDLERS[type(event.message)](leases, step, speaker, event, now)
 
@@ -46,9 +49,11 @@ def _announce(leases: Leases, stream: str, step: Step, event: FromWorker, now: N
     known = leases.roster.by_name.get(said.worker)
     if known is not None:
         present.succeeded, present.failed = known.succeeded, known.failed
-        if known.session != said.session and known.state is not WorkerState.LOST:
+        if known.session != said.session:
             leases.roster.retire(known.session)
             step.sends.append(Send(known.session, worker.Refused(why=NAME_TAKEN, retry=False)))
+        elif known.state is WorkerState.DRAINING:
+            present.move(WorkerState.DRAINING)
         leases.end_session(known, now)
     leases.roster.join(present)
     leases.heard(present, now)
@@ -71,19 +76,33 @@ def _announce(leases: Leases, stream: str, step: Step, event: FromWorker, now: N
 def _refusal(leases: Leases, event: FromWorker) -> str:
     """Why this announcement is not let in; empty when it is."""
     said: worker.Announce = event.message
+    roster = leases.roster
     if event.key_name not in ("", said.worker):
-        return f"this key belongs to worker {event.key_name}, not {said.worker}: start it with --name {event.key_name}"
+        return _wrong_key(event, said.worker)
     if said.session != event.session:
-        return "the session announced is not the one this socket has"
-    return NAME_TAKEN if said.session in leases.roster.retired else ""
+        return "the session announced is not the one this socket has: use one id for both"
+    known = roster.by_session.get(said.session)
+    if known is not None and known.name != said.worker:
+        return f"this session is worker {known.name}: a process has one name, start another one for {said.worker}"
+    if said.worker not in roster.by_name and len(roster.by_name) >= WORKERS_MOST:
+        return f"{WORKERS_MOST} workers are known, the most for one broker: stop some, or start a second broker"
+    return NAME_TAKEN if said.session in roster.retired else ""
+
+
+def _wrong_key(event: FromWorker, name: str) -> str:
+    return f"this key belongs to worker {event.key_name}, not {name}: start it with --name {event.key_name}"
 
 
 def _capabilities(leases: Leases, step: Step, speaker: Worker, event: FromWorker, now: Now) -> None:
-    leases.roster.learn(event.message)
+    said: worker.Capabilities = event.message
+    if said.digest == speaker.announced.capabilities:
+        leases.roster.learn(said)
 
 
 def _ready(leases: Leases, step: Step, speaker: Worker, event: FromWorker, now: Now) -> None:
     said: worker.Ready = event.message
+    if speaker.state is WorkerState.DRAINING and said.credits:
+        step.sends.append(Send(speaker.session, worker.Drain()))  # the first one got lost
     if speaker.ready is None or said.serial > speaker.ready.serial:
         speaker.ready = said
         if leases.settle(speaker):
@@ -148,7 +167,7 @@ def _progress(leases: Leases, step: Step, speaker: Worker, event: FromWorker, no
 
 def _complete(leases: Leases, step: Step, speaker: Worker, event: FromWorker, now: Now) -> None:
     said: worker.Complete = event.message
-    if _recorded_before(leases, step, event):
+    if _recorded_before(leases, step, speaker, event):
         return
     job = leases.fenced(step, speaker, said.job_id, said.attempt)
     if job is None:
@@ -162,7 +181,7 @@ def _complete(leases: Leases, step: Step, speaker: Worker, event: FromWorker, no
 
 def _fail(leases: Leases, step: Step, speaker: Worker, event: FromWorker, now: Now) -> None:
     said: worker.Fail = event.message
-    if _recorded_before(leases, step, event):
+    if _recorded_before(leases, step, speaker, event):
         return
     job = leases.fenced(step, speaker, said.job_id, said.attempt)
     if job is None:
@@ -173,11 +192,15 @@ def _fail(leases: Leases, step: Step, speaker: Worker, event: FromWorker, now: N
     _recorded(leases, step, speaker, said.job_id, said.attempt)
 
 
-def _recorded_before(leases: Leases, step: Step, event: FromWorker) -> bool:
+def _recorded_before(leases: Leases, step: Step, speaker: Worker, event: FromWorker) -> bool:
     """A repeated end of the attempt that ended its job is confirmed again."""
     said, stored = event.message, event.stored
-    if said.job_id in leases.jobs.live or stored is None or stored.attempt != said.attempt:
+    if said.job_id in leases.jobs.live or stored is None:
         return False
+    if (stored.worker, stored.attempt) != (speaker.name, said.attempt):
+        return False
+    if isinstance(said, worker.Complete) != (stored.state is JobState.SUCCEEDED):
+        return False  # it was over before this end was told, in another way
     step.sends.append(Send(event.session, worker.Recorded(job_id=said.job_id, attempt=said.attempt)))
     return True
 

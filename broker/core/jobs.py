@@ -96,12 +96,13 @@ class Jobs:
 
     def revive(self, step: Step, record: JobRecord, now: Now) -> Job:
         """Bring a job back from a terminal state, as a person asked."""
-        job = self.live[record.job_id] = Job(record)
-        return self.move(
-            step, job, JobState.QUEUED, now, "asked for again",
-            worker="", prompt_id="", burnt=0, deaths=0,
+        job = self.move(
+            step, Job(record), JobState.QUEUED, now, "asked for again",
+            worker="", last_worker="", prompt_id="", burnt=0, deaths=0,
             started_utc_ms=None, finished_utc_ms=None, failure=None, timings=None, outputs=(),
         )  # fmt: skip
+        self.live[record.job_id] = job
+        return job
 
     def move(self, step: Step, job: Job, state: JobState, now: Now, why: str, **changes: Any) -> Job:
         """Change a job's state and whatever of its record goes with it. Raises InvalidTransition, changing nothing."""
@@ -144,7 +145,8 @@ class Jobs:
             self._to_backlog(job)
 
     def oldest_queued_utc_ms(self) -> int | None:
-        """When the longest-waiting queued job was submitted; live jobs are kept in order of submission."""
+        """When the longest-waiting queued job was submitted. Live jobs are kept in the order in which they became so:
+        what is looked at before the first queued one is what workers hold."""
         return next((j.record.created_utc_ms for j in self.live.values() if j.record.state is JobState.QUEUED), None)
 
     def _enqueue(self, job: Job) -> None:

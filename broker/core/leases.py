@@ -7,13 +7,13 @@ it: a worker (hearing.py), a client (admission.py) or the clock (fleet.py).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from broker.core.deadlines import Deadlines
 from broker.core.jobs import Job, Jobs
-from broker.core.retry import GiveUp, decide
-from broker.core.roster import Roster, Worker
+from broker.core.retry import GiveUp, decide, forgiven
+from broker.core.roster import HELD_MOST, Roster, Worker
 from broker.core.rules import Now, Rules
 from broker.core.step import Send, Step
 from broker.protocol.events import WorkerChanged, WorkerGone
@@ -35,7 +35,7 @@ class Leases:
         self.jobs = jobs
         self.roster = roster
         self.deadlines = Deadlines()
-        #: Leased attempts whose session is over and whose worker's name is expected back: name -> job ids.
+        #: Leased attempts whose session is over and whose worker's name is expected back: name -> job ids, never none.
         self.orphans: dict[str, set[str]] = {}
         self._jitter = jitter
         #: Dispatches of this broker's life; a worker's `seen` refers to them.
@@ -64,14 +64,15 @@ class Leases:
     def claim(self, step: Step, held: Held, holder: Worker, now: Now) -> bool:
         """Give a session the attempt it announces to hold, if that is the job's newest and nobody else's."""
         job = self.jobs.live.get(held.job_id)
-        if job is None or job.record.attempt != held.attempt or job.session:
+        if job is None or job.record.attempt != held.attempt:
             return False
+        if job.session or len(holder.jobs) >= HELD_MOST:
+            return job.session == holder.session  # named twice
         record = job.record
         if record.state is JobState.QUEUED:
             if record.last_worker != holder.name or record.pin not in ("", holder.name):
                 return False
-            job.not_before_ms = 0
-            self._lease(step, job, holder, now, attempt=record.attempt, why="its worker came back with it")
+            self._lease_again(step, job, holder, now)
         elif record.worker != holder.name:
             return False
         else:
@@ -82,7 +83,7 @@ class Leases:
     def offer_orphans(self, holder: Worker, now: Now) -> tuple[Resume, ...]:
         """Bind what is leased to this worker's name to its new session, to be confirmed within a lease."""
         offered = []
-        for job_id in sorted(self.orphans.pop(holder.name, set())):
+        for job_id in sorted(self.orphans.get(holder.name, ()))[: HELD_MOST - len(holder.jobs)]:
             job = self.jobs.live[job_id]
             self._bind(job, holder)
             self._await_confirmation(job, now.mono_ms + self.rules.lease_ms)
@@ -136,7 +137,14 @@ class Leases:
         if record.state is JobState.CANCELLING:
             self.jobs.move(step, job, JobState.CANCELLED, now, why.text, failure=None, **changes)
             return
-        verdict = decide(why.reason, burnt=record.burnt, deaths=record.deaths, jitter=self._jitter(), rules=self.rules)
+        verdict = decide(
+            why.reason,
+            attempt=record.attempt,
+            burnt=record.burnt,
+            deaths=record.deaths,
+            jitter=self._jitter(),
+            rules=self.rules,
+        )
         if isinstance(verdict, GiveUp):
             final = dataclasses.replace(why, reason=verdict.reason)
             self.jobs.move(step, job, JobState.FAILED, now, why.text, failure=final, **changes)
@@ -155,9 +163,8 @@ class Leases:
         if holder is not None:
             holder.jobs.pop(job.record.job_id, None)
             self.settle(holder)
-        if job.record.worker in self.orphans:
-            self.orphans[job.record.worker].discard(job.record.job_id)
-        job.session, job.phase, job.confirmed, job.dispatch_serial = "", None, False, 0
+        self._expect_no_more(job)
+        job.session, job.phase, job.progress, job.confirmed, job.dispatch_serial = "", None, None, False, 0
 
     def overdue(self, step: Step, job: Job, now: Now) -> None:
         """Look at an attempt whose confirmation was due; it may be confirmed, or due later, or over."""
@@ -219,21 +226,43 @@ class Leases:
     def show(self, step: Step, known: Worker) -> None:
         step.published.append(WorkerChanged(stream="", serial=0, worker=self.roster.view(known)))
 
+    def held(self) -> Iterator[Job]:
+        """Every job that somebody has, or is expected back with."""
+        for present in self.roster.by_session.values():
+            yield from present.jobs.values()
+        for job_ids in self.orphans.values():
+            yield from (self.jobs.live[job_id] for job_id in job_ids)
+
     # ---- within
 
     def _lease(self, step: Step, job: Job, holder: Worker, now: Now, *, attempt: int, why: str) -> None:
-        job.progress, job.progress_serial, job.phase = None, -1, None
         self.jobs.move(
             step, job, JobState.LEASED, now, why,
             attempt=attempt, worker=holder.name, last_worker=holder.name, prompt_id="", started_utc_ms=None,
         )  # fmt: skip
         self._bind(job, holder)
 
+    def _lease_again(self, step: Step, job: Job, holder: Worker, now: Now) -> None:
+        """Give the last attempt back to the worker that still has it. That it was taken away costs the job nothing."""
+        taken_away = job.record.failure
+        job.not_before_ms = 0
+        self._lease(step, job, holder, now, attempt=job.record.attempt, why="its worker came back with it")
+        if taken_away is not None:
+            burnt, deaths = forgiven(taken_away.reason, burnt=job.record.burnt, deaths=job.record.deaths)
+            self.jobs.amend(step, job, burnt=burnt, deaths=deaths, failure=None)
+
     def _bind(self, job: Job, holder: Worker) -> None:
-        job.session, job.missed_beats, job.dispatch_serial, job.confirmed = holder.session, 0, 0, False
+        # The serials of progress begin anew with each process of a worker.
+        job.session, job.progress_serial = holder.session, -1
+        job.missed_beats, job.dispatch_serial, job.confirmed = 0, 0, False
         holder.jobs[job.record.job_id] = job
-        if job.record.worker in self.orphans:
-            self.orphans[job.record.worker].discard(job.record.job_id)
+        self._expect_no_more(job)
+
+    def _expect_no_more(self, job: Job) -> None:
+        expected = self.orphans.get(job.record.worker, set())
+        expected.discard(job.record.job_id)
+        if not expected:
+            self.orphans.pop(job.record.worker, None)
 
     def _await_confirmation(self, job: Job, due_ms: int) -> None:
         job.confirm_by_ms = due_ms

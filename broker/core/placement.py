@@ -13,7 +13,6 @@ from collections.abc import Iterable
 class Candidate:
     """A worker that is able to run the job and has a free credit."""
 
-    session: str
     worker: str
     #: Attempts it holds already.
     held: int

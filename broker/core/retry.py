@@ -42,6 +42,10 @@ VERDICTS: Final[dict[Reason, Verdict]] = {
 }
 
 
+#: The highest number an attempt can have: a job handed back without blame must end some day too.
+ATTEMPTS_MOST: Final = 10_000
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Requeue:
     burnt: int
@@ -54,8 +58,8 @@ class GiveUp:
     reason: Reason
 
 
-def decide(reason: Reason, *, burnt: int, deaths: int, jitter: float, rules: Rules) -> Requeue | GiveUp:
-    """What follows an attempt that ended for `reason`, after `burnt` and `deaths` earlier ones.
+def decide(reason: Reason, *, attempt: int, burnt: int, deaths: int, jitter: float, rules: Rules) -> Requeue | GiveUp:
+    """What follows the attempt of this number that ended for `reason`, after `burnt` and `deaths` earlier ones.
 
     jitter: uniform in [0, 1); the backoff is "full jitter": uniform up to base x 2^(burnt-1), capped.
     """
@@ -66,9 +70,15 @@ def decide(reason: Reason, *, burnt: int, deaths: int, jitter: float, rules: Rul
     deaths += verdict.death
     if deaths >= rules.max_deaths:
         return GiveUp(Reason.POISON_JOB)
-    if burnt >= rules.max_attempts:
+    if burnt >= rules.max_attempts or attempt >= ATTEMPTS_MOST:
         return GiveUp(reason)
     if not verdict.burns:
         return Requeue(burnt, deaths, 0)
     ceiling = min(rules.backoff_cap_ms, rules.backoff_base_ms << (burnt - 1))
     return Requeue(burnt, deaths, int(jitter * ceiling))
+
+
+def forgiven(reason: Reason, *, burnt: int, deaths: int) -> tuple[int, int]:
+    """`burnt` and `deaths` as they were before an end for `reason` that turned out to be none."""
+    verdict = VERDICTS[reason]
+    return burnt - verdict.burns, deaths - verdict.death

@@ -7,12 +7,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Final
 
 from broker.core.backlog import GroupKey
 from broker.core.jobs import Job
 from broker.core.model import WORKER_MOVES
 from broker.protocol.records import Held, Stats, WorkerState, WorkerView
 from broker.protocol.worker import Announce, Capabilities, Ready
+
+#: Attempts that one heartbeat, announce or welcome can name; a worker never has more, whatever room it claims.
+HELD_MOST: Final = 64
+#: Workers that one reply can name.
+WORKERS_MOST: Final = 5_000
+#: What decides what a worker can run: the digest of its capabilities, its labels, its card's memory in bytes.
+Kind = tuple[str, tuple[str, ...], int]
 
 
 @dataclasses.dataclass(slots=True)
@@ -25,9 +33,8 @@ class Worker:
     #: Lost when nothing was heard by then.
     silent_by_ms: int = 0
     stats: Stats | None = None
-    #: The newest Ready, and the dispatches sent to this session so far.
+    #: The newest Ready.
     ready: Ready | None = None
-    dispatched: int = 0
     #: job_id -> the attempt it holds, or was sent and has not confirmed.
     jobs: dict[str, Job] = dataclasses.field(default_factory=dict)
     succeeded: int = 0
@@ -41,12 +48,16 @@ class Worker:
     def session(self) -> str:
         return self.announced.session
 
+    @property
+    def kind(self) -> Kind:
+        return self.announced.capabilities, self.announced.labels, self.announced.gpu.vram_total_bytes
+
     def room(self) -> int:
         """Attempts it can be sent now: what it offered, less those sent after it looked."""
         if self.ready is None or self.state is WorkerState.DRAINING:
             return 0
         unseen = sum(1 for job in self.jobs.values() if job.dispatch_serial > self.ready.seen)
-        return self.ready.credits - unseen
+        return min(self.ready.credits - unseen, HELD_MOST - len(self.jobs))
 
     def move(self, state: WorkerState) -> bool:
         """Take a state the table allows; answers whether it changed."""
@@ -74,7 +85,7 @@ class Roster:
         #: Sessions a newer one of the same name has replaced; they are never let in again.
         self.retired: dict[str, None] = {}
         self._offers: dict[str, Offer] = {}
-        self._able: dict[tuple[str, GroupKey], bool] = {}
+        self._serves: dict[tuple[Kind, GroupKey], bool] = {}
 
     def join(self, worker: Worker) -> None:
         self.by_session[worker.session] = worker
@@ -97,25 +108,23 @@ class Roster:
         self._offers[capabilities.digest] = Offer(frozenset(capabilities.nodes), frozenset(capabilities.models))
         self._forget_unused()
 
-    def able(self, worker: Worker, key: GroupKey) -> bool:
-        """Whether this worker can run jobs of this group at all, whatever it does now."""
-        needs, pin = key
-        if pin and pin != worker.name:
-            return False
-        if not set(needs.labels) <= set(worker.announced.labels):
-            return False
-        if needs.vram_bytes > worker.announced.gpu.vram_total_bytes:
-            return False
-        memo = (worker.announced.capabilities, key)
-        known = self._able.get(memo)
+    def serves(self, kind: Kind, group: GroupKey) -> bool:
+        """Whether workers of this kind can run jobs of this group at all, whatever they do now; their names aside."""
+        known = self._serves.get((kind, group))
         if known is None:
-            offer = self._offers.get(worker.announced.capabilities)
+            digest, labels, vram_bytes = kind
+            offer = self._offers.get(digest)
             if offer is None:
                 return False
-            known = offer.nodes.issuperset(needs.nodes) and offer.models.issuperset(needs.models)
-            if len(self._able) > 50_000:
-                self._able.clear()
-            self._able[memo] = known
+            known = (
+                group.vram_bytes <= vram_bytes
+                and set(labels).issuperset(group.labels)
+                and offer.nodes.issuperset(group.nodes)
+                and offer.models.issuperset(group.models)
+            )
+            if len(self._serves) > 50_000:
+                self._serves.clear()
+            self._serves[kind, group] = known
         return known
 
     def with_room(self) -> Iterator[Worker]:
@@ -150,4 +159,4 @@ class Roster:
         used = {worker.announced.capabilities for worker in self.by_session.values()}
         for digest in self._offers.keys() - used:
             del self._offers[digest]
-        self._able = {memo: able for memo, able in self._able.items() if memo[0] in used}
+        self._serves.clear()

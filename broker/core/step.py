@@ -21,7 +21,7 @@ class InsertJob:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class UpdateJob:
-    """Replaces the record of an existing job whole."""
+    """Replaces the record of an existing job, but for what its submit fixed for life: a store refuses to change that."""
 
     record: JobRecord
 

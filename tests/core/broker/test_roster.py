@@ -1,0 +1,170 @@
+"""Workers as the broker knows them: what they may become, can run, and have room for."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from typing import Any
+
+import pytest
+
+from broker.core.backlog import GroupKey
+from broker.core.jobs import Job
+from broker.core.model import WORKER_MOVES
+from broker.core.roster import HELD_MOST, Roster, Worker
+from broker.protocol.records import Gpu, JobState, Phase, WorkerState
+from broker.protocol.worker import Announce, Capabilities, Ready
+from tests.core.broker.given import DIGEST, UTC_MS, job_id, record, session_id
+
+PAIRS = list(itertools.product(WorkerState, WorkerState))
+ILLEGAL = [(a, b) for a, b in PAIRS if b not in WORKER_MOVES[a]]
+GROUP = GroupKey(nodes=("KSampler",), models=("checkpoints/xl.safetensors",), labels=(), vram_bytes=0, pin="")
+
+
+def worker(number: int = 1, **facts: Any) -> Worker:
+    gpu = Gpu(name="card", kind="cuda", vram_total_bytes=facts.pop("vram_bytes", 8 << 30))
+    said = Announce(
+        worker=f"gpu-{number}", session=session_id(number), version="1", comfyui_version="0.3.64", simulated=True,
+        capabilities=DIGEST, gpu=gpu, labels=(), held=(),
+    )  # fmt: skip
+    return Worker(dataclasses.replace(said, **facts), UTC_MS)
+
+
+def roster_of(*workers: Worker) -> Roster:
+    roster = Roster()
+    for one in workers:
+        roster.join(one)
+    return roster
+
+
+def offer(digest: str = DIGEST, nodes: tuple[str, ...] = GROUP.nodes, models: tuple[str, ...] = GROUP.models) -> Any:
+    return Capabilities(digest=digest, nodes=nodes, models=models)
+
+
+def held(number: int, serial: int = 0) -> Job:
+    return Job(record(number, state=JobState.LEASED, attempt=1), dispatch_serial=serial, phase=Phase.STAGED)
+
+
+def test_the_table_knows_every_state() -> None:
+    assert WORKER_MOVES.keys() == set(WorkerState)
+    back = {before for before, after in WORKER_MOVES.items() if WorkerState.JOINED in after}
+    assert back == {WorkerState.LOST, WorkerState.LEFT}
+
+
+@pytest.mark.parametrize(("before", "after"), ILLEGAL)
+def test_a_move_that_is_not_in_the_table_changes_nothing(before: WorkerState, after: WorkerState) -> None:
+    one = worker()
+    one.state = before
+    assert not one.move(after)
+    assert one.state is before
+
+
+@pytest.mark.parametrize(("before", "after"), [pair for pair in PAIRS if pair not in ILLEGAL])
+def test_a_move_in_the_table_is_taken(before: WorkerState, after: WorkerState) -> None:
+    one = worker()
+    one.state = before
+    assert one.move(after)
+    assert one.state is after
+
+
+def test_there_is_no_room_before_it_is_offered_nor_while_draining() -> None:
+    one = worker()
+    assert one.room() == 0
+    one.ready = Ready(serial=1, credits=2, seen=0)
+    assert one.room() == 2
+    one.move(WorkerState.DRAINING)
+    assert one.room() == 0
+
+
+def test_room_counts_down_by_what_was_sent_after_the_worker_looked() -> None:
+    one = worker()
+    one.jobs = {job_id(n): held(n, serial=n) for n in (4, 5)}
+    one.ready = Ready(serial=1, credits=2, seen=4)
+    assert one.room() == 1
+    one.ready = Ready(serial=2, credits=1, seen=5)
+    assert one.room() == 1
+
+
+@pytest.mark.parametrize(("credits", "seen"), [(2**31, 0), (1, 2**53)])
+def test_no_claim_of_room_gets_a_worker_more_than_a_heartbeat_can_name(credits: int, seen: int) -> None:
+    one = worker()
+    one.ready = Ready(serial=1, credits=credits, seen=seen)
+    dispatched = 0
+    while one.room() > 0:
+        dispatched += 1
+        one.jobs[job_id(dispatched)] = held(dispatched, serial=dispatched)
+    assert dispatched == HELD_MOST
+
+
+def test_who_has_room_leaves_out_the_paused_the_full_and_the_silent_about_it() -> None:
+    here, paused, full, quiet = (worker(n) for n in range(4))
+    for one in (here, paused, full):
+        one.ready = Ready(serial=1, credits=0 if one is full else 1, seen=0)
+    roster = roster_of(here, paused, full, quiet)
+    roster.paused.add(paused.name)
+    assert [one.name for one in roster.with_room()] == [here.name]
+
+
+@pytest.mark.parametrize(
+    ("lacking", "facts"),
+    [
+        ({"nodes": ("KSampler", "Missing")}, {}),
+        ({"models": ("checkpoints/other.safetensors",)}, {}),
+        ({"labels": ("fast",)}, {"labels": ("slow",)}),
+        ({"vram_bytes": 24 << 30}, {"vram_bytes": 8 << 30}),
+    ],
+)
+def test_a_worker_that_lacks_one_thing_cannot_run_the_job(lacking: dict[str, Any], facts: dict[str, Any]) -> None:
+    one = worker(**facts)
+    roster = roster_of(one)
+    roster.learn(offer())
+    assert roster.serves(one.kind, GROUP)
+    assert not roster.serves(one.kind, GROUP._replace(**lacking))
+
+
+def test_a_worker_whose_capabilities_are_not_known_can_run_nothing_until_they_are() -> None:
+    one = worker()
+    roster = roster_of(one)
+    assert not roster.knows(DIGEST) and not roster.serves(one.kind, GROUP)
+    roster.learn(offer())
+    assert roster.knows(DIGEST) and roster.serves(one.kind, GROUP)
+
+
+def test_capabilities_told_again_replace_what_was_thought() -> None:
+    one = worker()
+    roster = roster_of(one)
+    roster.learn(offer(models=()))
+    assert not roster.serves(one.kind, GROUP)
+    roster.learn(offer())
+    assert roster.serves(one.kind, GROUP)
+
+
+def test_capabilities_that_nobody_names_any_more_are_forgotten() -> None:
+    old, new = worker(1, capabilities="0" * 64), worker(2, capabilities="1" * 64)
+    roster = roster_of(old)
+    roster.learn(offer("0" * 64))
+    roster.part(old)
+    roster.join(new)
+    roster.learn(offer("1" * 64))
+    assert not roster.knows("0" * 64) and roster.knows("1" * 64)
+
+
+def test_what_is_remembered_of_groups_and_old_sessions_is_bounded() -> None:
+    one = worker()
+    roster = roster_of(one)
+    roster.learn(offer())
+    for number in range(50_010):
+        roster.serves(one.kind, GROUP._replace(vram_bytes=number))
+    assert len(roster._serves) <= 50_001
+    for number in range(10_010):
+        roster.retire(session_id(number))
+    assert len(roster.retired) == 10_000 and session_id(10_009) in roster.retired
+
+
+def test_a_view_names_what_is_held_once_its_worker_has_told_how_far_it_is() -> None:
+    one = worker()
+    roster = roster_of(one)
+    one.jobs = {job_id(1): held(1), job_id(2): Job(record(2, state=JobState.LEASED, attempt=1))}
+    assert [h.job_id for h in roster.view(one).held] == [job_id(1)]
+    roster.paused.add(one.name)
+    assert roster.view(one).paused
