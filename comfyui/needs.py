@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from comfyui.catalogue import NodeClass, model, node_class
+from comfyui.catalogue import LOADERS, NodeClass, model, node_class
 from comfyui.names import split_annotation
 from comfyui.workflow import Node, Workflow
 
@@ -39,7 +39,12 @@ def needs(workflow: Workflow, object_info: Mapping[str, object]) -> Needs:
         steps += _count(node.inputs.get("steps"))
         for name, value in node.inputs.items():
             given = classes[node.class_type]
-            declared = given.inputs.get(name) if given is not None else None
+            if given is None:
+                # Nobody has told of this class yet; what core loaders load is known all the same.
+                file = model(node.class_type, name, value) if (node.class_type, name) in LOADERS else None
+                models.update([file] if file is not None else [])
+                continue
+            declared = given.inputs.get(name)
             if declared is not None and declared.uploads and isinstance(value, str):
                 files.add(split_annotation(value)[0])
             elif declared is not None and declared.choices is not None:

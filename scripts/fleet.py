@@ -116,6 +116,8 @@ class Fleet:
                 self.start_web()
             for index in range(1, self._workers + 1):
                 self.start_worker(index)
+            if self._with_web:
+                self._await_abilities()
         except BaseException:
             self.stop()
             raise
@@ -184,6 +186,16 @@ class Fleet:
                 return job
             time.sleep(0.05)
         raise TimeoutError(f"job {job_id} is still {job['state']} after {within_s:g} s")
+
+    def _await_abilities(self) -> None:
+        """Wait until the web knows what the workers can do: from then on it finds faults before a job is queued."""
+        deadline = time.monotonic() + READY_S
+        while time.monotonic() < deadline:
+            fields = self.request("GET", "/api/v1/templates/text-to-image")["fields"]
+            if all(field["choices"] for field in fields if field["type"] == "model"):
+                return
+            time.sleep(0.05)
+        raise FleetFailed(f"the workers did not tell what they can do: {self.processes['worker-1'].tail()}")
 
     def _ended(self, name: str) -> None:
         process = self.processes[name]
