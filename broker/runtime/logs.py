@@ -23,7 +23,7 @@ from broker.runtime.settings import Log
 _MAX_FIELD_BYTES = 2_048
 _MAX_WAITING_BYTES = 64 << 10
 _LAST_WORDS_S = 0.5
-_SECRET_NAME = re.compile(r"secret|token|password|authorization|cookie|api_key", re.IGNORECASE)
+_SECRET_NAME = re.compile(r"(?:secret|secret_key|api_key|token|password|authorization|cookie)$", re.IGNORECASE)
 
 
 def start(log: Log, secrets: Iterable[str] = ()) -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,8 +20,10 @@ from broker.runtime.keys import Identity
 from broker.runtime.settings import Network
 from tests.process import door
 from tests.process.door import ANY_PORT, Door, ended, heard, knock
+from tests.process.hosts import NEAR_ADDRESS, two_hosts
 
 SOCKETS = ("clients", "workers", "events", "files")
+DOOR = [sys.executable, "-m", "tests.process.door"]
 
 
 @pytest.fixture
@@ -180,66 +181,32 @@ class TestWithoutKeys:
         context.term()
 
 
-@pytest.fixture
-def namespaces() -> Iterator[tuple[list[str], list[str], str]]:
-    """Two hosts on a cable: command prefixes that run in the broker's and in the worker's, and the broker's address."""
-    if os.geteuid() != 0 or shutil.which("ip") is None:
-        pytest.skip("network namespaces need root and iproute2")
-    near, far = f"cf{os.getpid()}n", f"cf{os.getpid()}f"
-    if subprocess.run(["ip", "netns", "add", near], capture_output=True, check=False).returncode:
-        pytest.skip("this machine allows no network namespaces")
-    try:
-        for command in (
-            f"ip netns add {far}",
-            f"ip link add {near} netns {near} type veth peer name {far} netns {far}",
-            f"ip -n {near} addr add 10.203.0.1/30 dev {near}",
-            f"ip -n {far} addr add 10.203.0.2/30 dev {far}",
-            *(f"ip -n {name} link set {device} up" for name in (near, far) for device in ("lo", name)),
-        ):
-            subprocess.run(command.split(), check=True)
-        yield ["ip", "netns", "exec", near], ["ip", "netns", "exec", far], "10.203.0.1"
-    finally:
-        for name in (near, far):
-            subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
-
-
 class TestTwoMachines:
-    def test_a_worker_elsewhere_gets_in_with_its_one_file_and_not_with_a_strange_key(
-        self, tmp_path: Path, namespaces: tuple[list[str], list[str], str]
-    ) -> None:
-        near, far, address = namespaces
+    def test_a_key_from_elsewhere_gets_in_and_a_strange_one_does_not(self, tmp_path: Path) -> None:
         here = tmp_path / "config.ini"
-        here.write_text(
-            "".join(
-                [
-                    "[security]\ncurve = yes\n[network]\n",
-                    *(f"{name} = tcp://0.0.0.0:{5570 + i}\n" for i, name in enumerate(SOCKETS)),
-                ]
-            )
-        )
+        any_address = "".join(f"{name} = tcp://0.0.0.0:{5570 + i}\n" for i, name in enumerate(SOCKETS))
+        here.write_text(f"[security]\ncurve = yes\n[network]\n{any_address}")
         config = load(here, environ={})
         keys.make_broker(config.security.keys)
-        known, unknown = tmp_path / "gpu-1.ini", tmp_path / "gpu-2.ini"
-        for path in (known, unknown):
+        known, strange = tmp_path / "gpu-1.ini", tmp_path / "gpu-2.ini"
+        for path in (known, strange):
             path.touch(0o600)
-            path.write_text(keys.make_peer(config, "worker", path.stem, address))
+            path.write_text(keys.make_peer(config, "worker", path.stem, NEAR_ADDRESS))
         keys.revoke(config.security.keys, "gpu-2")
-        door_command = [sys.executable, "-m", "tests.process.door"]
-        root = Path(__file__).parents[2]
-        with subprocess.Popen(
-            [*near, *door_command, "serve", str(here)], stdout=subprocess.PIPE, text=True, cwd=root
-        ) as served:
-            try:
-                assert served.stdout is not None
-                assert served.stdout.readline() == "ready\n"
-                tries = {
-                    path: subprocess.run(
-                        [*far, *door_command, "knock", str(path), "workers"],
-                        stdout=subprocess.PIPE, text=True, cwd=root, timeout=60, check=True,
-                    ).stdout
-                    for path in (unknown, known)
-                }  # fmt: skip
-                assert tries == {unknown: "refused\n", known: "in\n"}
-                assert served.stdout.readline() == "workers gpu-1 hello\n"
-            finally:
-                served.kill()
+        with two_hosts() as (near, far), started([*near, *DOOR, "serve", str(here)]) as served:
+            assert served.stdout is not None
+            assert served.stdout.readline() == "ready\n"
+            for path, end in ((strange, "refused\n"), (known, "in\n")):
+                with started([*far, *DOOR, "knock", str(path), "workers"]) as knocking:
+                    assert knocking.communicate(timeout=60)[0] == end
+            assert served.stdout.readline() == "workers gpu-1 hello\n"
+
+
+@contextmanager
+def started(command: list[str]) -> Iterator[subprocess.Popen[str]]:
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root) as process:
+        try:
+            yield process
+        finally:
+            process.kill()

@@ -75,11 +75,17 @@ class TestJson:
 
     def test_secrets_are_masked_by_value_and_by_name(self, lines: Lines) -> None:
         start()
-        fields = {"why": f"<{SECRET}>", "access_token": "abc", "Authorization": "Bearer abc", "cookie": 1}
+        fields = {
+            "why": f"<{SECRET}>",
+            "access_token": "abc",
+            "Authorization": "Bearer abc",
+            "cookie": 1,
+            "token_file": "t",
+        }
         logging.getLogger("a").info("key %s", SECRET, extra={"fields": fields})
         found = one(lines)
         assert found["text"] == "key ***"
-        assert found["why"] == "<***>"
+        assert (found["why"], found["token_file"]) == ("<***>", "t")
         assert {found[name] for name in ("access_token", "Authorization", "cookie")} == {"***"}
 
     def test_a_traceback_is_one_field(self, lines: Lines) -> None:
