@@ -442,6 +442,9 @@ class Catalog:
         node = self._nodes.get(name)
         return None if node is None else describe(node, self._release, self._files_of)
 
+    def takes_prompt(self, name: str) -> bool:
+        return self._nodes[name].takes_prompt
+
     def inputs(self, name: str) -> tuple[str, ...]:
         """The inputs the class takes; others in a prompt are ignored."""
         return tuple(self._nodes[name].inputs)

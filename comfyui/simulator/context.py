@@ -88,6 +88,11 @@ class Outcome:
     shown: dict[str, Any] | None = None
 
 
+def as_text(value: Any) -> str:
+    """A value where the real server shows it as text; pictures and latents as tensors, without their numbers."""
+    return str(value) if isinstance(value, str | int | float | bool | dict) else "tensor([[[[...]]]])"
+
+
 @dataclass(frozen=True)
 class Context:
     """What a node may use beyond its inputs."""

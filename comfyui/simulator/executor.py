@@ -89,11 +89,15 @@ class Executor:
 
     async def _prompt(self, item: Item) -> None:
         run = Run(item, self._rig.release, self._sockets)
-        keys = signatures(run.graph, self._changed(run.graph))
-        self._interrupted = False
-        self.client_id = run.client_id
         self._rig.journal.note("started", prompt_id=run.prompt_id, number=item[0])
+        self._interrupted = False
+        if not isinstance(item[3], dict):  # "extra_data": null ends the real server's worker thread for good
+            await self._hang(run, "extra_data is no object")
+        self.client_id = run.client_id
         run.started()
+        if any("inputs" not in node for node in run.graph.values()):  # so does this, in a node that no output needs
+            await self._hang(run, "a node has no inputs")
+        keys = signatures(run.graph, self._changed(run.graph))
         self._forget_unused(run, keys)
         run.cached([node_id for node_id in run.graph if keys[node_id] in self._kept])
         ending = await self._nodes(run, keys)
@@ -121,7 +125,7 @@ class Executor:
             run.interrupted()
             return "interrupted"
         except Exception as e:  # noqa: BLE001 - whatever a node raises is its prompt's end and nobody else's
-            if run.failed(e, self._inputs(run, run.node_id, keys)) == OUT_OF_MEMORY:
+            if run.failed(e, self._shown_inputs(run, keys)) == OUT_OF_MEMORY:
                 self._rig.memory.unload()
             return "failed"
         run.succeeded()
@@ -165,6 +169,13 @@ class Executor:
             for name, value in run.graph[node_id]["inputs"].items()
             if name in known
         }
+
+    def _shown_inputs(self, run: Run, keys: dict[str, str]) -> dict[str, Any]:
+        """The running node's inputs as an error shows them, with what the server itself hands to it."""
+        hidden: dict[str, Any] = {}
+        if self._catalog.takes_prompt(run.class_of(run.node_id)):
+            hidden = {"prompt": run.graph, "extra_pnginfo": run.extra_data.get("extra_pnginfo")}
+        return self._inputs(run, run.node_id, keys) | hidden
 
     def _changed(self, graph: Graph) -> Callable[[str], str]:
         """What a node's result depends on beyond its inputs: a loaded file's digest, or something new each time."""
@@ -220,5 +231,8 @@ class Executor:
             self._rig.journal.note("died", prompt_id=run.prompt_id, moment=at)
             os._exit(DIED)
         if self._rig.mischief.strike("hang", at=at) is not None:
-            self._rig.journal.note("hangs", prompt_id=run.prompt_id, moment=at)
-            await asyncio.Event().wait()
+            await self._hang(run, at)
+
+    async def _hang(self, run: Run, why: str) -> None:
+        self._rig.journal.note("hangs", prompt_id=run.prompt_id, moment=why)
+        await asyncio.Event().wait()

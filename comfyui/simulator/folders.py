@@ -5,6 +5,7 @@ Models are empty files of the right length, so a list of models is read from the
 """
 
 import mimetypes
+import os
 import re
 import shutil
 from dataclasses import dataclass
@@ -37,8 +38,6 @@ KINDS: dict[str, tuple[str, ...]] = {
     "audio_encoders": ("models/audio_encoders",),
 }
 NOT_IN_0334 = ("model_patches", "audio_encoders")
-#: Older names of kinds, still accepted in paths.
-LEGACY_KINDS = {"unet": "diffusion_models", "clip": "text_encoders"}
 
 
 @dataclass(frozen=True)
@@ -69,13 +68,17 @@ def parse_model(text: str) -> ModelFile:
     return ModelFile(kind, name, int(size) if size else 6_938_078_334)
 
 
+class Outside(Exception):
+    """A file would leave its folder; the text is the real server's."""
+
+
 class Folders:
     """Owns everything under `base` but removes only temp."""
 
     def __init__(self, base: Path, release: Release, models: tuple[ModelFile, ...]) -> None:
         self.base = base.absolute()
         self.kinds = [kind for kind in KINDS if kind not in NOT_IN_0334 or release.number > (0, 3, 34)]
-        for name in ("input", "output", "temp", "user/default/workflows", "custom_nodes", "web"):
+        for name in ("input", "output", "temp", "user", "custom_nodes", "web"):
             (self.base / name).mkdir(parents=True, exist_ok=True)
         self.empty_temp()
         placeholder = self.output / "_output_images_will_be_put_here"
@@ -146,12 +149,16 @@ class Folders:
     def reserve(self, folder: Path, prefix: str, count: int) -> tuple[Path, str, list[str]]:
         """The next `count` file names of a save: (full folder, subfolder as shown, names).
 
-        The prefix may hold a subfolder. Raises ValueError when it leads out of `folder`.
+        The prefix may hold a subfolder. Raises Outside when it leads out of `folder`.
         """
-        path = PurePosixPath(prefix)
-        place = folder / path.parent
-        if path.is_absolute() or ".." in path.parts:
-            raise ValueError(f"Saving image outside the output folder is not allowed. filename_prefix: {prefix}")
+        path = PurePosixPath(os.path.normpath(prefix))
+        place = Path(os.path.abspath(folder / path.parent))
+        if not place.is_relative_to(folder):
+            raise Outside(
+                "**** ERROR: Saving image outside the output folder is not allowed.\n"
+                f" full_output_folder: {place}\n         output_dir: {folder}\n         commonpath: "
+                f"{os.path.commonpath((place, folder))}"
+            )
         place.mkdir(parents=True, exist_ok=True)
         last = self._last.get((place, path.name))
         if last is None:

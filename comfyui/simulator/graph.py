@@ -85,9 +85,7 @@ def signatures(graph: Graph, changed: Callable[[str], str]) -> dict[str, str]:
         if node_id not in known:
             known[node_id] = "loop"  # only nodes that no output needs can be part of one
             node = graph[node_id]
-            inputs = {
-                name: (behind(value) if is_link(value) else value) for name, value in node.get("inputs", {}).items()
-            }
+            inputs = {name: (behind(value) if is_link(value) else value) for name, value in node["inputs"].items()}
             text = json.dumps([node["class_type"], changed(node_id), inputs], sort_keys=True)
             known[node_id] = sha256(text.encode()).hexdigest()
         return known[node_id]

@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 from aiohttp import web
 
-from comfyui.simulator.folders import KINDS, LEGACY_KINDS
+from comfyui.simulator.folders import KINDS
 from comfyui.simulator.parts import Simulator
 
 #: What GET /experiment/models leaves out.
@@ -47,7 +47,7 @@ def listing_routes(sim: Simulator) -> web.RouteTableDef:
 
     @routes.get("/models/{kind}")
     async def models_of_kind(request: web.Request) -> web.Response:
-        kind = LEGACY_KINDS.get(request.match_info["kind"], request.match_info["kind"])
+        kind = request.match_info["kind"]
         return web.json_response(folders.files(kind)) if kind in folders.kinds else web.Response(status=404)
 
     @routes.get("/experiment/models")
@@ -57,7 +57,7 @@ def listing_routes(sim: Simulator) -> web.RouteTableDef:
 
     @routes.get("/experiment/models/{kind}")
     async def model_files(request: web.Request) -> web.Response:
-        kind = LEGACY_KINDS.get(request.match_info["kind"], request.match_info["kind"])
+        kind = request.match_info["kind"]
         return web.json_response(_model_facts(sim, kind)) if kind in folders.kinds else web.Response(status=404)
 
     @routes.get("/experiment/models/preview/{kind}/{place}/{name:.*}")

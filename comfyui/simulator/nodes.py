@@ -14,7 +14,8 @@ from typing import Any
 from PIL import Image, ImageFilter, ImageOps
 
 from comfyui.simulator import drawing
-from comfyui.simulator.context import OUT_OF_MEMORY, Batch, Context, Latent, NodeFailure, Outcome, Picture
+from comfyui.simulator.context import OUT_OF_MEMORY, Batch, Context, Latent, NodeFailure, Outcome, Picture, as_text
+from comfyui.simulator.folders import Outside
 from comfyui.simulator.mischief import Mischief
 from comfyui.simulator.scenery import imagine
 
@@ -301,7 +302,11 @@ async def _save(context: Context, images: Batch, folder_type: str, prefix: str) 
     assert folder is not None
     texts = {"prompt": json.dumps(context.graph)}
     texts |= {key: json.dumps(value) for key, value in context.extra_data.get("extra_pnginfo", {}).items()}
-    place, subfolder, names = context.rig.folders.reserve(folder, prefix, len(images))
+    prefix = prefix.replace("%width%", str(images[0].width)).replace("%height%", str(images[0].height))
+    try:
+        place, subfolder, names = context.rig.folders.reserve(folder, prefix, len(images))
+    except Outside as e:
+        raise NodeFailure("Exception", str(e)) from e
     for picture, name in zip(images, names, strict=True):
         if context.rig.idle_work and picture.pixels is None:
             content = drawing.flat_png(picture.width, picture.height, picture.colour, texts)
@@ -339,4 +344,4 @@ async def whole_number(context: Context, value: int) -> Outcome:
 
 @node("PreviewAny")
 async def preview_any(context: Context, source: Any) -> Outcome:
-    return Outcome(shown={"text": [source if isinstance(source, str) else str(source)]})
+    return Outcome(shown={"text": [as_text(source)]})

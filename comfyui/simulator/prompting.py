@@ -40,9 +40,9 @@ def prompt_routes(sim: Simulator) -> web.RouteTableDef:
     @routes.post("/queue")
     async def post_queue(request: web.Request) -> web.Response:
         body = await request.json()
-        if body.get("clear"):
+        if _asked(body, "clear"):
             sim.queue.clear()
-        for prompt_id in body.get("delete", ()):
+        for prompt_id in _asked(body, "delete", ()):
             if sim.queue.delete(prompt_id):
                 sim.rig.journal.note("deleted", prompt_id=prompt_id)
         return web.Response()
@@ -80,9 +80,9 @@ def history_routes(sim: Simulator) -> web.RouteTableDef:
     @routes.post("/history")
     async def post_history(request: web.Request) -> web.Response:
         body = await request.json()
-        if body.get("clear"):
+        if _asked(body, "clear"):
             sim.queue.forget_all()
-        for prompt_id in body.get("delete", ()):
+        for prompt_id in _asked(body, "delete", ()):
             sim.queue.forget(prompt_id)
         return web.Response()
 
@@ -128,6 +128,11 @@ def job_routes(sim: Simulator) -> web.RouteTableDef:
     return routes
 
 
+def _asked(body: Any, name: str, default: Any = None) -> Any:
+    """What a body has under a name; a list of something else asks for nothing, as in the real server."""
+    return body[name] if name in body else default  # noqa: SIM401 - a list has no get
+
+
 def _post(sim: Simulator, body: Any) -> web.Response:
     """The answer to POST /prompt; an accepted prompt is in the queue."""
     number: float
@@ -147,17 +152,18 @@ def _post(sim: Simulator, body: Any) -> web.Response:
     release = sim.rig.release
     targets = body.get("partial_execution_targets") if release.takes_targets else None
     graph = body["prompt"]
-    verdict = validate(graph, sim.catalog.entry, lambda name: sim.rig.folders.picture(name).is_file(), release, targets)
+    verdict = validate(graph, sim.catalog.entry, lambda name: sim.rig.folders.picture(name).exists(), release, targets)
     if verdict.error is not None:
         sim.rig.journal.note("refused", prompt_id=prompt_id, error=verdict.error["type"])
         return _refused(verdict.error, verdict.node_errors)
     extra_data = body.get("extra_data", {})
     if "client_id" in body:
         extra_data["client_id"] = body["client_id"]
+    client_id = extra_data.get("client_id") if isinstance(extra_data, dict) else None
     if release.modern:
         extra_data = {key: value for key, value in extra_data.items() if key not in SECRETS}
         extra_data["create_time"] = time.time_ns() // 1_000_000
-    sim.rig.journal.note("received", prompt_id=prompt_id, number=number, client_id=extra_data.get("client_id"))
+    sim.rig.journal.note("received", prompt_id=prompt_id, number=number, client_id=client_id)
     try:
         sim.queue.put((number, prompt_id, graph, extra_data, verdict.outputs))
     finally:

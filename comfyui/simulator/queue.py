@@ -13,8 +13,9 @@ from typing import Any
 from comfyui.simulator.graph import Graph
 from comfyui.simulator.versions import Release
 
-#: (number, prompt_id, graph, extra_data, outputs to execute); number is what orders the queue, smallest first.
-Item = tuple[float, str, Graph, dict[str, Any], list[str]]
+#: (number, prompt_id, graph, extra_data, outputs to execute); number is what orders the queue, smallest first, and
+#: extra_data an object unless a client sent something else.
+Item = tuple[float, str, Graph, Any, list[str]]
 Entry = dict[str, Any]
 
 #: Keys of extra_data that are secrets.

@@ -9,7 +9,7 @@ import traceback
 from dataclasses import dataclass, field
 from typing import Any
 
-from comfyui.simulator.context import OUT_OF_MEMORY, NodeFailure
+from comfyui.simulator.context import OUT_OF_MEMORY, NodeFailure, as_text
 from comfyui.simulator.events import Sockets
 from comfyui.simulator.graph import Graph
 from comfyui.simulator.queue import Item
@@ -43,7 +43,7 @@ class Run:
 
     @property
     def extra_data(self) -> dict[str, Any]:
-        return self.item[3]
+        return dict(self.item[3])
 
     @property
     def wanted(self) -> list[str]:
@@ -167,4 +167,4 @@ def _type_name(error: Exception) -> str:
 
 
 def _shown(value: Any) -> Any:
-    return value if value is None or isinstance(value, str | int | float | bool) else str(value)
+    return value if value is None or isinstance(value, str | int | float | bool) else as_text(value)

@@ -21,6 +21,7 @@ from comfyui.simulator.listing import features, internal_routes, listing_routes
 from comfyui.simulator.parts import Simulator
 from comfyui.simulator.prompting import history_routes, job_routes, prompt_routes, queue_info
 from comfyui.simulator.storage import settings_routes, userdata_routes
+from comfyui.simulator.versions import Release
 from comfyui.simulator.viewing import view_routes
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -57,7 +58,7 @@ class Listener:
 
 def application(sim: Simulator, refuse: Callable[[float], Awaitable[None]]) -> web.Application:
     """The whole API; `refuse` is how the mischief of that name is done."""
-    middlewares = [faulty(sim.rig.mischief), _cache_control, _same_origin(sim.rig.release.modern)]
+    middlewares = [faulty(sim.rig.mischief), _cache_control(sim.rig.release), _same_origin(sim.rig.release.modern)]
     app = web.Application(client_max_size=sim.max_upload_bytes, middlewares=middlewares)
     tables = [prompt_routes(sim), history_routes(sim), view_routes(sim), listing_routes(sim)]
     tables += [settings_routes(sim), userdata_routes(sim), _socket_routes(sim)]
@@ -72,7 +73,8 @@ def application(sim: Simulator, refuse: Callable[[float], Awaitable[None]]) -> w
     internal.add_routes(internal_routes(sim))
     app.add_subapp("/internal", internal)
     app.add_routes(fault_routes(sim, refuse))
-    app.router.add_get("/", _page)
+    for path in ("/", "/api/"):
+        app.router.add_get(path, _page)
     app.router.add_static("/", sim.rig.folders.base / "web")  # why an unknown path is a missing file, without a body
     return app
 
@@ -121,17 +123,21 @@ async def _listen(sim: Simulator, own: Socket) -> None:
                     await sim.sockets.tell("feature_flags", features(sim), own)
 
 
-@web.middleware
-async def _cache_control(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Scripts are not cached, pictures under their own name are for a day."""
-    response = await handler(request)
-    path = request.path.lower()
-    if path.endswith((".js", ".css")):
-        response.headers.setdefault("Cache-Control", "no-cache")
-    elif path.endswith(PICTURES):
-        age = 3600 if response.status == 404 else 86400
-        response.headers.setdefault("Cache-Control", f"public, max-age={age}")
-    return response
+def _cache_control(release: Release) -> Any:
+    """Scripts are not cached; pictures under their own name are, for a day, by servers newer than 0.3.34."""
+
+    @web.middleware
+    async def mark(request: web.Request, handler: Handler) -> web.StreamResponse:
+        response = await handler(request)
+        path = request.path.lower()
+        if path.endswith((".js", ".css")):
+            response.headers.setdefault("Cache-Control", "no-cache")
+        elif path.endswith(PICTURES) and release.number > (0, 3, 34):
+            age = 3600 if response.status == 404 else 86400
+            response.headers.setdefault("Cache-Control", f"public, max-age={age}")
+        return response
+
+    return mark
 
 
 def _same_origin(checks_fetch_site: bool) -> Any:

@@ -1,10 +1,11 @@
 """The routes of the page's own storage: users, settings, and files of user data.
 
-A path that leaves the user's folder is answered 403. There is one user.
+A path that leaves the user's folder is refused. There is one user; others can be added and change nothing.
 """
 
 import json
-import shutil
+import os
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,23 @@ def settings_routes(sim: Simulator) -> web.RouteTableDef:
         return dict(json.loads(file.read_text())) if file.is_file() else {}
 
     def write(settings: dict[str, Any]) -> web.Response:
+        file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(settings, indent=4))
         return web.Response()
 
     @routes.get("/users")
     async def users(request: web.Request) -> web.Response:
         return web.json_response({"storage": "server", "migrated": sim.rig.folders.user.is_dir()})
+
+    names: set[str] = set()
+
+    @routes.post("/users")
+    async def add_user(request: web.Request) -> web.Response:
+        name = (await request.json())["username"]
+        if name in names:
+            return web.json_response({"error": "Duplicate username."}, status=400)
+        names.add(name)
+        return web.json_response(f"{name}_{uuid.uuid4()}")
 
     @routes.get("/settings")
     async def settings(request: web.Request) -> web.Response:
@@ -57,19 +69,17 @@ def userdata_routes(sim: Simulator) -> web.RouteTableDef:
         facts = {"path": file.relative_to(base).as_posix(), "size": stat.st_size, "modified": stat.st_mtime}
         return facts | ({"created": stat.st_ctime} if dated else {})
 
-    def inside(name: str) -> Path:
-        path = (root / name).resolve()
-        if not path.is_relative_to(root.resolve()):
-            raise web.HTTPForbidden(text="")
-        return path
+    def inside(name: str) -> Path | None:
+        """The path under the user's folder; None for one that leaves it."""
+        path = Path(os.path.abspath(root / name))
+        return path if path.is_relative_to(root) else None
 
-    def existing(name: str) -> Path | None:
+    def found(name: str) -> Path | web.Response:
+        """The path of something that is there, or what refuses it."""
         path = inside(name)
-        return path if path.exists() else None
-
-    def told(file: Path, request: web.Request) -> web.Response:
-        full = request.query.get("full_info", "").lower() == "true"
-        return web.json_response(fact(file, root) if full else file.relative_to(root).as_posix())
+        if path is None:
+            return web.Response(status=403)
+        return path if path.exists() else web.Response(status=404)
 
     @routes.get("/userdata")
     async def names(request: web.Request) -> web.Response:
@@ -77,6 +87,8 @@ def userdata_routes(sim: Simulator) -> web.RouteTableDef:
         if not request.query.get("dir"):
             return web.Response(status=400, text="Directory not provided")
         folder = inside(request.query["dir"])
+        if folder is None:
+            return web.Response(status=403, text="Invalid directory")
         if not folder.exists():
             return web.Response(status=404, text="Directory not found")
         pattern = "**/*" if query.get("recurse") else "*"
@@ -89,49 +101,58 @@ def userdata_routes(sim: Simulator) -> web.RouteTableDef:
     @routes.get("/v2/userdata")
     async def entries(request: web.Request) -> web.Response:
         folder = inside(request.query.get("path", ""))
+        if folder is None:
+            return web.Response(status=400, text="Invalid path requested")
         if not folder.is_dir():
-            return web.Response(status=404, text="Requested path not found")
-        found = []
+            return (
+                web.json_response([]) if folder == root else web.Response(status=404, text="Requested path not found")
+            )
+        listed = []
         for entry in sorted(folder.iterdir(), key=lambda e: (e.is_file(), e.name)):
             shown: dict[str, Any] = {"name": entry.name, "path": entry.relative_to(root).as_posix()}
             if entry.is_dir():
-                found.append(shown | {"type": "directory"})
+                listed.append(shown | {"type": "directory"})
             else:
                 stat = entry.stat()
-                found.append(shown | {"type": "file", "size": stat.st_size, "modified": stat.st_mtime})
-        return web.json_response(found)
+                listed.append(shown | {"type": "file", "size": stat.st_size, "modified": stat.st_mtime})
+        return web.json_response(listed)
 
     @routes.get("/userdata/{file}")
     async def read(request: web.Request) -> web.StreamResponse:
-        file = existing(request.match_info["file"])
-        return web.Response(status=404) if file is None else web.FileResponse(file)
+        file = found(request.match_info["file"])
+        return web.FileResponse(file) if isinstance(file, Path) else file
 
     @routes.post("/userdata/{file}")
     async def write(request: web.Request) -> web.Response:
-        file = inside(request.match_info["file"])
-        if request.query.get("overwrite") == "false" and file.exists():
-            return web.Response(status=409, text="File already exists")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(await request.read())
-        return told(file, request)
+        return _written(inside(request.match_info["file"]), await request.read(), request)
 
     @routes.delete("/userdata/{file}")
     async def delete(request: web.Request) -> web.Response:
-        file = existing(request.match_info["file"])
-        if file is None:
-            return web.Response(status=404)
+        file = found(request.match_info["file"])
+        if not isinstance(file, Path):
+            return file
         file.unlink()
         return web.Response(status=204)
 
     @routes.post("/userdata/{file}/move/{target}")
     async def move(request: web.Request) -> web.Response:
-        source, target = existing(request.match_info["file"]), inside(request.match_info["target"])
-        if source is None:
-            return web.Response(status=404)
-        if request.query.get("overwrite") == "false" and target.exists():
+        source = found(request.match_info["file"])
+        if not isinstance(source, Path):
+            return source
+        answer = _written(inside(request.match_info["target"]), source.read_bytes(), request)
+        if answer.status == 200:
+            source.unlink()
+        return answer
+
+    def _written(file: Path | None, content: bytes, request: web.Request) -> web.Response:
+        """Writes the file unless it may not be, and names it."""
+        if file is None:
+            return web.Response(status=403)
+        if request.query.get("overwrite") == "false" and file.exists():
             return web.Response(status=409, text="File already exists")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(source, target)
-        return told(target, request)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+        full = request.query.get("full_info", "").lower() == "true"
+        return web.json_response(fact(file, root) if full else file.relative_to(root).as_posix())
 
     return routes

@@ -44,7 +44,8 @@ def validate(
 ) -> Verdict:
     """The verdict on a whole prompt; `targets` limits the outputs that are wanted."""
     wanted = []
-    for node_id, node in graph.items():
+    for node_id in graph:
+        node = graph[node_id]
         if "class_type" not in node:
             message = "Cannot execute because a node is missing the class_type property."
             return Verdict(error=problem("invalid_prompt", message, f"Node ID '#{node_id}'"))
