@@ -239,11 +239,15 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Given]:
 
 
 def _from_flags(flags: Mapping[str, str | None]) -> dict[str, Given]:
-    return {
-        _known(*name.partition(".")[::2], "flag"): Given(text, "flag", Path.cwd())
-        for name, text in flags.items()
-        if text is not None
-    }
+    given = {}
+    for flag, text in flags.items():
+        if text is not None:
+            section, _, key = flag.partition(".")
+            name = _known(section, key, "flag")
+            if SETTINGS[name].secret:
+                raise ConfigError(f"flag: [{section}] {key}: every user can read a command line: put it into a file")
+            given[name] = Given(text, "flag", Path.cwd())
+    return given
 
 
 def _known_section(section: str, where: str) -> None:

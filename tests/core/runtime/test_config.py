@@ -246,6 +246,10 @@ class TestSecrets:
         assert shown["broker.lease"] == "10 s (default)"
         assert SECRET[::-1] not in repr(shown) + repr(found)
 
+    def test_a_command_line_is_no_place_for_one(self, write: Write) -> None:
+        text = refusal(write("[log]\n"), flags={"security.secret_key": SECRET})
+        assert text == "flag: [security] secret_key: every user can read a command line: put it into a file"
+
     def test_a_bad_secret_is_not_repeated(self, write: Write) -> None:
         text = refusal(write("[security]\nsecret_key = hunter2\n"))
         assert "hunter2" not in text
