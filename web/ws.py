@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import itertools
 import json
 import logging
@@ -175,7 +176,10 @@ class Browser:
     def dismiss(self, code: Close, text: str) -> None:
         """Close, and throw away what still arrives for a moment: unread bytes would destroy our close frame."""
         self.close(code, text)
-        with gevent.Timeout(CLOSING_MS / 1000, exception=cast("Any", False)):  # False: end the block in silence
+        if self._writer is not None:
+            self._writer.join(CLOSING_MS / 1000)
+        with contextlib.suppress(OSError), gevent.Timeout(CLOSING_MS / 1000, cast("Any", False)):
+            self._raw.shutdown(socket.SHUT_WR)
             while self._rfile.read1(64 << 10):
                 continue
 
