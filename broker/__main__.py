@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import secrets
+import sys
 
 import zmq
 
@@ -58,6 +59,9 @@ def main() -> None:
     )
     fleet.recover(store.live(), now())
     files = FileStore(settings.broker.data / "files", max_file_bytes=settings.files.max_file_bytes)
+    # The file channel's thread shares the interpreter: at the default 5 ms the core waits longer for its turn of the
+    # lock than a whole turn of its own takes.
+    sys.setswitchinterval(0.0005)
     context = zmq.Context[zmq.Socket[bytes]]()
     with Stop() as stop:
         server = Server(context, settings.network, identity, allowed, Turn(fleet, store, files.has))
