@@ -62,7 +62,7 @@ class Web:
             raise ConfigError(str(e)) from e
         self._host = web.host
         self._context: Any = zmq.Context()
-        self._link = Link(self._context, network, identity, reply_ms=web.reply_ms)
+        self.link = Link(self._context, network, identity, reply_ms=web.reply_ms)
         self._files = Files(
             self._context, network, identity, reply_ms=web.reply_ms, credit_bytes=settings.files.credit_bytes
         )
@@ -78,7 +78,7 @@ class Web:
         site = Site(
             settings=web,
             gate=gate,
-            link=self._link,
+            link=self.link,
             hub=self.hub,
             files=self._files,
             abilities=Abilities(self.hub, self._files),
@@ -108,7 +108,7 @@ class Web:
 
     def start(self, failed: Callable[[], None]) -> None:
         """Follow the broker and look after the browsers. `failed` is called when one of these ends by itself."""
-        feed = Feed(self._events, self._link, self.hub, self._tell)
+        feed = Feed(self._events, self.link, self.hub, self._tell)
         for work in (feed.run, self.sockets.watch):
             greenlet: gevent.Greenlet[..., None] = gevent.spawn(work)
             greenlet.link_exception(lambda ended: self._broke(ended, failed))
@@ -134,7 +134,7 @@ class Web:
         failed()
 
     def _close(self) -> None:
-        self._link.close()
+        self.link.close()
         self._context.destroy(linger=0)
 
 

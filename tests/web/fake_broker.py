@@ -125,6 +125,7 @@ class FakeBroker:
         #: Answer instead of the usual, once: request type -> error.
         self.refuse: dict[type[Any], tuple[str, str, int]] = {}
         self.silent = False
+        self._known: set[bytes] = set()
         self._partial: dict[str, tuple[str, int, bytearray]] = {}
         self._greenlets = [gevent.spawn(self._serve_clients), gevent.spawn(self._serve_files)]
 
@@ -149,6 +150,11 @@ class FakeBroker:
 
     def change(self, job_id: str, **changes: Any) -> JobView:
         return self.put(dataclasses.replace(self.jobs[job_id], **changes))
+
+    def say_to_all(self, message: Any) -> None:
+        """Send every client that ever asked something a message nobody asked for."""
+        for routing_id in self._known:
+            self._clients.send_multipart([routing_id, *codec.encode(message)])
 
     def progress(self, job_id: str, value: int, most: int = 20) -> None:
         attempt = self.jobs[job_id].attempt
@@ -183,6 +189,7 @@ class FakeBroker:
     def _serve_clients(self) -> None:
         while True:
             routing_id, *frames = self._clients.recv_multipart()
+            self._known.add(routing_id)
             asked = codec.decode(frames, codec.ADMIN_SENDS)
             self.heard.append(asked)
             if not self.silent:

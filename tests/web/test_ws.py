@@ -238,9 +238,7 @@ def small_buffers(stage: Stage) -> Watcher:
     return Watcher(connection)
 
 
-def test_a_browser_that_never_reads_is_dropped_and_delays_nobody(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_browser_that_never_reads_is_dropped_and_delays_nobody(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ws, "CLOSING_MS", 100)
     stalled, healthy = small_buffers(stage), stage.watch()
     healthy.message()
