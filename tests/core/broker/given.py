@@ -103,12 +103,14 @@ class Session:
         return self.given.hears(self.session, message, self.key_name)
 
     def announces(self, *held: Held) -> Step:
-        said = wire.Announce(
+        return self.says(self.introduction(*held))
+
+    def introduction(self, *held: Held) -> wire.Announce:
+        return wire.Announce(
             worker=self.name, session=self.session, version="1", comfyui_version="0.3.64", simulated=True,
             capabilities=self.capabilities, gpu=Gpu(name="card", kind="cuda", vram_total_bytes=self.vram_bytes),
             labels=self.labels, held=held,
         )  # fmt: skip
-        return self.says(said)
 
     def offers(self, *nodes: str, models: tuple[str, ...] = ()) -> Step:
         return self.says(wire.Capabilities(digest=self.capabilities, nodes=nodes, models=models))
@@ -286,9 +288,9 @@ class Given:
         session.accepts(job)
         return job
 
-    def in_state(self, state: JobState, session: Session, number: int = 1) -> str:
+    def in_state(self, state: JobState, session: Session, number: int = 1, **changes: Any) -> str:
         """A job in this state, by the shortest way; the worker given has room."""
-        job = self.submitted(number)
+        job = self.submitted(number, **changes)
         if state not in (JobState.QUEUED, JobState.CANCELLED):
             self.tick()
             if state is not JobState.LEASED:

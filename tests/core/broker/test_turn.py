@@ -1,0 +1,254 @@
+"""One turn over a store: results before submits, one commit, and nothing that leaves before it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from broker.core.events import FromClient, FromWorker, Unreachable
+from broker.core.fleet import Fleet
+from broker.core.invariants import check
+from broker.core.rules import Now, Rules
+from broker.core.step import AddStory, InsertJob, Write
+from broker.protocol import client
+from broker.protocol import worker as wire
+from broker.protocol.errors import StoreError
+from broker.protocol.events import StatsChanged
+from broker.protocol.records import InputFile, JobState
+from broker.store.memory import MemoryStore
+from broker.turn import Outbound, Turn
+from tests.core.broker.given import (
+    CLIENT,
+    NEEDS,
+    OUTPUT,
+    REQUEST,
+    STREAM,
+    TIMINGS,
+    UTC_MS,
+    Given,
+    held,
+    job_id,
+    session_id,
+    submit_of,
+)
+
+
+class Journal(MemoryStore):
+    """Writes down what is asked of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[str] = []
+        self.broken = False
+
+    def apply(self, write: Write) -> None:
+        self.calls.append(
+            "story" if isinstance(write, AddStory) else "job" if isinstance(write, InsertJob) else "update"
+        )
+        super().apply(write)
+
+    def commit(self) -> None:
+        self.calls.append("commit")
+        if self.broken:
+            raise StoreError("the disk said no")
+        super().commit()
+
+    def workflow(self, job_id: str) -> bytes:
+        self.calls.append("workflow")
+        return super().workflow(job_id)
+
+
+class House:
+    """A turn over its store, with a worker's session and a client to speak for."""
+
+    def __init__(self) -> None:
+        self.store = Journal()
+        self.files = {OUTPUT.sha256}
+        self.now_ms = 0
+        now = Now(0, UTC_MS)
+        fleet = Fleet(Rules(), STREAM, jitter=lambda: 0.5, counts={}, last_sequence=0, now=now)
+        self.turn = Turn(fleet, self.store, lambda sha256: sha256 in self.files)
+        self.gpu = session_id(1)
+
+    def takes(self, *messages: Any, session: str = "") -> Outbound:
+        """One turn with these messages: the client's by their request id, the others the worker's."""
+        asked = [FromClient(CLIENT, m) for m in messages if hasattr(m, "request_id")]
+        heard: list[FromWorker | Unreachable] = [
+            m if isinstance(m, Unreachable) else FromWorker(session if session else self.gpu, m)
+            for m in messages
+            if not hasattr(m, "request_id")
+        ]
+        out = self.turn.take(heard, asked, Now(self.now_ms, UTC_MS + self.now_ms))
+        check(self.turn.fleet)
+        return out
+
+    def opens(self, credits: int = 1) -> None:
+        said = dataclasses.replace(Given().worker("gpu-0").introduction(), session=self.gpu)
+        offer = wire.Capabilities(digest=said.capabilities, nodes=NEEDS.nodes, models=())
+        self.takes(said, offer, wire.Ready(serial=1, credits=credits, seen=0))
+
+    def state(self, job: str) -> JobState | None:
+        found = self.store.job(job)
+        return found.state if found is not None else None
+
+
+@pytest.fixture
+def house() -> House:
+    return House()
+
+
+def complete(job: str, attempt: int = 1, sha256: str = OUTPUT.sha256) -> wire.Complete:
+    outputs = (dataclasses.replace(OUTPUT, sha256=sha256),)
+    return wire.Complete(job_id=job, attempt=attempt, outputs=outputs, timings=TIMINGS)
+
+
+def test_everything_of_a_turn_is_one_commit_and_a_job_is_sent_in_the_turn_it_came(house: House) -> None:
+    house.opens()
+    house.store.calls.clear()
+    out = house.takes(submit_of(1, workflow=b'{"1": {}}'), submit_of(2))
+    assert house.store.calls == ["job", "story", "job", "story", "update", "story", "commit", "workflow"]
+    (sent,) = out.to_workers
+    assert (sent.message.job_id, sent.message.workflow) == (job_id(1), b'{"1": {}}')
+    assert [reply.message.job.job_id for reply in out.to_clients] == [job_id(1), job_id(2)]
+
+
+def test_a_turn_that_writes_nothing_commits_nothing(house: House) -> None:
+    house.opens()
+    house.store.calls.clear()
+    house.takes()
+    house.takes(client.Workers(request_id=REQUEST), client.Get(request_id=REQUEST, job_id=job_id(1), full=True))
+    assert house.store.calls == []
+
+
+def test_nothing_leaves_when_the_commit_fails(house: House) -> None:
+    house.opens()
+    house.store.broken = True
+    with pytest.raises(StoreError):
+        house.takes(submit_of(1))
+
+
+def test_results_are_heard_before_submits(house: House) -> None:
+    house.turn.fleet.rules = house.turn.fleet.leases.rules = Rules(max_queued=1)
+    house.opens()
+    house.takes(submit_of(1))
+    out = house.takes(submit_of(2), complete(job_id(1)), wire.Ready(serial=2, credits=1, seen=1))
+    assert isinstance(out.to_workers[0].message, wire.Recorded)
+    assert out.to_workers[1].message.job_id == job_id(2)
+
+
+def test_a_submit_and_its_twin_in_one_turn_are_one_job(house: House) -> None:
+    out = house.takes(submit_of(1, idempotency_key="k"), submit_of(2, idempotency_key="k"))
+    first, second = (reply.message for reply in out.to_clients)
+    assert (first.existed, second.existed) == (False, True) and first.job.job_id == second.job.job_id
+
+
+def test_an_end_and_its_twin_in_one_turn_are_both_recorded(house: House) -> None:
+    house.opens()
+    house.takes(submit_of(1))
+    out = house.takes(complete(job_id(1)), complete(job_id(1)))
+    assert [send.message for send in out.to_workers] == [wire.Recorded(job_id=job_id(1), attempt=1)] * 2
+    assert house.state(job_id(1)) is JobState.SUCCEEDED
+
+
+def test_an_end_repeated_to_the_brokers_next_life_is_recorded_from_the_store(house: House) -> None:
+    house.opens()
+    house.takes(submit_of(1))
+    house.takes(complete(job_id(1)))
+    again = House()
+    again.store, again.turn.store = house.store, house.store
+    again.opens()
+    out = again.takes(complete(job_id(1)))
+    assert [send.message for send in out.to_workers] == [wire.Recorded(job_id=job_id(1), attempt=1)]
+
+
+# ---- files
+
+
+def test_a_result_does_not_count_before_its_files_are_durable(house: House) -> None:
+    house.opens()
+    house.takes(submit_of(1))
+    lacking = complete(job_id(1), sha256="0" * 64)
+    out = house.takes(lacking)
+    (answer,) = out.to_workers
+    assert answer.message == wire.OutputsMissing(job_id=job_id(1), attempt=1, missing=("0" * 64,))
+    assert house.state(job_id(1)) is JobState.LEASED
+    house.files.add("0" * 64)
+    house.takes(lacking)
+    assert house.state(job_id(1)) is JobState.SUCCEEDED
+
+
+@pytest.mark.parametrize("stale", ["attempt", "session"])
+def test_a_result_that_does_not_count_is_not_asked_for_its_files(house: House, stale: str) -> None:
+    house.opens()
+    house.takes(submit_of(1))
+    lacking = complete(job_id(1), attempt=2 if stale == "attempt" else 1, sha256="0" * 64)
+    out = house.takes(lacking, session=session_id(9) if stale == "session" else house.gpu)
+    (answer,) = out.to_workers
+    assert isinstance(answer.message, wire.Abandon if stale == "attempt" else wire.Refused)
+
+
+def test_a_job_is_not_accepted_before_its_inputs_are_stored(house: House) -> None:
+    files = tuple(InputFile(name=f"{n}.png" * 40, sha256=f"{n:064x}", size_bytes=1) for n in range(256))
+    (reply,) = house.takes(submit_of(1, files=files)).to_clients
+    assert reply.message.code == "invalid" and "upload them first" in reply.message.text
+    assert "0.png" in reply.message.text and len(reply.message.text) <= 4_000
+    assert house.state(job_id(1)) is None and not house.store.calls
+
+
+def test_a_repeated_submit_does_not_ask_for_its_inputs_again(house: House) -> None:
+    files = (InputFile(name="a.png", sha256="a" * 64, size_bytes=1),)
+    house.files.add("a" * 64)
+    house.takes(submit_of(1, files=files))
+    house.files.clear()  # the job is over and its inputs were swept
+    (reply,) = house.takes(submit_of(1, files=files)).to_clients
+    assert reply.message.existed
+
+
+# ---- the rest
+
+
+def test_a_reading_request_sees_what_the_same_turn_changed_before_it(house: House) -> None:
+    out = house.takes(submit_of(1), client.Get(request_id=REQUEST, job_id=job_id(1), full=True))
+    assert out.to_clients[1].message.job.state is JobState.QUEUED
+    assert out.to_clients[1].message.workflow == b"{}"
+
+
+def test_a_snapshot_stands_where_the_stream_stood_when_it_was_made(house: House) -> None:
+    out = house.takes(submit_of(1), client.Snapshot(request_id=REQUEST, recent=10), submit_of(2))
+    snapshot = out.to_clients[1].message
+    assert [job.job_id for job in snapshot.jobs] == [job_id(1)]
+    after = [message for message in out.published if message.serial > snapshot.serial]
+    assert [message.job.job_id for message in after] == [job_id(2)]
+
+
+def test_invalid_messages_are_shown_with_the_counts(house: House) -> None:
+    house.turn.invalid = 3
+    (reply,) = house.takes(client.Statistics(request_id=REQUEST)).to_clients
+    assert reply.message.stats.invalid_messages == 3
+    house.takes(submit_of(1))
+    house.now_ms += 1_000
+    (told,) = [message for message in house.takes().published if isinstance(message, StatsChanged)]
+    assert told.stats.invalid_messages == 3
+
+
+def test_a_send_that_found_nobody_keeps_work_from_going_there(house: House) -> None:
+    house.opens()
+    out = house.takes(Unreachable(house.gpu), submit_of(1))
+    assert not out.to_workers
+    out = house.takes(wire.Ready(serial=2, credits=1, seen=0))
+    assert isinstance(out.to_workers[0].message, wire.Dispatch)
+
+
+def test_a_worker_that_holds_what_the_crashed_broker_never_wrote_is_told_to_let_go(house: House) -> None:
+    house.opens()
+    survivor = House()
+    survivor.opens()
+    from_the_other_life = dataclasses.replace(
+        Given().worker("gpu-0").introduction(held(job_id(7))), session=survivor.gpu
+    )
+    out = survivor.takes(from_the_other_life)
+    assert wire.Abandon(job_id=job_id(7), attempt=1, why="it is not leased to you") in [
+        s.message for s in out.to_workers
+    ]
