@@ -68,7 +68,7 @@ class Web:
         )
         self._events = sockets.subscriber(self._context, network, identity, TOPICS)
         self.hub = Hub()
-        self._watch = JobWatch()
+        self.watch = JobWatch()
         self.sockets = Sockets(
             self.hub,
             identify=gate.identify,
@@ -83,7 +83,7 @@ class Web:
             files=self._files,
             abilities=Abilities(self.hub, self._files),
             templates=templates,
-            watch=self._watch,
+            watch=self.watch,
             grants=Grants(),
         )
         self.server = SocketServer(
@@ -118,7 +118,7 @@ class Web:
         """Accept nothing more, tell the browsers, let requests end, close."""
         self.server.close()
         self.sockets.close_all()
-        self._watch.end()
+        self.watch.end()
         until_ms = now().monotonic_ms + STOP_MS
         while (len(self.sockets) or self.server.serving) and now().monotonic_ms < until_ms:
             gevent.sleep(0.02)
@@ -127,7 +127,7 @@ class Web:
 
     def _tell(self, changes: Changes) -> None:
         self.sockets.deliver(changes)
-        self._watch.wake(changes.jobs)
+        self.watch.wake(changes.jobs)
 
     def _broke(self, ended: Any, failed: Callable[[], None]) -> None:
         log.error("a part of this process failed", exc_info=ended.exc_info)
