@@ -126,6 +126,10 @@ class Fleet:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
+    def endpoint(self, name: str) -> str:
+        """Where the broker's socket `name` (clients, workers, events, files) listens."""
+        return self._settings[f"network.{name}"]
+
     def start_simulator(self, index: int) -> None:
         """Start simulator `index`, on the port it had before if it ran already."""
         port = self._simulator_ports.get(index, "0")

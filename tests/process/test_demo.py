@@ -1,0 +1,50 @@
+"""The demo on a ComfyUI that runs already, and a worker started by hand: as the README has it, on another port."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from comfyui.simulator.process import running_simulator
+from scripts.fleet import ROOT, Fleet
+from tests.process.journal import until
+
+DEMO = ROOT / "scripts" / "demo"
+
+
+def test_the_demo_drives_the_comfyui_it_is_given(tmp_path: Path) -> None:
+    with running_simulator(zero_work=True) as comfyui:
+        ended = subprocess.run(
+            [DEMO, "--comfyui", comfyui.url, "--once", "a pier", "--output", tmp_path / "pier.png"],
+            capture_output=True, text=True, timeout=110, check=False,
+        )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assert f"ComfyUI: {comfyui.url}" in ended.stdout
+    assert (tmp_path / "pier.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_demo_says_when_no_comfyui_answers() -> None:
+    ended = subprocess.run(
+        [DEMO, "--comfyui", "http://127.0.0.1:9"],
+        capture_output=True, text=True, timeout=110, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 2
+    assert "http://127.0.0.1:9" in ended.stderr
+
+
+def test_a_worker_started_by_hand_joins_the_fleet(tmp_path: Path) -> None:
+    with Fleet(tmp_path, workers=1, simulator=["--zero-work"]) as fleet:
+        command = [str(ROOT / "scripts" / "start_worker"), "--comfyui", fleet.comfyuis[0], "--name", "gpu-1"]
+        network = [
+            flag for name in ("workers", "files") for flag in ("--set", f"network.{name}={fleet.endpoint(name)}")
+        ]
+        child = subprocess.Popen([*command, *network], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        assert child.stdout is not None
+        with child.stdout:
+            assert child.stdout.readline().startswith("ready worker name=gpu-1")
+            names = until(
+                lambda: {w["name"] for w in fleet.request("GET", "/api/v1/workers")["workers"]}, "the workers"
+            )
+            assert names == {"worker-1", "gpu-1"}
+            child.terminate()
+        assert child.wait(30) == 0
