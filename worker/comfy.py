@@ -108,7 +108,9 @@ class Comfy:
 
     def _idle(self) -> Errand:
         if self._gauge.needs_comfy:
-            self._gauge.told(self.client.system_stats())
+            stats = self._answer(self.client.system_stats)
+            if stats is not None:
+                self._gauge.told(stats)
         yield MEMORY_MS
 
     def _rise(self) -> Errand:

@@ -22,7 +22,7 @@ from comfyui.replies import OutputFile
 from comfyui.words import plain
 from worker.core.asks import FromComfy, Source
 from worker.core.inputs import upload_name
-from worker.core.media import ENDS_BYTES, media_type, whole
+from worker.core.media import media_type, whole
 from worker.courier import Courier
 
 T = TypeVar("T")
@@ -85,12 +85,6 @@ class Spool:
     def read(self, offset: int, size_bytes: int) -> bytes:
         self._file.seek(offset)
         return self._file.read(size_bytes)
-
-    def head(self) -> bytes:
-        return self.read(0, ENDS_BYTES)
-
-    def tail(self) -> bytes:
-        return self.read(max(0, self.size_bytes - ENDS_BYTES), ENDS_BYTES)
 
 
 class Porter:
@@ -170,7 +164,7 @@ class Porter:
                         node_id=plain(node_id, 200),
                         name=plain(name, 200),
                         kind=kind,
-                        media_type=media_type(spool.head()),
+                        media_type=media_type(spool.read),
                         sha256=spool.sha256,
                         size_bytes=spool.size_bytes,
                     )
@@ -197,7 +191,7 @@ class Porter:
             except ComfyUnreachable as e:
                 fault = str(e)
             else:
-                if whole(spool.head(), spool.tail(), spool.size_bytes):
+                if whole(spool.read, spool.size_bytes):
                     return
                 fault = "it ends in the middle"
             log.warning("output came cut", extra={"fields": {"name": file.filename, "fault": fault}})

@@ -1,15 +1,16 @@
-"""What kind of file a result is, by its first bytes, and whether its end is there. Pure."""
+"""What kind of file a result is, and whether its end is there. Pure: reads through a function it is given."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
-#: How much of each end of a file is looked at.
-ENDS_BYTES: Final = 1_024
 UNKNOWN: Final = "application/octet-stream"
-
+#: Chunks of one PNG that are looked at; a picture of 1 GB has fewer.
+CHUNKS: Final = 50_000
+_PNG: Final = b"\x89PNG\r\n\x1a\n"
 _MAGIC: Final = (
-    (b"\x89PNG\r\n\x1a\n", "image/png"),
+    (_PNG, "image/png"),
     (b"\xff\xd8\xff", "image/jpeg"),
     (b"GIF87a", "image/gif"),
     (b"GIF89a", "image/gif"),
@@ -20,27 +21,41 @@ _MAGIC: Final = (
     (b"glTF", "model/gltf-binary"),
 )
 _RIFF: Final = {b"WEBP": "image/webp", b"WAVE": "audio/wav", b"AVI ": "video/x-msvideo"}
-_ENDS: Final = {"image/png": b"IEND\xaeB`\x82", "image/jpeg": b"\xff\xd9", "image/gif": b"\x3b"}
+
+#: read(offset, size_bytes) -> that part of the file, shorter at its end.
+Read = Callable[[int, int], bytes]
 
 
-def media_type(head: bytes) -> str:
-    """head: the first bytes of the file, at least 16 if it has them."""
+def media_type(read: Read) -> str:
+    """By the first bytes: names and headers are ComfyUI's word, and untrusted."""
+    head = read(0, 16)
     for magic, found in _MAGIC:
         if head.startswith(magic):
             return found
     if head.startswith(b"RIFF"):
         return _RIFF.get(head[8:12], UNKNOWN)
-    if head[4:8] == b"ftyp":
-        return "video/mp4"
-    return UNKNOWN
+    return "video/mp4" if head[4:8] == b"ftyp" else UNKNOWN
 
 
-def whole(head: bytes, tail: bytes, size_bytes: int) -> bool:
-    """Whether a file ends as its kind must. What cannot be told counts as whole.
+def whole(read: Read, size_bytes: int) -> bool:
+    """Whether the file ends where its own lengths say. Kinds that do not say count as whole.
 
-    A file cut while it was saved is served with the cut length, so the transfer alone does not show it.
+    A file that was cut while it was saved is served with the cut length, so the transfer alone does not show it.
     """
-    if head.startswith(b"RIFF") and len(head) >= 8:
-        return size_bytes >= 8 + int.from_bytes(head[4:8], "little")
-    end = _ENDS.get(media_type(head))
-    return end is None or end in tail
+    head = read(0, 8)
+    if head.startswith(b"RIFF") and len(head) == 8:
+        return size_bytes >= 8 + int.from_bytes(head[4:], "little")
+    return head != _PNG or _png_ends(read, size_bytes)
+
+
+def _png_ends(read: Read, size_bytes: int) -> bool:
+    # Chunks of [length, type, data, checksum] up to IEND; anything may follow that.
+    offset = len(_PNG)
+    for _ in range(CHUNKS):
+        chunk = read(offset, 8)
+        if len(chunk) < 8:
+            return False
+        offset += 12 + int.from_bytes(chunk[:4], "big")
+        if chunk[4:] == b"IEND":
+            return offset <= size_bytes
+    return True

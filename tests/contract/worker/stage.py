@@ -7,6 +7,7 @@ It lives in the test's thread and works only inside `until`; the file channel is
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import secrets
@@ -39,6 +40,7 @@ from broker.protocol.worker import (
 from broker.runtime import sockets
 from broker.runtime.settings import Files, Network
 from broker.store.files import FileStore
+from comfyui.simulator.journal import read_journal
 
 ROOT = Path(__file__).resolve().parents[3]
 #: A bound on liveness, never a measure.
@@ -126,8 +128,11 @@ class BrokerStandIn:
 
     def end(self, key: Key, within_s: float = PATIENCE_S) -> Complete | Fail:
         """How the attempt ended, once it has."""
-        self.until(lambda: bool(self.all(Complete, key) or self.all(Fail, key)), within_s)
+        self.until(lambda: self.ended(key), within_s)
         return [*self.all(Complete, key), *self.all(Fail, key)][0]
+
+    def ended(self, key: Key) -> bool:
+        return bool(self.all(Complete, key) or self.all(Fail, key))
 
     def _take(self) -> None:
         sender, *frames = self._socket.recv_multipart()
@@ -185,12 +190,28 @@ class BrokerStandIn:
         return key
 
     def stored(self, sha256: str) -> bytes:
-        return self.store.path(sha256).read_bytes()
+        size_bytes = self.store.size(sha256)
+        assert size_bytes is not None
+        return self.store.read(sha256, 0, size_bytes)
 
 
 def about(message: Any) -> Key | None:
     job_id = getattr(message, "job_id", None)
     return (job_id, message.attempt) if job_id is not None else None
+
+
+def input_file(broker: BrokerStandIn, name: str, data: bytes) -> InputFile:
+    """A file in the broker's store, as a workflow calls it."""
+    sha256 = hashlib.sha256(data).hexdigest()
+    with contextlib.closing(broker.store.begin(sha256, len(data))) as partial:
+        partial.write(data)
+        partial.finish()
+    return InputFile(name=name, sha256=sha256, size_bytes=len(data))
+
+
+def started(log: Path) -> list[str]:
+    """The prompt ids a simulator really began to run, in order, by its own journal."""
+    return [entry["prompt_id"] for entry in read_journal(log) if entry["at"] == "started"]
 
 
 def previews(broker: BrokerStandIn, key: Key) -> list[ProgressReport]:
@@ -209,6 +230,7 @@ class WorkerProcess:
             "broker.heartbeat": "200 ms",
         } | {name.replace("__", "."): value for name, value in settings.items()}
         flags = [flag for setting, value in given.items() for flag in ("--set", f"{setting}={value}")]
+        self.network = network
         self._command = [sys.executable, "-m", "worker", "--name", name, "--comfyui", comfyui, *flags]
         self._environ = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
         self.log = folder / f"{name}.log"
