@@ -72,8 +72,9 @@ def fault_routes(sim: Simulator, refuse: Callable[[float], Awaitable[None]]) -> 
     @routes.get("/simulator")
     async def state(request: web.Request) -> web.Response:
         rig = sim.rig
-        facts = {"version": rig.release.text, "card": rig.pace.card.key, "speed": str(rig.pace.speed)}
-        return web.json_response(facts | {"resident": rig.memory.resident, "mischief": rig.mischief.waiting()})
+        facts: dict[str, Any] = {"version": rig.release.text, "card": rig.pace.card.key, "speed": str(rig.pace.speed)}
+        facts |= {"resident": rig.memory.resident, "silent": sim.sockets.silent, "mischief": rig.mischief.waiting()}
+        return web.json_response(facts)
 
     @routes.post("/simulator/mischief")
     async def order(request: web.Request) -> web.Response:

@@ -23,51 +23,66 @@ def features(sim: Simulator) -> dict[str, Any]:
     return flags | ({"supports_model_type_tags": True, "node_replacements": True} if sim.rig.release.modern else {})
 
 
-def listing_routes(sim: Simulator) -> web.RouteTableDef:
-    routes = web.RouteTableDef()
-    folders, release = sim.rig.folders, sim.rig.release
+class Listing:
+    """Node classes, models, version and card."""
 
-    @routes.get("/object_info")
-    async def object_info(request: web.Request) -> web.Response:
-        return web.json_response({name: sim.catalog.entry(name) for name in sim.catalog.names()})
+    def __init__(self, sim: Simulator) -> None:
+        self._sim = sim
+        self._folders = sim.rig.folders
 
-    @routes.get("/object_info/{name}")
-    async def object_info_one(request: web.Request) -> web.Response:
+    def routes(self) -> list[web.RouteDef]:
+        constants: tuple[tuple[str, Any], ...] = (("/extensions", []), ("/i18n", {}), ("/workflow_templates", {}))
+        return [
+            web.get("/object_info", self.all_classes),
+            web.get("/object_info/{name}", self.one_class),
+            web.get("/embeddings", self.embeddings),
+            web.get("/models", self.kinds),
+            web.get("/models/{kind}", self.models),
+            web.get("/experiment/models", self.model_folders),
+            web.get("/experiment/models/{kind}", self.model_files),
+            web.get("/experiment/models/preview/{kind}/{place}/{name:.*}", self.no_preview),
+            web.get("/view_metadata/{kind}", self.metadata),
+            web.get("/system_stats", self.system_stats),
+            *([web.get("/features", self.features)] if self._sim.rig.release.negotiates else []),
+            *(web.get(path, _constant(content)) for path, content in constants),
+        ]
+
+    async def all_classes(self, request: web.Request) -> web.Response:
+        catalog = self._sim.catalog
+        return web.json_response({name: catalog.entry(name) for name in catalog.names()})
+
+    async def one_class(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
-        entry = sim.catalog.entry(name)
+        entry = self._sim.catalog.entry(name)
         return web.json_response({} if entry is None else {name: entry})
 
-    @routes.get("/embeddings")
-    async def embeddings(request: web.Request) -> web.Response:
-        return web.json_response([name.rpartition(".")[0] for name in folders.files("embeddings")])
+    async def embeddings(self, request: web.Request) -> web.Response:
+        return web.json_response([name.rpartition(".")[0] for name in self._folders.files("embeddings")])
 
-    @routes.get("/models")
-    async def models(request: web.Request) -> web.Response:
-        return web.json_response(folders.kinds)
+    async def kinds(self, request: web.Request) -> web.Response:
+        return web.json_response(self._folders.kinds)
 
-    @routes.get("/models/{kind}")
-    async def models_of_kind(request: web.Request) -> web.Response:
+    async def models(self, request: web.Request) -> web.Response:
         kind = request.match_info["kind"]
-        return web.json_response(folders.files(kind)) if kind in folders.kinds else web.Response(status=404)
+        known = kind in self._folders.kinds
+        return web.json_response(self._folders.files(kind)) if known else web.Response(status=404)
 
-    @routes.get("/experiment/models")
-    async def model_folders(request: web.Request) -> web.Response:
-        shown = [kind for kind in folders.kinds if kind not in NO_MODELS]
-        return web.json_response([{"name": kind, "folders": _paths(sim, kind)} for kind in shown])
+    async def model_folders(self, request: web.Request) -> web.Response:
+        shown = [kind for kind in self._folders.kinds if kind not in NO_MODELS]
+        return web.json_response([{"name": kind, "folders": _paths(self._sim, kind)} for kind in shown])
 
-    @routes.get("/experiment/models/{kind}")
-    async def model_files(request: web.Request) -> web.Response:
+    async def model_files(self, request: web.Request) -> web.Response:
         kind = request.match_info["kind"]
-        return web.json_response(_model_facts(sim, kind)) if kind in folders.kinds else web.Response(status=404)
+        known = kind in self._folders.kinds
+        return web.json_response(_model_facts(self._sim, kind)) if known else web.Response(status=404)
 
-    @routes.get("/experiment/models/preview/{kind}/{place}/{name:.*}")
-    async def model_preview(request: web.Request) -> web.Response:
+    async def no_preview(self, request: web.Request) -> web.Response:
         return web.Response(status=404)
 
-    @routes.get("/view_metadata/{kind}")
-    async def view_metadata(request: web.Request) -> web.Response:
+    async def metadata(self, request: web.Request) -> web.Response:
         kind, name = request.match_info["kind"], request.query.get("filename", "")
-        file = folders.model(kind, name) if kind in folders.kinds and name.endswith(".safetensors") else None
+        known = kind in self._folders.kinds and name.endswith(".safetensors")
+        file = self._folders.model(kind, name) if known else None
         if file is None:
             return web.Response(status=404)
         with file.open("rb") as f:  # a safetensors file begins with the length of its JSON header
@@ -75,19 +90,11 @@ def listing_routes(sim: Simulator) -> web.RouteTableDef:
         metadata = json.loads(header).get("__metadata__") if header else None
         return web.Response(status=404) if metadata is None else web.json_response(metadata)
 
-    @routes.get("/system_stats")
-    async def system_stats(request: web.Request) -> web.Response:
-        return web.json_response({"system": _system(sim), "devices": [_device(sim)]})
+    async def system_stats(self, request: web.Request) -> web.Response:
+        return web.json_response({"system": _system(self._sim), "devices": [_device(self._sim)]})
 
-    if release.negotiates:
-
-        @routes.get("/features")
-        async def get_features(request: web.Request) -> web.Response:
-            return web.json_response(features(sim))
-
-    for path, content in (("/extensions", []), ("/i18n", {}), ("/workflow_templates", {})):
-        routes.get(path)(_constant(content))
-    return routes
+    async def features(self, request: web.Request) -> web.Response:
+        return web.json_response(features(self._sim))
 
 
 def internal_routes(sim: Simulator) -> web.RouteTableDef:

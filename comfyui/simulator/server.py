@@ -17,10 +17,10 @@ from aiohttp import WSMsgType, web
 
 from comfyui.simulator.events import Socket
 from comfyui.simulator.faults import fault_routes, faulty
-from comfyui.simulator.listing import features, internal_routes, listing_routes
+from comfyui.simulator.listing import Listing, features, internal_routes
 from comfyui.simulator.parts import Simulator
 from comfyui.simulator.prompting import history_routes, job_routes, prompt_routes, queue_info
-from comfyui.simulator.storage import settings_routes, userdata_routes
+from comfyui.simulator.storage import Settings, UserData
 from comfyui.simulator.versions import Release
 from comfyui.simulator.viewing import view_routes
 
@@ -60,13 +60,10 @@ def application(sim: Simulator, refuse: Callable[[float], Awaitable[None]]) -> w
     """The whole API; `refuse` is how the mischief of that name is done."""
     middlewares = [faulty(sim.rig.mischief), _cache_control(sim.rig.release), _same_origin(sim.rig.release.modern)]
     app = web.Application(client_max_size=sim.max_upload_bytes, middlewares=middlewares)
-    tables = [prompt_routes(sim), history_routes(sim), view_routes(sim), listing_routes(sim)]
-    tables += [settings_routes(sim), userdata_routes(sim), _socket_routes(sim)]
-    for table in tables:
-        app.add_routes(table)
-        app.add_routes(
-            [web.route(r.method, f"/api{r.path}", r.handler, **r.kwargs) for r in table if isinstance(r, web.RouteDef)]
-        )
+    routes: list[web.AbstractRouteDef] = [*prompt_routes(sim), *history_routes(sim), *view_routes(sim)]
+    routes += [*_socket_routes(sim), *Listing(sim).routes(), *Settings(sim).routes(), *UserData(sim).routes()]
+    app.add_routes(routes)
+    app.add_routes([web.route(r.method, f"/api{r.path}", r.handler) for r in routes if isinstance(r, web.RouteDef)])
     if sim.rig.release.modern:
         app.add_routes(job_routes(sim))
     internal = web.Application()

@@ -100,7 +100,10 @@ class Comparable:
             if step is not None:
                 values.setdefault(prompt_id, []).append(step["value"])
         for place, found in shapes.values():
-            heard[place] = "steps " + " | ".join(sorted(found))
+            # A step between a socket's opening and its negotiation is shown in the old form, if there is one.
+            negotiated = any(shape.startswith('binary {"type": 4') for shape in found)
+            kept = [shape for shape in found if not (negotiated and shape.startswith('binary {"type": 1'))]
+            heard[place] = "steps " + " | ".join(sorted(kept))
         for rising in values.values():
             assert rising == sorted(set(rising)), f"steps do not rise: {rising}"
         return heard
