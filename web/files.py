@@ -99,7 +99,7 @@ class Files:
         """Store these bytes and return their sha256 once they are durable. Raises BrokerSilent."""
         with self._socket() as socket:
             try:
-                return put_bytes(socket, data, _fresh(), give_up_ms=GIVE_UP_MS)
+                return put_bytes(socket, data, _fresh(), silence_ms=int(self._reply_s * 1000), give_up_ms=GIVE_UP_MS)
             except TransferFailed as e:
                 raise BrokerSilent(f"the file could not be stored: {e}") from e
 

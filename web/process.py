@@ -7,6 +7,7 @@ it starts a fresh one, which is better than a page that is silently out of date.
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +22,7 @@ from broker.runtime.clock import now
 from broker.runtime.config import Config
 from broker.runtime.keys import Identity
 from broker.runtime.values import is_loopback
-from comfyui.template import TemplateError, load_templates
+from comfyui.template import Template, TemplateError, load_templates
 from web.abilities import Abilities
 from web.api.site import Site
 from web.app import application
@@ -47,7 +48,7 @@ class Web:
     """Listens once made; serves after `start`."""
 
     def __init__(self, settings: Config, identity: Identity | None) -> None:
-        """Raises ConfigError when the address, the token file or a template is unusable."""
+        """Raises ConfigError when the address, the token file, a key or a template is unusable."""
         if not monkey.is_module_patched("socket"):
             raise ConfigError(
                 "the web process runs as `python -m web`: without gevent's patches one request blocks all"
@@ -56,16 +57,13 @@ class Web:
         gate = Gate(web.token_file)
         if gate.open and not is_loopback(web.host):
             raise settings.error("web.host", "not on loopback, so it needs [web] token_file")
-        try:
-            templates = load_templates(TEMPLATES)
-        except TemplateError as e:
-            raise ConfigError(str(e)) from e
+        templates = _templates()
         self._host = web.host
+        listener = _listener(settings)
         self._context: Any = zmq.Context()
         self.link = Link(self._context, network, identity, reply_ms=web.reply_ms)
-        self._files = Files(
-            self._context, network, identity, reply_ms=web.reply_ms, credit_bytes=settings.files.credit_bytes
-        )
+        credit_bytes = settings.files.credit_bytes
+        self.files = Files(self._context, network, identity, reply_ms=web.reply_ms, credit_bytes=credit_bytes)
         self._events = sockets.subscriber(self._context, network, identity, TOPICS)
         self.hub = Hub()
         self.watch = JobWatch()
@@ -80,24 +78,19 @@ class Web:
             gate=gate,
             link=self.link,
             hub=self.hub,
-            files=self._files,
-            abilities=Abilities(self.hub, self._files),
+            files=self.files,
+            abilities=Abilities(self.hub, self.files),
             templates=templates,
             watch=self.watch,
             grants=Grants(),
         )
         self.server = SocketServer(
             self.sockets,
-            (web.host, web.port),
+            listener,
             application(site),
             is_our_host=host_check(web.host, web.allowed_hosts),
             max_connections=web.max_sockets + SPARE_CONNECTIONS,
         )
-        try:
-            self.server.start()
-        except OSError as e:
-            self._close()
-            raise settings.error("web.port", f"cannot listen on {web.host}:{web.port}: {e.strerror}") from e
         self._greenlets: list[gevent.Greenlet[..., None]] = []
 
     @property
@@ -107,7 +100,8 @@ class Web:
         return f"http://{f'[{host}]' if ':' in host else host}:{self.server.port}"
 
     def start(self, failed: Callable[[], None]) -> None:
-        """Follow the broker and look after the browsers. `failed` is called when one of these ends by itself."""
+        """Accept, follow the broker, look after the browsers. `failed` is called when one of these ends by itself."""
+        self.server.start()
         feed = Feed(self._events, self.link, self.hub, self._tell)
         for work in (feed.run, self.sockets.watch):
             greenlet: gevent.Greenlet[..., None] = gevent.spawn(work)
@@ -123,7 +117,8 @@ class Web:
         while (len(self.sockets) or self.server.serving) and now().monotonic_ms < until_ms:
             gevent.sleep(0.02)
         gevent.killall(self._greenlets)
-        self._close()
+        self.link.close()
+        self._context.destroy(linger=0)
 
     def _tell(self, changes: Changes) -> None:
         self.sockets.deliver(changes)
@@ -133,12 +128,29 @@ class Web:
         log.error("a part of this process failed", exc_info=ended.exc_info)
         failed()
 
-    def _close(self) -> None:
-        self.link.close()
-        self._context.destroy(linger=0)
-
 
 def host_check(host: str, allowed: tuple[str, ...]) -> Callable[[str], bool]:
     """Whether a name in a Host header is ours: the address we listen on, loopback's names, and what is configured."""
     names = {"localhost", "127.0.0.1", "::1", host.lower(), *allowed} - {"0.0.0.0", "::"}
     return lambda name: name in names
+
+
+def _listener(settings: Config) -> socket.socket:
+    """The socket that browsers connect to. Raises ConfigError when the address cannot be had."""
+    host, port = settings.web.host, settings.web.port
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(1_024)
+    except OSError as e:
+        listener.close()
+        raise settings.error("web.port", f"cannot listen on {host}:{port}: {e.strerror}") from e
+    return listener
+
+
+def _templates() -> dict[str, Template]:
+    try:
+        return load_templates(TEMPLATES)
+    except TemplateError as e:
+        raise ConfigError(str(e)) from e
