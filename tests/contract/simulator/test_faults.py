@@ -3,6 +3,7 @@
 import http.client
 import json
 import signal
+import socket
 import time
 import urllib.parse
 from collections.abc import Iterator
@@ -66,45 +67,45 @@ def test_it_hangs_and_nothing_stops_it() -> None:
     with running_simulator(zero_work=True) as simulator:
         simulator.mischief("hang")
         prompt_id = post(simulator.url, painting())
-        with listening(simulator.url, "other") as socket:
+        with listening(simulator.url, "other") as ear:
             ask(f"{simulator.url}/interrupt", {})
             post(simulator.url, flat())
             queue = ask(f"{simulator.url}/queue").json
             assert [item[1] for item in queue["queue_running"]] == [prompt_id]
             assert len(queue["queue_pending"]) == 1
-            assert hear_until(socket, lambda message: True)[-1]["type"] == "status"
+            assert hear_until(ear, lambda message: True)[-1]["type"] == "status"
         assert ask(f"{simulator.url}/history").json == {}
 
 
 def test_it_falls_silent(well: SimulatorProcess) -> None:
-    with listening(well.url) as socket:
+    with listening(well.url) as ear:
         well.mischief("silent", seconds=0.5)
         eventually(lambda: ask(f"{well.url}/simulator").json["silent"], "silence")
         run(well.url, flat(100))
-        socket.settimeout(0.1)
+        ear.settimeout(0.1)
         with pytest.raises(WebSocketTimeoutException):
-            socket.recv()
-        socket.settimeout(20)
+            ear.recv()
+        ear.settimeout(20)
         eventually(lambda: not ask(f"{well.url}/simulator").json["silent"], "the end of silence")
         prompt_id = post(well.url, flat(101))
-        assert hear_until(socket, ends(prompt_id))
+        assert hear_until(ear, ends(prompt_id))
 
 
 def test_it_drops_sockets_without_a_word(well: SimulatorProcess) -> None:
-    with listening(well.url) as socket:
+    with listening(well.url) as ear:
         well.mischief("drop")
         with pytest.raises((WebSocketException, OSError)):
-            hear_until(socket, lambda message: False)
-    with listening(well.url, "again") as socket:
+            hear_until(ear, lambda message: False)
+    with listening(well.url, "again") as ear:
         prompt_id = post(well.url, flat(102), client_id="again")
-        assert hear_until(socket, ends(prompt_id))
+        assert hear_until(ear, ends(prompt_id))
 
 
 def test_it_refuses_connections_for_a_while(well: SimulatorProcess) -> None:
-    with listening(well.url) as socket:
+    with listening(well.url) as ear:
         well.mischief("refuse", seconds=0.4)
         with pytest.raises((WebSocketException, OSError)):
-            hear_until(socket, lambda message: False)
+            hear_until(ear, lambda message: False)
         with pytest.raises(OSError, match=r"refused|reset"):
             ask(f"{well.url}/prompt")
 
@@ -204,11 +205,11 @@ def test_a_saved_picture_is_cut_or_blown_up(well: SimulatorProcess) -> None:
 
 def test_the_history_comes_late(well: SimulatorProcess) -> None:
     well.mischief("late-history", seconds=0.3)
-    with listening(well.url) as socket:
+    with listening(well.url) as ear:
         prompt_id = post(well.url, flat(110))
-        hear_until(socket, lambda message: message["type"] == "execution_success")
+        hear_until(ear, lambda message: message["type"] == "execution_success")
         assert ask(f"{well.url}/history/{prompt_id}").json == {}
-        hear_until(socket, ends(prompt_id))
+        hear_until(ear, ends(prompt_id))
         assert prompt_id in ask(f"{well.url}/history/{prompt_id}").json
 
 
@@ -240,10 +241,11 @@ def test_a_client_id_taken_over_ends_up_deaf(mended: bool) -> None:
 @pytest.mark.parametrize("mended", [False, True])
 def test_a_reader_that_never_reads_holds_up_everybody(mended: bool) -> None:
     """As recorded in 14: previews of a prompt without owner go to all; HTTP goes on; all arrives when it is gone."""
+    small = ((socket.SOL_SOCKET, socket.SO_RCVBUF, 2048),)  # so that its buffer is soon full
     with running_simulator(card="cpu", speed=600, no_stall_fault=mended) as simulator:
-        slow = create_connection(f"{simulator.url.replace('http', 'ws')}/ws?clientId=slow", timeout=20)
+        slow = create_connection(f"{simulator.url.replace('http', 'ws')}/ws?clientId=slow", timeout=20, sockopt=small)
         with listening(simulator.url, "healthy") as healthy:
-            graph = painting(steps=400, side=512)
+            graph = painting(steps=120, side=512)
             answer = ask(f"{simulator.url}/prompt", {"prompt": graph})
             prompt_id = answer.json["prompt_id"]
             healthy.settimeout(2.0)
