@@ -6,6 +6,7 @@ Each line is a promise another part relies on; a failure says which one and abou
 from __future__ import annotations
 
 from broker.core.fleet import Fleet
+from broker.core.roster import HELD_MOST
 from broker.protocol.records import JobState, WorkerState
 
 HELD = (JobState.LEASED, JobState.RUNNING, JobState.CANCELLING)
@@ -46,12 +47,15 @@ def _check_jobs(fleet: Fleet) -> None:
             assert orphans.get(job_id) == job.record.worker, f"{where} has neither a session nor a name to wait for"
     for job_id in orphans:
         assert job_id in fleet.jobs.live, f"job {job_id} is over, yet somebody's orphan"
+    for name, ids in fleet.leases.orphans.items():
+        assert ids, f"{name} is expected back with nothing"
 
 
 def _check_workers(fleet: Fleet) -> None:
     for session, present in fleet.roster.by_session.items():
         assert present.session == session, f"{present.name} is filed under another session"
         assert fleet.roster.by_name.get(present.name) is present, f"{present.name} has two sessions"
+        assert len(present.jobs) <= HELD_MOST, f"{present.name} holds {len(present.jobs)}, more than it can name"
         for job_id, job in present.jobs.items():
             assert fleet.jobs.live.get(job_id) is job, f"{present.name} holds job {job_id}, which is over"
             assert job.session == session, f"{present.name} holds job {job_id}, which another session has"

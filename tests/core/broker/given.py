@@ -132,14 +132,7 @@ class Session:
         return self.says(wire.Fail(job_id=job, attempt=attempt, failure=because(reason, text), timings=TIMINGS))
 
     def reports(self, job: str, serial: int, kind: ProgressKind = ProgressKind.STEP, attempt: int = 1) -> Step:
-        progress = Progress(kind=kind, node_id="3", node_type="KSampler", value=4, most=20, fraction=0.2, text="")
-        preview = kind is ProgressKind.PREVIEW
-        return self.says(
-            wire.ProgressReport(
-                job_id=job, attempt=attempt, serial=serial, progress=progress,
-                media_type="image/jpeg" if preview else "", image=b"jpeg" if preview else b"",
-            )
-        )  # fmt: skip
+        return self.says(report(job, serial, kind, attempt))
 
     @property
     def seen(self) -> int:
@@ -160,6 +153,15 @@ class Session:
     @property
     def state(self) -> WorkerState:
         return self.given.fleet.roster.by_name[self.name].state
+
+
+def report(job: str, serial: int, kind: ProgressKind, attempt: int) -> wire.ProgressReport:
+    progress = Progress(kind=kind, node_id="3", node_type="KSampler", value=4, most=20, fraction=0.2, text="")
+    preview = kind is ProgressKind.PREVIEW
+    return wire.ProgressReport(
+        job_id=job, attempt=attempt, serial=serial, progress=progress, media_type="image/jpeg" if preview else "",
+        image=b"jpeg" if preview else b"",
+    )  # fmt: skip
 
 
 def held(job: str, attempt: int = 1, phase: Phase = Phase.RUNNING) -> Held:
