@@ -84,6 +84,7 @@ class BrokerStandIn:
         #: Everything heard, in order, and who said it.
         self.heard: list[Any] = []
         self.speakers: list[str] = []
+        self.heartbeats_s: list[float] = []
         self.session = ""
         self.dispatched = 0
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -129,7 +130,8 @@ class BrokerStandIn:
     def end(self, key: Key, within_s: float = PATIENCE_S) -> Complete | Fail:
         """How the attempt ended, once it has."""
         self.until(lambda: self.ended(key), within_s)
-        return [*self.all(Complete, key), *self.all(Fail, key)][0]
+        ends: list[Complete | Fail] = [*self.all(Complete, key), *self.all(Fail, key)]
+        return ends[0]
 
     def ended(self, key: Key) -> bool:
         return bool(self.all(Complete, key) or self.all(Fail, key))
@@ -155,6 +157,7 @@ class BrokerStandIn:
                     )
                 )
             case Heartbeat():
+                self.heartbeats_s.append(time.monotonic())
                 self.say(Beat(need_capabilities=False))
             case Complete() | Fail() if self.records:
                 self.say(Recorded(job_id=message.job_id, attempt=message.attempt))
@@ -214,6 +217,11 @@ def started(log: Path) -> list[str]:
     return [entry["prompt_id"] for entry in read_journal(log) if entry["at"] == "started"]
 
 
+def finished(log: Path) -> list[str]:
+    """Those that ran to their end."""
+    return [entry["prompt_id"] for entry in read_journal(log) if entry["at"] == "finished"]
+
+
 def previews(broker: BrokerStandIn, key: Key) -> list[ProgressReport]:
     return [report for report in broker.all(ProgressReport, key) if report.image]
 
@@ -240,7 +248,12 @@ class WorkerProcess:
         """Start it, for the first time or anew; returns at once."""
         with self.log.open("ab") as log:
             self._child = subprocess.Popen(
-                self._command, stdout=subprocess.PIPE, stderr=log, stdin=subprocess.DEVNULL, env=self._environ, text=True
+                self._command,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                env=self._environ,
+                text=True,
             )
 
     @property
