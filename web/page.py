@@ -27,6 +27,9 @@ POLICY: Final = (
 #: The template whose form the page opens with; where it is missing, the first there is.
 HOME_TEMPLATE: Final = "text-to-image"
 
+#: Cards of each list in the first paint: more than any screen shows. The browser adds the others from the same data.
+PAINTED: Final = 60
+
 _VIEWS = Path(__file__).parent / "views"
 
 #: What the <template> of a card is rendered from: the browser fills in everything.
@@ -105,9 +108,10 @@ def _view(name: str) -> Any:
 
 
 def _cards(name: str, jobs: Sequence[Record]) -> list[dict[str, Any]]:
-    """The cards of one of the page's two lists, in its order."""
+    """The first cards of one of the page's two lists, in its order."""
     placed = [(rank, job) for job in jobs for where, rank in [describe.place(job)] if where == name]
-    return [describe.job_card(job) for _, job in sorted(placed, key=lambda pair: pair[0])]
+    placed.sort(key=lambda pair: pair[0])
+    return [describe.job_card(job) for _, job in placed[:PAINTED]]
 
 
 def _bounds(field: Record) -> str:

@@ -77,6 +77,7 @@ export class Form {
   #send;
   /** What was sent without an answer: sent again as it was, it is the same job. */
   #unanswered = null;
+  #sending = Promise.resolve();
 
   /** send(params, key) resolves once the job is on disk, or throws a Refusal. */
   constructor(form, template, words, send) {
@@ -146,18 +147,18 @@ export class Form {
     write(document.getElementById(`b-${field.key}`), problem === undefined ? "" : this.#say(problem, values));
   }
 
-  /** All parameters, or null after marking what is wrong and going there. */
-  #params() {
-    const params = {};
-    const wrong = [];
+  /** {params, typed}: all parameters, and what they were made of; or null after going to what is wrong. */
+  #read() {
+    const [params, typed, wrong] = [{}, {}, []];
     for (const field of this.#template.fields) {
       const random = this.#dice(field)?.checked === true;
       const found = random ? { value: drawSeed(Math.random) } : check(field, this.#text(field));
       this.#mark(field, found);
       if (found.problem !== undefined) wrong.push(field);
       params[field.key] = found.value;
+      typed[field.key] = random ? null : found.value;
     }
-    if (wrong.length === 0) return params;
+    if (wrong.length === 0) return { params, typed: JSON.stringify(typed) };
     const first = this.#control(wrong[0]);
     const group = first.closest("details");
     if (group !== null) group.open = true;
@@ -170,26 +171,25 @@ export class Form {
     write(document.getElementById("create-problem"), text);
   }
 
-  async #submit() {
-    const button = this.#form.querySelector("button[type=submit]");
-    if (button.disabled) return;
-    const params = this.#params();
-    if (params === null) return;
-    const typed = JSON.stringify([...new FormData(this.#form)]);
-    const again = this.#unanswered?.typed === typed;
-    const job = again ? this.#unanswered : { typed, params, key: freshKey() };
-    button.disabled = true;
+  /** Each press is a picture; they are sent one after the other, as they were when the button was pressed. */
+  #submit() {
+    if (this.barred) return;
+    const job = this.#read();
+    if (job === null) return;
     this.#tell("");
+    this.#sending = this.#sending.finally(() => this.#sendOne(job));
+  }
+
+  async #sendOne({ params, typed }) {
+    const job = this.#unanswered?.typed === typed ? this.#unanswered : { params, typed, key: freshKey() };
+    this.#unanswered = null;
     try {
       await this.#send(job.params, job.key);
-      this.#unanswered = null;
       this.#keepSeeds(job.params);
     } catch (cause) {
       if (!(cause instanceof Refusal)) throw cause;
-      this.#unanswered = cause.status === 0 ? job : null;
+      if (cause.status === 0) this.#unanswered = job;
       this.#refused(cause);
-    } finally {
-      button.disabled = false;
     }
   }
 

@@ -23,7 +23,7 @@ export function preview(buffer) {
   if (buffer.byteLength < 2 + length) return null;
   const head = parse(new TextDecoder().decode(new Uint8Array(buffer, 2, length)));
   if (head === null || !/^image\/(jpeg|png|webp)$/.test(head.media_type)) return null;
-  return { id: head.id, attempt: head.attempt, blob: new Blob([buffer.slice(2 + length)], { type: head.media_type }) };
+  return { id: head.id, attempt: head.attempt, blob: new Blob([new Uint8Array(buffer, 2 + length)], { type: head.media_type }) };
 }
 
 function parse(text) {

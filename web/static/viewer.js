@@ -61,6 +61,11 @@ export class Viewer {
     });
   }
 
+  /** Of the job that is open, or null. */
+  get id() {
+    return this.#id;
+  }
+
   /** Open the job of this id: what is known at once, what has to be fetched as soon as it is here. */
   async open(id, known, preview) {
     this.#loading.abort();

@@ -77,6 +77,13 @@ def test_the_first_paint_holds_jobs_and_workers() -> None:
     assert any(attrs.get("src") == records.output()["url"] for attrs in found.with_attribute("data-part", "picture"))
 
 
+def test_a_long_list_is_painted_as_far_as_a_screen_goes_and_embedded_whole() -> None:
+    jobs = [records.job(id=f"job-{n}") for n in range(page.PAINTED + 5)]
+    found = shown(jobs=jobs)
+    assert len(found.with_attribute("data-job")) == page.PAINTED + 1
+    assert len(json.loads(found.scripts[0])["snapshot"]["jobs"]) == page.PAINTED + 5
+
+
 def test_an_empty_fleet_says_what_to_do() -> None:
     found = shown()
     assert "hidden" not in found.by_id("no-pictures") and "hidden" not in found.by_id("no-workers")
