@@ -109,7 +109,7 @@ class Fleet:
         mono_ms = now.mono_ms - self._slip_ms
         late_ms = max(0, mono_ms - self._last_turn_ms - self.rules.turn_ms)
         self._slip_ms += late_ms
-        return dataclasses.replace(now, mono_ms=mono_ms - late_ms)
+        return Now(mono_ms - late_ms, now.utc_ms)
 
     def _tick(self, step: Step, now: Now) -> None:
         self._last_turn_ms = now.mono_ms
