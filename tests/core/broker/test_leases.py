@@ -229,6 +229,15 @@ def test_what_counts_elsewhere_is_not_given_back(broker: Given, why: str) -> Non
     assert broker.fleet.jobs.live[job].record == was
 
 
+def test_what_one_worker_is_expected_back_with_is_not_another_ones(broker: Given) -> None:
+    job = broker.running(broker.joined("gpu-0"))
+    broker.start("6" * 32)
+    other = broker.worker("gpu-1")
+    other.announces(held(job))
+    assert not other.got[0].resume and isinstance(other.last, wire.Abandon)
+    assert broker.fleet.leases.orphans == {"gpu-0": {job}}
+
+
 def test_a_held_attempt_named_twice_is_still_one(broker: Given) -> None:
     gpu = broker.joined("gpu-0")
     job = broker.running(gpu)

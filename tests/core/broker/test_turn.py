@@ -252,3 +252,13 @@ def test_a_worker_that_holds_what_the_crashed_broker_never_wrote_is_told_to_let_
     assert wire.Abandon(job_id=job_id(7), attempt=1, why="it is not leased to you") in [
         s.message for s in out.to_workers
     ]
+
+
+def test_a_request_about_a_job_that_is_over_is_answered_from_the_store(house: House) -> None:
+    house.takes(submit_of(1))
+    cancel = client.Cancel(request_id=REQUEST, job_id=job_id(1))
+    first, second = (house.takes(cancel).to_clients[0].message for _ in range(2))
+    assert first.job.state is JobState.CANCELLED
+    assert (second.code, second.text) == ("finished", f"job {job_id(1)} is cancelled: there is nothing left to cancel")
+    (paused,) = house.takes(client.Pause(request_id=REQUEST, worker="")).to_clients
+    assert paused.message == client.Done(request_id=REQUEST)
