@@ -27,8 +27,9 @@ class OpenPage(Protocol):
     ) -> Page: ...
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
+    """Ended with its module: as long as it lives, no other test of this process can run an event loop."""
     found = next((path for name in ("chromium", "chromium-browser") if (path := shutil.which(name))), None)
     assert found is not None, "the browser tests need Chromium: scripts/test installs it"
     with sync_playwright() as playwright:

@@ -30,7 +30,8 @@ function chosen() {
 
 // ---- drawing: whatever changed since the last frame, once
 
-const dirty = { all: false, jobs: new Set(), workers: new Set(), drawing: false };
+const clean = () => ({ all: false, jobs: new Set(), workers: new Set(), drawing: false });
+let dirty = clean();
 
 function changed({ all, job, dropped, worker, gap }) {
   if (gap) connection.send({ type: "resync" });
@@ -43,29 +44,32 @@ function changed({ all, job, dropped, worker, gap }) {
 }
 
 function draw() {
-  const now = Date.now();
-  const { all } = dirty;
+  const due = dirty;
+  dirty = clean();
   previews.retain((id, attempt) => store.wants(id, attempt));
-  const ids = all ? [...store.jobs.keys()] : [...dirty.jobs];
-  const names = all ? [...store.workers.keys()] : [...dirty.workers];
-  const at = new Set(ids);
-  if (all) {
-    jobs.drawAll(store.jobs, (job) => previews.url(job), now);
+  if (due.all) {
+    jobs.drawAll(store.jobs, (job) => previews.url(job), Date.now());
     workers.drawAll(store.workers, store.jobs);
+  } else {
+    drawDue(due);
   }
-  for (const id of all ? [] : ids) {
-    const job = store.jobs.get(id);
-    if (job !== undefined) jobs.draw(job, previews.url(job), now);
-    else jobs.remove(id);
-  }
-  for (const worker of all ? [] : store.workers.values()) {
-    if (worker.held.some(({ job_id: id }) => at.has(id)) || names.includes(worker.name)) workers.draw(worker, store.jobs);
-  }
-  for (const name of names) if (!store.workers.has(name)) workers.remove(name);
   const open = store.jobs.get(viewer.id);
   if (open !== undefined) viewer.draw(open, previews.url(open));
   drawRest();
-  Object.assign(dirty, { all: false, jobs: new Set(), workers: new Set(), drawing: false });
+}
+
+/** The jobs and workers that changed, and the workers that hold such a job. */
+function drawDue(due) {
+  for (const id of due.jobs) {
+    const job = store.jobs.get(id);
+    if (job !== undefined) jobs.draw(job, previews.url(job), Date.now());
+    else jobs.remove(id);
+  }
+  for (const worker of store.workers.values()) {
+    const touched = due.workers.has(worker.name) || worker.held.some(({ job_id: id }) => due.jobs.has(id));
+    if (touched) workers.draw(worker, store.jobs);
+  }
+  for (const name of due.workers) if (!store.workers.has(name)) workers.remove(name);
 }
 
 function drawRest() {

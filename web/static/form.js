@@ -75,7 +75,7 @@ export class Form {
   #template;
   #say;
   #send;
-  /** What was sent without an answer: sent again as it was, it is the same job. */
+  /** What was sent and perhaps taken, for all that the server could say: sent again as it was, it is the same job. */
   #unanswered = null;
   #sending = Promise.resolve();
 
@@ -90,7 +90,7 @@ export class Form {
       this.#submit();
     });
     form.addEventListener("keydown", (event) => {
-      if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
+      if (event.key !== "Enter" || event.isComposing || !(event.ctrlKey || event.metaKey)) return;
       event.preventDefault();
       this.#submit();
     });
@@ -188,7 +188,7 @@ export class Form {
       this.#keepSeeds(job.params);
     } catch (cause) {
       if (!(cause instanceof Refusal)) throw cause;
-      if (cause.status === 0) this.#unanswered = job;
+      if (cause.status === 0 || cause.status >= 500) this.#unanswered = job;
       this.#refused(cause);
     }
   }
