@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ import zmq
 
 from broker.files import FileChannel
 from broker.protocol.codec import WORKER_SENDS, decode, encode
+from broker.protocol.errors import ConfigError
 from broker.protocol.records import InputFile, Limits, Resume
 from broker.protocol.worker import (
     Announce,
@@ -41,6 +43,7 @@ from broker.runtime import sockets
 from broker.runtime.settings import Files, Network
 from broker.store.files import FileStore
 from comfyui.simulator.journal import read_journal
+from comfyui.simulator.process import SimulatorProcess
 
 ROOT = Path(__file__).resolve().parents[3]
 #: A bound on liveness, never a measure.
@@ -71,35 +74,55 @@ def plain(colour: int, *, size: int = 64) -> dict[str, Any]:
 
 
 class BrokerStandIn:
-    """One process life of a broker, as far as a worker can tell."""
+    """A broker, as far as a worker can tell. After `restart` it is another process life on the same ports."""
 
-    def __init__(self, folder: Path, network: Network | None = None) -> None:
-        self.life = secrets.token_hex(16)
+    def __init__(self, folder: Path) -> None:
+        any_port = "tcp://127.0.0.1:*"
+        self.network = Network(workers=any_port, files=any_port)
+        self.store = FileStore(folder, reserve_bytes=0)
         self.heartbeat_ms, self.lease_ms = 200, 2_000
-        self.need_capabilities = True
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._open()
+
+    def _open(self) -> None:
+        self.life = secrets.token_hex(16)
         #: Whether ends are confirmed, and whether anything is answered at all.
         self.records = True
         self.deaf = False
         self.resume: tuple[Resume, ...] = ()
-        #: Everything heard, in order, and who said it.
+        #: Everything heard, in order, and who said it; when each heartbeat came.
         self.heard: list[Any] = []
         self.speakers: list[str] = []
         self.heartbeats_s: list[float] = []
         self.session = ""
         self.dispatched = 0
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        any_port = "tcp://127.0.0.1:*"
-        network = network if network is not None else Network(workers=any_port, files=any_port)
-        self._socket = sockets.router(self._context, "workers", network, None)
-        self.store = FileStore(folder, reserve_bytes=0)
-        self.channel = FileChannel(sockets.router(self._context, "files", network, None), self.store, Files())
-        self.channel.start()
-        self.network = Network(workers=sockets.endpoint_of(self._socket), files=self.channel.endpoint)
+        self._socket = self._bound("workers")
+        self._channel = FileChannel(self._bound("files"), self.store, Files())
+        self._channel.start()
+        self.network = Network(workers=sockets.endpoint_of(self._socket), files=self._channel.endpoint)
+
+    def _bound(self, name: str) -> zmq.Socket[bytes]:
+        deadline_s = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                return sockets.router(self._context, name, self.network, None)
+            except ConfigError:  # the port of the life before is let go a moment after its socket
+                if time.monotonic() > deadline_s:
+                    raise
+                time.sleep(0.005)
+
+    def _close(self) -> None:
+        self._channel.stop()
+        self._socket.close(linger=0)
 
     def close(self) -> None:
-        self.channel.stop()
-        self._socket.close(linger=0)
+        self._close()
         self._context.term()
+
+    def restart(self) -> None:
+        """All is forgotten but what is in the store."""
+        self._close()
+        self._open()
 
     # ---- listening
 
@@ -152,7 +175,7 @@ class BrokerStandIn:
                         broker=self.life,
                         heartbeat_ms=self.heartbeat_ms,
                         lease_ms=self.lease_ms,
-                        need_capabilities=self.need_capabilities,
+                        need_capabilities=True,
                         resume=self.resume,
                     )
                 )
@@ -184,13 +207,24 @@ class BrokerStandIn:
     ) -> Key:
         """Send an attempt as soon as there is room for it."""
         self.until(lambda: self.room() > 0)
-        self.dispatched += 1
         key = job_id if job_id is not None else str(uuid.uuid4()), attempt
-        body = json.dumps(workflow).encode()
-        self.say(
-            Dispatch(job_id=key[0], attempt=attempt, serial=self.dispatched, files=files, limits=limits, workflow=body)
-        )
+        self.send(key, workflow, files, limits)
         return key
+
+    def send(
+        self, key: Key, workflow: dict[str, Any], files: tuple[InputFile, ...] = (), limits: Limits = LIMITS
+    ) -> None:
+        """Send an attempt whether or not there is room for it."""
+        self.dispatched += 1
+        said = Dispatch(
+            job_id=key[0],
+            attempt=key[1],
+            serial=self.dispatched,
+            files=files,
+            limits=limits,
+            workflow=json.dumps(workflow).encode(),
+        )
+        self.say(said)
 
     def stored(self, sha256: str) -> bytes:
         size_bytes = self.store.size(sha256)
@@ -212,14 +246,39 @@ def input_file(broker: BrokerStandIn, name: str, data: bytes) -> InputFile:
     return InputFile(name=name, sha256=sha256, size_bytes=len(data))
 
 
-def started(log: Path) -> list[str]:
-    """The prompt ids a simulator really began to run, in order, by its own journal."""
-    return [entry["prompt_id"] for entry in read_journal(log) if entry["at"] == "started"]
+class SimulatedComfyUI:
+    """A simulator that outlives the tests, and what it did since this one began."""
 
+    def __init__(self, process: SimulatorProcess, log: Path) -> None:
+        self.process = process
+        self._log = log
+        self._before = 0
 
-def finished(log: Path) -> list[str]:
-    """Those that ran to their end."""
-    return [entry["prompt_id"] for entry in read_journal(log) if entry["at"] == "finished"]
+    @property
+    def url(self) -> str:
+        return self.process.url
+
+    def begin(self) -> None:
+        self._before = len(read_journal(self._log))
+
+    def lift(self) -> None:
+        """No more mischief."""
+        request = urllib.request.Request(f"{self.url}/simulator/mischief", method="DELETE")
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
+            answer.read()
+
+    def mischief(self, kind: str, **options: Any) -> None:
+        self.process.mischief(kind, **options)
+
+    def started(self) -> list[str]:
+        """The prompts it really began to run, in order, by its own journal."""
+        return self._noted("started")
+
+    def finished(self) -> list[str]:
+        return self._noted("finished")
+
+    def _noted(self, what: str) -> list[str]:
+        return [entry["prompt_id"] for entry in read_journal(self._log)[self._before :] if entry["at"] == what]
 
 
 def previews(broker: BrokerStandIn, key: Key) -> list[ProgressReport]:
