@@ -73,13 +73,14 @@ class Web:
             is_same_origin=lambda environ: is_same_origin(environ, must_say=has_cookie(environ)),
             max_sockets=web.max_sockets,
         )
+        self.abilities = Abilities(self.hub, self.files)
         site = Site(
             settings=web,
             gate=gate,
             link=self.link,
             hub=self.hub,
             files=self.files,
-            abilities=Abilities(self.hub, self.files),
+            abilities=self.abilities,
             templates=templates,
             watch=self.watch,
             grants=Grants(),

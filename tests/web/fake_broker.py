@@ -15,6 +15,7 @@ from typing import Any
 import gevent
 
 from broker.protocol import client, codec, events, files, records
+from broker.protocol.errors import ConfigError
 from broker.protocol.records import JobState, JobView, WorkerState, WorkerView
 from broker.runtime import sockets
 from broker.runtime.settings import Network
@@ -99,14 +100,24 @@ def a_failure(text: str = "it broke") -> records.Failure:
     return records.Failure(reason=reason, text=text, node_id="3", node_type="KSampler", traceback="")
 
 
+def bound(make: Callable[[], Any]) -> Any:
+    """A bound socket; libzmq gives up a port a moment after the socket that had it was closed."""
+    for _ in range(500):
+        try:
+            return make()
+        except ConfigError:
+            gevent.sleep(0.01)
+    return make()
+
+
 class FakeBroker:
     def __init__(self, context: Any, network: Network | None = None) -> None:
         """network: listen where an earlier one did."""
         free = "tcp://127.0.0.1:*"
         given = network if network is not None else Network(clients=free, events=free, files=free)
-        self._clients = sockets.router(context, "clients", given, None)
-        self._files = sockets.router(context, "files", given, None)
-        self._events = sockets.publisher(context, given, None)
+        self._clients = bound(lambda: sockets.router(context, "clients", given, None))
+        self._files = bound(lambda: sockets.router(context, "files", given, None))
+        self._events = bound(lambda: sockets.publisher(context, given, None))
         self.network = dataclasses.replace(
             given,
             clients=sockets.endpoint_of(self._clients),

@@ -92,7 +92,8 @@ class Page:
             case "worker":
                 self.workers[message["worker"]["name"]] = message["worker"]
             case "worker_gone":
-                del self.workers[message["name"]]
+                # A worker that came and went while this page was slow may never have been told of.
+                self.workers.pop(message["name"], None)
             case "stats":
                 self.stats = message["stats"]
             case "fleet":
