@@ -148,12 +148,11 @@ class Loop:
                 self._joined = None
 
     def _say(self, message: Any) -> None:
-        if isinstance(message, (Complete, Fail)):
-            why = message.failure if isinstance(message, Fail) else None
-            fields = {"job": message.job_id, "attempt": message.attempt}
-            log.info(
-                "attempt ended", extra={"fields": {**fields, "reason": why.reason, "text": why.text} if why else fields}
-            )
+        if isinstance(message, Complete):
+            log.info("attempt succeeded", extra={"fields": {"job": message.job_id, "attempt": message.attempt}})
+        if isinstance(message, Fail):
+            why = {"reason": message.failure.reason.value, "text": message.failure.text}
+            log.info("attempt failed", extra={"fields": {"job": message.job_id, "attempt": message.attempt, **why}})
         self._outbox.append(encode(message))
         self._flush()
 
