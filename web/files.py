@@ -76,24 +76,35 @@ class Files:
             raise NoSuchFile(sha256)
         return data
 
+    def open(self, sha256: str) -> tuple[int, bytes, Iterator[bytes]]:
+        """The size, the first bytes and all the others, for one question. Raises as `stream` does."""
+        chunks = self._chunks(sha256, 0, None)
+        first = next(chunks)
+        return first.size_bytes, first.data, (chunk.data for chunk in chunks)
+
     def stream(self, sha256: str, start: int, until: int) -> Iterator[bytes]:
         """The bytes [start, until) of a file at least so large, as fast as they are taken.
 
         Raises NoSuchFile, BrokerSilent: whoever has begun to pass them on must break off.
         """
+        for chunk in self._chunks(sha256, start, until):
+            yield chunk.data[: until - chunk.offset]
+
+    def _chunks(self, sha256: str, start: int, until: int | None) -> Iterator[Chunk]:
+        """The parts that hold [start, until), in order; until None: to the end of the file, at least one part."""
         with self._socket() as socket:
             offset = start
-            while offset < until:
-                goal = min(offset + self._credit_bytes, until)
+            while until is None or offset < until:
+                goal = offset + self._credit_bytes if until is None else min(offset + self._credit_bytes, until)
                 asked = GetFile(request_id=_fresh(), sha256=sha256, offset=offset, until=goal)
                 self._send(socket, asked)
-                while offset < goal:
+                while until is None or offset < min(goal, until):
                     chunk: Chunk = self._answer(socket, asked.request_id, Chunk)
-                    if chunk.offset != offset or not chunk.data:
+                    until = chunk.size_bytes if until is None else until
+                    if chunk.offset != offset or not (chunk.data or offset == until):
                         raise BrokerSilent("the broker sent a part of a file out of its order")
-                    data = chunk.data[: until - offset]
-                    offset += len(data)
-                    yield data
+                    offset += len(chunk.data)
+                    yield chunk
 
     def put(self, data: bytes) -> str:
         """Store these bytes and return their sha256 once they are durable. Raises BrokerSilent."""

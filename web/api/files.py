@@ -5,6 +5,7 @@ A file never changes under its digest, so it may be kept for ever by whoever was
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
 from collections.abc import Iterator
@@ -32,7 +33,10 @@ def get(call: Call, sha256: str) -> HTTPResponse:
     query = call.query("job", "name")
     if SHA256.fullmatch(sha256) is None:
         raise _no_file(sha256)
-    promised = _promised(call, sha256, query.get("job", ""))
+    job_id = query.get("job", "")
+    if not call.viewer.admin:
+        _check_may_read(call, sha256, job_id)
+    ranged = bool(call.header("Range"))
     etag = f'"{sha256}"'
     headers = {
         **COMMON,
@@ -44,9 +48,13 @@ def get(call: Call, sha256: str) -> HTTPResponse:
     if etag in [part.strip().removeprefix("W/") for part in call.header("If-None-Match").split(",")]:
         return HTTPResponse(b"", status_line(304), headers)
     try:
-        size, head = call.site.files.peek(sha256, HEAD_BYTES)
+        if ranged:
+            rest: Iterator[bytes] = iter(())
+            size, head = call.site.files.peek(sha256, HEAD_BYTES)
+        else:
+            size, head, rest = call.site.files.open(sha256)
     except NoSuchFile as e:
-        if promised:
+        if job_id and _is_output(call, sha256, job_id):
             log.error("a job's output is not stored", extra={"fields": {"sha256": sha256}})
             raise Refusal(410, "gone", "this file was an output, and is not stored any more") from e
         raise _no_file(sha256) from e
@@ -63,8 +71,8 @@ def get(call: Call, sha256: str) -> HTTPResponse:
     if until - start < size:
         headers["Content-Range"] = f"bytes {start}-{until - 1}/{size}"
         status = 206
-    body: Iterator[bytes] | bytes = call.site.files.stream(sha256, start, until) if until > start else b""
-    return HTTPResponse(body, status_line(status), headers)
+    body = call.site.files.stream(sha256, start, until) if ranged else itertools.chain((head,), rest)
+    return HTTPResponse(body if until > start else b"", status_line(status), headers)
 
 
 def may_use(call: Call, sha256: str) -> bool:
@@ -87,15 +95,15 @@ def disposition(name: str, *, attachment: bool) -> str:
     return f"{kind}; filename=\"{plain}\"; filename*=UTF-8''{quote(name[:200], safe='')}"
 
 
-def _promised(call: Call, sha256: str, job_id: str) -> bool:
-    """Whether it is an output of the job named; raises Refusal unless the caller may read it at all."""
-    if job_id:
-        job = owned(call, job_id).job
-        if any(output.sha256 == sha256 for output in job.outputs):
-            return True
-    if not may_use(call, sha256):
+def _check_may_read(call: Call, sha256: str, job_id: str) -> None:
+    """Raises Refusal unless it is an output of the caller's job named, or known to be the caller's otherwise."""
+    if not (job_id and _is_output(call, sha256, job_id)) and not may_use(call, sha256):
         raise _no_file(sha256)
-    return False
+
+
+def _is_output(call: Call, sha256: str, job_id: str) -> bool:
+    """Whether that job, which the caller must be able to see, made this file."""
+    return any(output.sha256 == sha256 for output in owned(call, job_id).job.outputs)
 
 
 def _span(call: Call, size: int, etag: str) -> tuple[int, int] | None:
