@@ -6,7 +6,7 @@ a node weighs as many parts as it has steps, any other weighs one; cached nodes 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from broker.protocol.records import Progress, ProgressKind
@@ -108,17 +108,21 @@ class Reports:
         self._serial = 0
         self._progress = _Lane(1_000 // pacing.progress_per_s)
         self._previews = _Lane(1_000 // pacing.previews_per_s) if pacing.previews_per_s else None
+        #: A preview that had to wait goes with what is known by then.
+        self._newest: Progress | None = None
 
     def progress(self, progress: Progress, now_ms: int) -> list[ProgressReport]:
-        self._progress.put((progress, "", b""))
+        self._newest = progress
+        self._progress.waiting = (progress, "", b"")
         if progress.kind is ProgressKind.STARTED:
             # The broker notes the moment: it must not be replaced by the first node.
             self._progress.due_ms = now_ms
         return self.due(now_ms)
 
     def preview(self, progress: Progress, media_type: str, image: bytes, now_ms: int) -> list[ProgressReport]:
+        self._newest = progress
         if self._previews is not None and len(image) <= PREVIEW_BYTES:
-            self._previews.put((progress, media_type, image))
+            self._previews.waiting = (progress, media_type, image)
         return self.due(now_ms)
 
     def due(self, now_ms: int) -> list[ProgressReport]:
@@ -132,6 +136,8 @@ class Reports:
         return [self._progress] if self._previews is None else [self._progress, self._previews]
 
     def _report(self, progress: Progress, media_type: str, image: bytes, now_ms: int) -> ProgressReport:
+        if image and self._newest is not None:
+            progress = replace(self._newest, kind=ProgressKind.PREVIEW, text="")
         # Counted by the clock, so that a worker that was restarted goes on above what its predecessor said.
         self._serial = max(self._serial + 1, now_ms)
         job_id, attempt = self._key
@@ -152,10 +158,8 @@ class _Lane:
     def __init__(self, every_ms: int) -> None:
         self._every_ms = every_ms
         self.due_ms = 0
+        #: The latest; put in place of what still waits.
         self.waiting: _Said | None = None
-
-    def put(self, said: _Said) -> None:
-        self.waiting = said
 
     def take(self, now_ms: int) -> _Said | None:
         if self.waiting is None or now_ms < self.due_ms:

@@ -124,6 +124,15 @@ def test_previews_have_a_pace_of_their_own() -> None:
     assert len(reports.progress(progress(), 999)) == 1
 
 
+def test_a_preview_that_had_to_wait_goes_with_what_is_known_by_then() -> None:
+    reports = Reports(KEY, PACING)
+    reports.preview(progress(ProgressKind.PREVIEW), "image/jpeg", b"x", 0)
+    reports.preview(progress(ProgressKind.PREVIEW, 1), "image/jpeg", b"y", 10)
+    reports.progress(progress(value=5), 100)
+    (said,) = reports.due(250)
+    assert (said.progress.kind, said.progress.value, said.image) == (ProgressKind.PREVIEW, 5, b"y")
+
+
 def test_previews_can_be_switched_off_and_huge_ones_are_dropped() -> None:
     none = Reports(KEY, Pacing(poll_ms=1, progress_per_s=1, previews_per_s=0))
     assert none.preview(progress(), "image/jpeg", b"x", 0) == [] and none.deadline_ms() is None
