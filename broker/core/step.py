@@ -21,7 +21,7 @@ class InsertJob:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class UpdateJob:
-    """Replaces the record of an existing job, but for what its submit fixed for life: a store refuses to change that."""
+    """Replaces the record of an existing job. What its submit fixed for life stays: a store refuses to change it."""
 
     record: JobRecord
 
