@@ -1,5 +1,3 @@
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,31 +5,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from comfyui import workflow
-from comfyui.template import Template, TemplateError, load_template, load_templates
+from comfyui.forms import template_of
+from comfyui.library import BUILT_IN, load_templates
+from comfyui.template import Template
 from comfyui.workflow import WorkflowError
-from tests.core.comfyui.graphs import ROOT
+from tests.core.comfyui.graphs import ROOT, graph
 from tests.core.comfyui.strategies import json_values
 
-TEXT_TO_IMAGE = load_templates(ROOT / "comfyui" / "templates")["text-to-image"]
-FORM: dict[str, Any] = {
-    "title": "T",
-    "description": "",
-    "result": "2",
-    "fields": [
-        {"key": "picture", "label": "Picture", "type": "image", "sets": [{"node": "1", "input": "image"}]},
-        {"key": "name", "label": "Name", "type": "text", "default": "x", "sets": [{"node": "2", "input": "name"}]},
-    ],
+TEMPLATES, COMPLAINTS = load_templates(BUILT_IN)
+TEXT_TO_IMAGE = TEMPLATES["text-to-image"]
+#: What must be given to each template.
+NEEDED: dict[str, dict[str, object]] = {
+    "comic": {},
+    "image-to-image": {"picture": "a.png", "prompt": "p"},
+    "story": {},
+    "text-to-image": {"prompt": "p"},
+    "upscale": {"picture": "a.png"},
+    "variations": {"picture": "a.png"},
 }
-
-
-def saved(folder: Path, form: object, graph: object = None) -> Path:
-    nodes = {
-        "1": {"class_type": "LoadImage", "inputs": {"image": "a.png"}},
-        "2": {"class_type": "Save", "inputs": {"images": ["1", 0], "name": "x", "level": 1.5}},
-    }
-    (folder / "workflow.json").write_text(json.dumps(graph if graph is not None else nodes))
-    (folder / "form.json").write_text(json.dumps(form))
-    return folder
 
 
 def bad_field(template: Template, **params: object) -> WorkflowError:
@@ -39,6 +30,22 @@ def bad_field(template: Template, **params: object) -> WorkflowError:
         template.fill(params, seed=1)
     assert caught.value.code == "bad_field"
     return caught.value
+
+
+def of_one_field(type: str, input: str = "level", **field: Any) -> Template:
+    """A template whose one field, n, sets an input of a node that saves."""
+    nodes = graph(
+        a=("LoadImage", {"image": "a.png"}), b=("Save", {"images": ["a", 0], "level": 1, "filename_prefix": "x"})
+    )
+    node = "a" if input == "image" else "b"
+    entry = {"key": "n", "label": "N", "type": type, "sets": [{"node": node, "input": input}], **field}
+    form = {"title": "T", "description": "", "result": "b", "fields": [entry]}
+    return template_of("one", workflow.of(nodes), form)
+
+
+def test_the_templates_that_come_with_the_program_are_sound() -> None:
+    assert COMPLAINTS == ()
+    assert list(TEMPLATES) == sorted(NEEDED)
 
 
 def test_the_graph_of_text_to_image_is_the_one_in_api_json() -> None:
@@ -126,74 +133,74 @@ def test_an_unknown_field_is_told_which_there_are() -> None:
     assert caught.value.code == "unknown_field"
 
 
-def test_a_picture_stays_in_the_input_folder(tmp_path: Path) -> None:
-    template = load_template(saved(tmp_path, FORM))
-    assert template.fill({"picture": "sub/b.png"}, seed=1).nodes["1"].inputs == {"image": "sub/b.png"}
-    assert bad_field(template, picture="../b.png").details == {"field": "picture"}
-    assert bad_field(template).details == {"field": "picture"}
+def test_a_picture_stays_in_the_input_folder() -> None:
+    template = of_one_field("image", "image")
+    assert template.fill({"n": "sub/b.png"}, seed=1).nodes["a"].inputs == {"image": "sub/b.png"}
+    for name in ("../b.png", "b.png [output]", "", None):
+        assert bad_field(template, n=name).details == {"field": "n"}
 
 
-def test_whole_numbers_may_have_to_be_multiples(tmp_path: Path) -> None:
-    field = {"key": "n", "label": "N", "type": "integer", "step": 8, "sets": [{"node": "2", "input": "level"}]}
-    template = load_template(saved(tmp_path, {**FORM, "fields": [field]}))
-    assert template.fill({"n": 16}, seed=1).nodes["2"].inputs["level"] == 16
+def test_whole_numbers_may_have_to_be_multiples() -> None:
+    template = of_one_field("integer", step=8)
+    assert template.fill({"n": 16}, seed=1).nodes["b"].inputs["level"] == 16
     assert "multiple of 8" in str(bad_field(template, n=12))
 
 
-def changed(**values: object) -> dict[str, Any]:
-    return {**FORM, "fields": [{**FORM["fields"][1], **values}]}
+def test_a_switch_is_on_or_off() -> None:
+    template = of_one_field("switch", default=False)
+    assert template.fill({}, seed=1).nodes["b"].inputs["level"] is False
+    assert template.fill({"n": True}, seed=1).nodes["b"].inputs["level"] is True
+    assert "true or false" in str(bad_field(template, n=1))
 
 
-@pytest.mark.parametrize(
-    ("form", "reason"),
-    [
-        ([], "not an object"),
-        ({**FORM, "titel": 1}, "unknown titel"),
-        ({"title": "T"}, "lacks description, fields, result"),
-        ({**FORM, "title": 7}, "title has a value of the wrong type"),
-        ({**FORM, "result": "9"}, "result node '9'"),
-        ({**FORM, "fields": {}}, "not a list"),
-        ({**FORM, "fields": [7]}, "not an object"),
-        ({**FORM, "fields": [{"key": "a"}]}, "lacks label, sets, type"),
-        ({**FORM, "fields": FORM["fields"] * 2}, "two fields have the key 'picture'"),
-        (changed(type="colour"), "no type 'colour'"),
-        (changed(sets=[]), "not a list of inputs"),
-        (changed(sets=[{"node": "2", "input": "nmae"}]), "node 2 has no input 'nmae'"),
-        (changed(sets=[{"node": "2", "input": "name", "axis": "width"}]), "axis"),
-        (changed(sets=[{"node": "2", "input": "name", "x": 1}]), "unknown x"),
-        (changed(sets=[{"node": 2, "input": "name"}]), "node has a value of the wrong type"),
-        (changed(type="size"), "axis"),
-        (changed(default=7), "its default must be text"),
-        (changed(min="1"), "min has a value of the wrong type"),
-        (changed(max=True), "max has a value of the wrong type"),
-        (changed(type="choice", choices=["a", 1]), "a choice: 1 has a value"),
-        (changed(type="choice", choices=["a"]), "its default must be one of a"),
-        (changed(help="\0"), "NUL"),
-    ],
-)
-def test_a_bad_form_names_its_file_and_the_reason(tmp_path: Path, form: object, reason: str) -> None:
-    with pytest.raises(TemplateError) as caught:
-        load_template(saved(tmp_path, form))
-    assert str(tmp_path / "form.json") in str(caught.value) and reason in str(caught.value)
+def test_a_node_may_take_smaller_seeds_than_comfyui() -> None:
+    template = of_one_field("seed", max=2**31 - 1)
+    assert template.fill({"n": 2**31 - 1}, seed=1).nodes["b"].inputs["level"] == 2**31 - 1
+    assert "to 2147483647" in str(bad_field(template, n=2**31))
+    assert template.fill({}, seed=2**53 + 5).nodes["b"].inputs["level"] == 5
+    assert template.fill({}, seed=2**31 - 1).nodes["b"].inputs["level"] == 2**31 - 1
 
 
-def test_a_bad_or_missing_workflow_names_its_file(tmp_path: Path) -> None:
-    with pytest.raises(TemplateError, match=r"workflow\.json"):
-        load_template(saved(tmp_path, FORM, {"nodes": [], "links": []}))
-    (tmp_path / "workflow.json").unlink()
-    with pytest.raises(TemplateError, match=r"workflow\.json"):
-        load_template(tmp_path)
+def test_what_only_the_workflow_refuses_is_its_fields_fault() -> None:
+    error = bad_field(of_one_field("text", "filename_prefix"), n="../../x")
+    assert error.details == {"field": "n"} and 'holds ".."' in str(error)
+    long = of_one_field("text", max=10**9)
+    assert bad_field(long, n="x" * 100_001).kind == "too_large"
 
 
-def test_a_folder_without_templates_has_none(tmp_path: Path) -> None:
-    assert load_templates(tmp_path) == {}
+def test_a_sample_keeps_what_nobody_has_said() -> None:
+    sample = TEXT_TO_IMAGE.sample({"checkpoint": "b.safetensors"})
+    assert sample.nodes["6"] == TEXT_TO_IMAGE.workflow.nodes["6"]
+    assert sample.nodes["4"].inputs == {"ckpt_name": "b.safetensors"}
 
 
-@given(st.dictionaries(st.sampled_from([f.key for f in TEXT_TO_IMAGE.fields]), json_values))
-def test_any_values_give_a_workflow_or_one_error(params: dict[str, object]) -> None:
+@pytest.mark.parametrize("name", NEEDED)
+def test_what_must_be_given_is_enough(name: str) -> None:
+    filled = TEMPLATES[name].fill(NEEDED[name], seed=2**53 - 1)
+    assert TEMPLATES[name].result in filled.nodes
+    assert workflow.parse(workflow.dump(filled)) == filled
+
+
+@given(st.data())
+def test_any_values_give_a_workflow_or_one_error_that_names_the_field(data: st.DataObject) -> None:
+    template = TEMPLATES[data.draw(st.sampled_from(list(TEMPLATES)))]
+    near = {field.key: near_misses(field.default) for field in template.fields}
+    key = data.draw(st.sampled_from([field.key for field in template.fields]))
+    params = {**NEEDED[template.name], key: data.draw(near[key])}
     try:
-        filled = TEXT_TO_IMAGE.fill({"prompt": "p", **params}, seed=1)
+        filled = template.fill(params, seed=data.draw(st.integers(0, 2**64 - 1)))
     except WorkflowError as e:
-        assert e.details["field"] in params
+        assert e.details["field"] in {key, "panels"} and f"field {e.details['field']} (" in str(e)
         return
     assert workflow.parse(workflow.dump(filled)) == filled
+
+
+def near_misses(default: object) -> st.SearchStrategy[object]:
+    """Anything, and for a list also its own rows with anything in places."""
+    if not isinstance(default, list):
+        return json_values
+    rows = st.sampled_from(default) | json_values
+    for row in default:
+        rows |= st.fixed_dictionaries({key: st.just(row[key]) | json_values for key in row})
+    texts = st.lists(st.sampled_from(["[Mira]", "[Tom]", "[NC]", "[", "#", "a pier", "\u2028"]), max_size=8)
+    return st.lists(rows, max_size=20) | texts.map("".join) | json_values
