@@ -256,7 +256,7 @@ def away(stage: Stage, patch: pytest.MonkeyPatch, method: str, path: str, body: 
         raise BrokerSilent("the broker is away")
 
     web = stage.web
-    for thing, name in ((web.link, "ask"), (web.files, "peek"), (web.files, "put"), (web.abilities, "object_info")):
+    for thing, name in ((web.link, "ask"), (web.files, "open"), (web.files, "put"), (web.abilities, "object_info")):
         patch.setattr(thing, name, silent)
     patch.setattr(web.hub, "connected", False)
     return ask(stage, method, path, body)

@@ -260,6 +260,7 @@ def test_a_slow_browser_that_wakes_up_in_time_is_told_why_it_was_closed(
 
 def test_progress_for_a_slow_browser_is_merged_and_its_page_knows(stage: Stage) -> None:
     job = stage.broker.put(a_job(state=JobState.RUNNING, attempt=1))
+    until(lambda: stage.web.hub.job(job.job_id))
     slow = small_buffers(stage)
     until(lambda: len(stage.web.sockets) == 1)
     stage.broker.preview(job.job_id, bytes(1_000_000))
