@@ -23,18 +23,22 @@ export function fill(bar, share, label) {
 
 /**
  * Show the picture at `url`; "" shows none. The old picture stays until the new one is there, so nothing flickers.
- * A preview (blob:) is loaded at once even out of view: its address is short-lived.
+ * A preview (blob:) is loaded at once even out of view, for its address is short-lived; and it is left out while the one
+ * before it still loads, for to interrupt that would blank the picture.
  */
 export function show(image, url, alt) {
   image.alt = alt;
   if (image.getAttribute("src") === url) return;
-  image.hidden = url === "";
   if (url === "") {
+    image.hidden = true;
     image.removeAttribute("src");
     return;
   }
-  image.loading = url.startsWith("blob:") ? "eager" : "lazy";
+  const isPreview = url.startsWith("blob:");
+  if (isPreview && !image.complete) return;
+  image.loading = isPreview ? "eager" : "lazy";
   image.src = url;
+  image.hidden = false;
 }
 
 /** A picture that cannot be loaded leaves the sails behind it to be seen. `root` may hold many, now or later. */
