@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final
 
 import gevent
@@ -22,7 +21,8 @@ from broker.runtime.clock import now
 from broker.runtime.config import Config
 from broker.runtime.keys import Identity
 from broker.runtime.values import is_loopback
-from comfyui.template import Template, TemplateError, load_templates
+from comfyui.library import BUILT_IN, load_templates
+from comfyui.template import Template
 from web.abilities import Abilities
 from web.api.site import Site
 from web.app import application
@@ -37,7 +37,6 @@ from web.ws import Sockets, SocketServer
 
 log = logging.getLogger(__name__)
 
-TEMPLATES: Final = Path(__file__).resolve().parents[1] / "comfyui" / "templates"
 #: Connections besides the WebSockets.
 SPARE_CONNECTIONS: Final = 500
 #: How long requests under way may take to end, and browsers to say goodbye.
@@ -48,7 +47,7 @@ class Web:
     """Listens once made; serves after `start`."""
 
     def __init__(self, settings: Config, identity: Identity | None) -> None:
-        """Raises ConfigError when the address, the token file, a key or a template is unusable."""
+        """Raises ConfigError when the address, the token file or a key is unusable."""
         if not monkey.is_module_patched("socket"):
             raise ConfigError(
                 "the web process runs as `python -m web`: without gevent's patches one request blocks all"
@@ -151,7 +150,8 @@ def _listener(settings: Config) -> socket.socket:
 
 
 def _templates() -> dict[str, Template]:
-    try:
-        return load_templates(TEMPLATES)
-    except TemplateError as e:
-        raise ConfigError(str(e)) from e
+    """The templates that can be used; what is wrong with the others is told in the log."""
+    templates, complaints = load_templates(BUILT_IN)
+    for complaint in complaints:
+        log.error("a template is left out", extra={"fields": {"template": complaint.name, "why": str(complaint)}})
+    return templates

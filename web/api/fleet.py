@@ -9,13 +9,12 @@ from bottle import HTTPResponse
 
 from broker.protocol import client
 from broker.protocol.ids import WORKER_NAME
-from comfyui.check import check
-from comfyui.template import Field, Template
-from comfyui.workflow import WorkflowError
+from comfyui.fields import Field
+from comfyui.runnable import model_choices, stand_ins, why_not
+from comfyui.template import Template
 from web import views_json
 from web.answers import Refusal, answered
 from web.api.site import Call
-from web.api.submit import model_choices, models_at_hand
 from web.link import BrokerSilent
 from web.views_json import Json
 
@@ -93,21 +92,22 @@ def template_views(call: Call) -> list[Json]:
 
 
 def _template(found: Template, object_info: Mapping[str, object] | None) -> Json:
-    models = models_at_hand(found, object_info)
-    why_not = _why_not(found, models, object_info)
+    """A template as the fleet could run it now; while no worker is there it counts as runnable, since a job waits."""
+    models = stand_ins(found, object_info) if object_info is not None else {}
+    why = why_not(found, object_info) if object_info is not None else ""
     return {
         "name": found.name,
         "title": found.title,
         "description": found.description,
         "fields": [_field(found, field, models, object_info) for field in found.fields],
-        "runnable": not why_not,
-        "why_not": why_not,
+        "runnable": not why,
+        "why_not": why,
     }
 
 
 def _field(found: Template, field: Field, models: Mapping[str, str], object_info: Mapping[str, object] | None) -> Json:
-    offered = model_choices(found, field, object_info)
-    choices = offered if offered else list(field.choices)
+    offered = model_choices(found, field, object_info) if object_info is not None else ()
+    choices = list(offered if offered else field.choices)
     return {
         "key": field.key,
         "label": field.label,
@@ -120,15 +120,3 @@ def _field(found: Template, field: Field, models: Mapping[str, str], object_info
         "group": field.group,
         "choices": choices if choices else None,
     }
-
-
-def _why_not(found: Template, models: Mapping[str, str], object_info: Mapping[str, object] | None) -> str:
-    """Why no worker could run it with its defaults, "" when one could or none is there yet."""
-    if object_info is None:
-        return ""
-    required = {field.key: "x" for field in found.fields if field.default is None and "text" in field.type}
-    try:
-        problems = check(found.fill({**required, **models}, seed=0), object_info)
-    except WorkflowError as e:
-        return str(e)
-    return str(problems[0]) if problems else ""

@@ -19,11 +19,10 @@ from bottle import HTTPResponse
 from broker.protocol import client, records
 from broker.protocol.ids import JOB_ID, SHA256
 from comfyui import strict
-from comfyui.catalogue import node_class
 from comfyui.check import check, combined
 from comfyui.names import path_fault
 from comfyui.needs import Needs, needs
-from comfyui.template import Field, Template
+from comfyui.runnable import stand_ins
 from comfyui.workflow import Kind, Workflow, WorkflowError, dump, of
 from web import views_json
 from web.answers import Refusal, answered
@@ -152,31 +151,11 @@ def filled(call: Call, name: str, params: Mapping[str, object], seed: int) -> Wo
         have = ", ".join(call.site.templates)
         raise Refusal(422, "unknown_template", f"there is no template {name[:100]!r}; there are {have}")
     object_info = call.site.abilities.object_info()
+    at_hand = stand_ins(template, object_info) if object_info is not None else {}
     try:
-        return template.fill({**models_at_hand(template, object_info), **params}, seed=seed)
+        return template.fill({**at_hand, **params}, seed=seed)
     except WorkflowError as e:
         raise refusal_of(e) from e
-
-
-def models_at_hand(template: Template, object_info: Mapping[str, object] | None) -> dict[str, str]:
-    """For each model field whose own default no worker has: a model that some worker has."""
-    found = {}
-    for field in template.fields:
-        choices = model_choices(template, field, object_info)
-        if choices and field.default not in choices:
-            found[field.key] = choices[0]
-    return found
-
-
-def model_choices(template: Template, field: Field, object_info: Mapping[str, object] | None) -> list[str]:
-    """The model files that the workers offer for a field of type model; [] for other fields and when none is known."""
-    if field.type != "model" or object_info is None:
-        return []
-    target = field.sets[0]
-    given = node_class(object_info, template.workflow.nodes[target.node].class_type)
-    declared = given.inputs.get(target.input) if given is not None else None
-    choices = declared.choices if declared is not None and declared.choices is not None else ()
-    return [choice for choice in choices if isinstance(choice, str)]
 
 
 def title_of(params: Mapping[str, object]) -> str:
