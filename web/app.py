@@ -171,7 +171,7 @@ def _guarded(site: Site, route: Route) -> Callable[..., HTTPResponse]:
         except OutOfContract as e:
             return _shown(route, Refusal(422, "out_of_range", str(e)))
         except BrokerSilent as e:
-            log.warning("no answer from the broker", extra={"fields": {"route": route.path, "why": str(e)}})
+            log.debug("no answer from the broker", extra={"fields": {"route": route.path, "why": str(e)}})
             return _shown(route, Refusal(503, "broker_away", f"{e}; try again", headers={"Retry-After": "2"}))
         except Exception:
             log.exception("a request failed", extra={"fields": {"route": route.path}})
