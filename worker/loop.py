@@ -17,7 +17,7 @@ import zmq
 from broker.protocol.codec import BROKER_TO_WORKER, decode, encode
 from broker.protocol.errors import RemoteProtocolError
 from broker.protocol.records import Reason
-from broker.protocol.worker import Complete, Fail, Heartbeat, Invalid
+from broker.protocol.worker import Complete, Fail, Heartbeat, Invalid, Welcome
 from broker.runtime import clock
 from broker.runtime.stop import Stop as Signals
 from comfyui.client import ComfyClient
@@ -140,8 +140,13 @@ class Loop:
                 log.warning("the broker sent what is no message", extra={"fields": {"fault": str(e)}})
                 continue
             if isinstance(message, Invalid):
-                fields = {"code": message.code, "detail": message.detail}
-                log.error("the broker did not understand this worker", extra={"fields": fields})
+                complaint = {"code": message.code, "detail": message.detail}
+                log.error("the broker did not understand this worker", extra={"fields": complaint})
+            if isinstance(message, Welcome):
+                log.info(
+                    "welcomed by the broker",
+                    extra={"fields": {"broker": message.broker, "resumes": len(message.resume)}},
+                )
             self._act(self._machine.received(message, now_ms()))
             if self._machine.link.joined and self._joined is not None:
                 self._joined()
@@ -153,6 +158,8 @@ class Loop:
         if isinstance(message, Fail):
             why = {"reason": message.failure.reason.value, "text": message.failure.text}
             log.info("attempt failed", extra={"fields": {"job": message.job_id, "attempt": message.attempt, **why}})
+            if message.failure.reason is Reason.POISONED:
+                log.error("the card fails everything: start comfyui anew; no work is taken until then")
         self._outbox.append(encode(message))
         self._flush()
 
@@ -165,6 +172,7 @@ class Loop:
             self._outbox.popleft()
 
     def _redial(self) -> None:
+        log.warning("the broker does not answer: dialling anew")
         self._socket.close(linger=0)
         self._outbox.clear()
         self._socket = self._dial()

@@ -83,7 +83,8 @@ class Link:
         self._tries = 0
         self._draining = False
         self._credits = 0
-        #: The highest dispatch serial received since the last Welcome: the broker counts anew from there.
+        #: The process life of the broker that spoke last, and the highest dispatch serial received from it.
+        self._broker = ""
         self._seen = 0
         self._ready_serial = 0
         #: What the last Ready of this welcome said.
@@ -194,11 +195,12 @@ class Link:
         )
 
     def _welcome(self, asks: list[Any], said: Welcome, now_ms: int) -> None:
-        # Also when joined: the answer to an announce that was given up may come late, and the broker has begun anew.
         self.state = State.JOINED
         self._tries = 0
         self._heartbeat_ms, self._lease_ms = said.heartbeat_ms, said.lease_ms
-        self._seen, self._told = 0, None
+        if said.broker != self._broker:
+            self._broker, self._seen = said.broker, 0
+        self._told = None
         self._beat_due_ms = now_ms
         if said.need_capabilities:
             asks.append(StoreCapabilities())

@@ -119,10 +119,13 @@ class BrokerStandIn:
         self._close()
         self._context.term()
 
-    def restart(self) -> None:
-        """All is forgotten but what is in the store."""
+    def restart(self, meanwhile: Callable[[], None] = lambda: None) -> None:
+        """All is forgotten but what is in the store. meanwhile: done while there is no broker."""
         self._close()
-        self._open()
+        try:
+            meanwhile()
+        finally:
+            self._open()
 
     # ---- listening
 

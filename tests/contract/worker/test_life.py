@@ -6,6 +6,7 @@ What ComfyUI really ran is read from the simulator's own journal: nothing may ru
 from __future__ import annotations
 
 import signal
+import time
 from pathlib import Path
 
 from broker.protocol.ids import prompt_id_for
@@ -135,6 +136,27 @@ def test_a_new_broker_gets_what_is_held_and_the_end_that_was_not_recorded(
         assert broker.first(Accepted, running)
         assert isinstance(broker.end(running), Complete)
         assert comfyui.started() == [prompt_id_for(*ended), prompt_id_for(*running)]
+
+
+def test_what_runs_goes_on_without_a_broker_and_its_result_is_kept(
+    broker: BrokerStandIn, comfyui: SimulatedComfyUI, tmp_path: Path
+) -> None:
+    with running_worker(tmp_path, broker, comfyui.url) as worker:
+        running = broker.dispatch(sdxl("no broker", steps=60, size=512))
+        staged = broker.dispatch(sdxl("no broker either"))
+        broker.first(ProgressReport, running)
+        broker.first(Accepted, staged)
+
+        def until_all_is_done_and_the_lease_is_over() -> None:
+            deadline_s = time.monotonic() + PATIENCE_S
+            while len(comfyui.finished()) < 2 or "dialling anew" not in worker.log.read_text():
+                assert time.monotonic() < deadline_s
+                time.sleep(0.02)
+
+        broker.restart(until_all_is_done_and_the_lease_is_over)
+        assert isinstance(broker.end(running), Complete)
+        assert isinstance(broker.end(staged), Complete)
+        assert comfyui.started() == [prompt_id_for(*running), prompt_id_for(*staged)]
 
 
 def test_a_broker_that_falls_silent_is_dialled_anew_and_loses_nothing(at_work: BrokerStandIn) -> None:

@@ -121,12 +121,13 @@ def test_room_is_said_when_it_changes_and_with_every_beat_while_there_is_any() -
     assert talk.said("tick", 4_000) == [Pulse(HELD)]
 
 
-def test_a_welcome_starts_the_count_of_dispatches_anew() -> None:
+def test_another_broker_counts_its_dispatches_anew() -> None:
     talk = Talk()
     talk.join()
     talk.link.dispatched(7)
     talk.asks("room", 1)
-    assert Ready(serial=2, credits=1, seen=0) in talk.said("received", welcome(), 10)
+    assert Ready(serial=2, credits=1, seen=7) in talk.said("received", welcome(), 10)
+    assert Ready(serial=3, credits=1, seen=0) in talk.said("received", welcome(broker="e" * 32), 20)
     assert talk.said("room", 1) == []
 
 

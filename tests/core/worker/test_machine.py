@@ -242,8 +242,10 @@ def test_resumed_attempts_are_sought_and_events_follow_their_client_id() -> None
     world.join((resume,))
     assert world.listens == [f"comfyfleet:w1:{'f' * 32}"] == [world.machine.client_id]
     assert credits(world) == 1
+    before = world.machine.runs[resume.job_id, 1]
     world.tell_machine(welcome((resume,)))
     assert len(world.all(Accepted)) == 2
+    assert world.machine.runs[resume.job_id, 1] is before
     world.comfy.finish(Outcome.SUCCESS)
     while world.comfy.events:
         world.hear()

@@ -27,7 +27,7 @@ from broker.protocol.worker import (
     Refused,
 )
 from comfyui.replies import Outcome, Queue
-from tests.core.worker.world import LIMITS, World, dispatch, machine, welcome
+from tests.core.worker.world import BROKER, LIMITS, World, dispatch, machine, welcome
 from worker.core.asks import Key, Stop
 
 OUTCOMES = st.sampled_from(Outcome)
@@ -42,10 +42,12 @@ class Storm(RuleBasedStateMachine):
         super().__init__()
         self.world = World()
         self.world.join()
+        #: The broker's process life, and what it has dispatched.
+        self.broker = BROKER
         self.dispatched = 0
-        self.serial = 0
-        #: Leased to this worker as the broker sees it, and of those the ones that the worker has taken.
-        self.leased: set[Key] = set()
+        #: Leased to this worker as the broker sees it, with the serial of the dispatch (0: claimed at a welcome), and
+        #: of those the ones that the worker has taken.
+        self.leased: dict[Key, int] = {}
         self.taken: set[Key] = set()
         self.cancelled: set[Key] = set()
         #: Taken away, and how much the worker had said by then.
@@ -64,28 +66,32 @@ class Storm(RuleBasedStateMachine):
             if isinstance(message, (Complete, Fail)):
                 key = of(message)
                 if key in self.leased:
-                    self.leased.discard(key)
+                    del self.leased[key]
                     self.recorded[key] = message
         self.listened = len(self.world.said)
 
     @rule(another=st.booleans())
     def welcomes(self, another: bool) -> None:
         self.listen()
-        self.world.tell_machine(welcome(broker=("e" if another else "b") * 32))
-        self.serial = 0
+        if another:
+            self.broker = f"{int(self.broker, 16) + 1:032x}"
+        self.leased = dict.fromkeys(self.leased, 0)
+        self.world.tell_machine(welcome(broker=self.broker))
 
     def room(self) -> int:
         ready = self.world.all(Ready)
-        return ready[-1].credits - (self.serial - ready[-1].seen) if self.world.machine.link.joined and ready else 0
+        if not ready or not self.world.machine.link.joined:
+            return 0
+        newest: Ready = ready[-1]
+        return newest.credits - sum(1 for serial in self.leased.values() if serial > newest.seen)
 
     @precondition(lambda self: self.room() > 0)
     @rule()
     def dispatches(self) -> None:
-        self.serial += 1
         self.dispatched += 1
-        said = dispatch(self.serial, str(uuid.UUID(int=self.dispatched)))
+        said = dispatch(self.dispatched, str(uuid.UUID(int=self.dispatched)))
         key = said.job_id, said.attempt
-        self.leased.add(key)
+        self.leased[key] = self.dispatched
         self.world.tell_machine(said)
         if key in self.world.machine.runs:
             self.taken.add(key)
@@ -94,7 +100,7 @@ class Storm(RuleBasedStateMachine):
     @rule(data=st.data())
     def dispatches_again(self, data: st.DataObject) -> None:
         job_id, attempt = data.draw(st.sampled_from(sorted(self.leased)))
-        self.world.tell_machine(dispatch(self.serial, job_id, attempt))
+        self.world.tell_machine(dispatch(self.leased[job_id, attempt], job_id, attempt))
 
     @precondition(lambda self: self.leased)
     @rule(data=st.data(), kind=st.sampled_from([Abandon, CancelAttempt, OutputsMissing]))
@@ -102,7 +108,7 @@ class Storm(RuleBasedStateMachine):
         key = data.draw(st.sampled_from(sorted(self.leased)))
         more: dict[Any, dict[str, Any]] = {Abandon: {"why": "x"}, OutputsMissing: {"missing": ()}}
         if kind is Abandon:
-            self.leased.discard(key)
+            del self.leased[key]
             self.taken.discard(key)
             self.abandoned[key] = len(self.world.said)
         if kind is CancelAttempt:
@@ -184,8 +190,8 @@ class Storm(RuleBasedStateMachine):
             for key in sorted(self.leased)
         )  # fmt: skip
         self.world.rise()
-        self.world.tell_machine(welcome(resume))
-        self.serial = 0
+        self.world.tell_machine(welcome(resume, broker=self.broker))
+        self.leased = dict.fromkeys(self.leased, 0)
         self.taken = set(self.leased)
 
     # ---- what always holds
@@ -206,12 +212,12 @@ class Storm(RuleBasedStateMachine):
         world.rise()
         for _ in range(20):
             if not world.machine.link.joined:
-                world.tell_machine(welcome())
+                world.tell_machine(welcome(broker=self.broker))
             world.work()
             world.run_prompt()
             self.records()
             world.tick(2_000)
-        assert not self.taken & self.leased
+        assert not self.taken & self.leased.keys()
         assert not world.machine.runs and not world.machine.link.ends
         assert world.comfy.queue() == Queue((), ())
         assert world.all(Ready)[-1].credits == 2
