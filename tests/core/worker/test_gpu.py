@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -138,10 +139,10 @@ def test_a_reading_is_kept_for_a_second() -> None:
 @pytest.mark.parametrize("broken", [frozenset(), frozenset({"init"})])
 def test_a_library_without_a_driver_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch, broken: frozenset[str]) -> None:
     driver = Driver([], broken)
-    monkeypatch.setitem(__import__("sys").modules, "pynvml", driver)
+    monkeypatch.setitem(sys.modules, "pynvml", driver)
     assert gpu.nvml() is (None if broken else driver)
 
 
 def test_no_library_is_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "pynvml", None)
+    monkeypatch.setitem(sys.modules, "pynvml", None)
     assert gpu.nvml() is None
