@@ -120,10 +120,12 @@ def _choice_fault(node: Node, name: str, declared: Input, given: NodeClass) -> _
 
 def _number_fault(value: Any, declared: Input) -> _Fault | None:
     try:
-        number = float(value)  # ComfyUI converts texts too
+        # ComfyUI converts texts too. Whole numbers stay as they are: as a float the largest seed is above itself.
+        number = value if type(value) is int else float(value)
+        is_finite = math.isfinite(number)
     except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if not math.isfinite(number):
+        is_finite = False
+    if not is_finite:
         return "not_a_number", "must be a number", {}
     low, high = declared.options.get("min"), declared.options.get("max")
     if isinstance(low, int | float) and number < low:

@@ -33,7 +33,11 @@ from comfyui.simulator.parts import Simulator
 from comfyui.simulator.prompting import queue_info
 from comfyui.simulator.queue import PromptQueue
 from comfyui.simulator.server import Listener, application
+from comfyui.simulator.story_nodes import STORY_NODES
 from comfyui.simulator.versions import DEFAULT_VERSION, KNOWN_VERSIONS, Release
+
+#: What --custom-nodes can install.
+CUSTOM = {"storydiffusion": STORY_NODES}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -50,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("--preview-method", choices=("auto", "none"), default="auto", help="none sends no previews")
     flags.add_argument("--seed", type=int, default=0, help="of everything random but ids")
     flags.add_argument("--models", help="[KIND/]NAME[=BYTES], comma-separated, instead of the default set")
+    flags.add_argument("--custom-nodes", choices=sorted(CUSTOM), help="install nodes that ComfyUI does not bring")
     flags.add_argument("--base-directory", type=Path, help="where files are kept (default: a temporary folder)")
     flags.add_argument("--max-upload-size", type=float, default=100, help="largest request in MiB (default: 100)")
     flags.add_argument("--log", type=Path, help="write what is really done to this file, as JSON lines")
@@ -81,7 +86,7 @@ def build(options: argparse.Namespace, base: Path) -> Simulator:
     (rig.folders.input / "example.png").write_bytes(flat_png(64, 64, (90, 120, 160), {}))
     sockets = Sockets(not options.no_overlap_fault, not options.no_stall_fault)
     queue = PromptQueue(release, lambda: sockets.send("status", {"status": queue_info(sim)}, None))
-    catalog = Catalog(release, rig.folders.files)
+    catalog = Catalog(release, rig.folders.files, CUSTOM.get(options.custom_nodes, ()))
     executor = Executor(rig, catalog, queue, sockets)
     max_upload_bytes = round(options.max_upload_size * 1024 * 1024)
     sim = Simulator(rig, catalog, queue, sockets, executor, ["main.py", *sys.argv[1:]], max_upload_bytes)

@@ -4,7 +4,7 @@ Pure: lists of files are asked for. Classes written for the server's newer node 
 shape from the version on that moved them to it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from comfyui.simulator.classes import NODES, Choice, Input, Node
@@ -21,11 +21,16 @@ def describe(node: Node, release: Release, files_of: Files) -> dict[str, Any]:
     if node.name == "PrimitiveString" and not newer:
         shown["value"] = ["STRING", {}]
     info: dict[str, Any] = {"input": {"required": shown}, "input_order": {"required": list(shown)}}
+    if node.optional:
+        info["input"]["optional"] = {
+            name: _input(spec, newer, release, files_of) for name, spec in node.optional.items()
+        }
+        info["input_order"]["optional"] = list(node.optional)
     if node.takes_prompt:
         info["input"]["hidden"] = {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"}
         info["input_order"]["hidden"] = ["prompt", "extra_pnginfo"]
-    outputs = list(node.outputs)
-    info |= {"output": outputs, "output_is_list": [False] * len(outputs), "output_name": outputs}
+    outputs, names = list(node.outputs), list(node.output_names if node.output_names else node.outputs)
+    info |= {"output": outputs, "output_is_list": [False] * len(outputs), "output_name": names}
     if newer:
         info["output_tooltips"] = [None] * len(outputs)
     title = node.title_0334 if node.title_0334 is not None and not newer else node.title
@@ -51,17 +56,18 @@ def _input(spec: Input, newer: bool, release: Release, files_of: Files) -> list[
 def _choices(kind: Choice, release: Release, files_of: Files) -> list[str]:
     later = release.number >= (0, 3, 64)
     if kind.files_of is not None:
-        return files_of(kind.files_of) + (list(kind.extra) if later else [])
+        return [*kind.values, *files_of(kind.files_of), *(kind.extra if later else ())]
     return list(kind.values if later or kind.values_0334 is None else kind.values_0334)
 
 
 class Catalog:
     """The classes of one simulator, looked up by name."""
 
-    def __init__(self, release: Release, files_of: Files) -> None:
+    def __init__(self, release: Release, files_of: Files, custom: Iterable[Node] = ()) -> None:
         self._release = release
         self._files_of = files_of
-        self._nodes = {node.name: node for node in NODES if node.in_0334 or release.number > (0, 3, 34)}
+        core = [node for node in NODES if node.in_0334 or release.number > (0, 3, 34)]
+        self._nodes = {node.name: node for node in (*core, *custom)}
 
     def names(self) -> list[str]:
         return list(self._nodes)
@@ -76,4 +82,4 @@ class Catalog:
 
     def inputs(self, name: str) -> tuple[str, ...]:
         """The inputs the class takes; others in a prompt are ignored."""
-        return tuple(self._nodes[name].inputs)
+        return (*self._nodes[name].inputs, *self._nodes[name].optional)

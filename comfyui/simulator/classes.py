@@ -4,7 +4,7 @@ Pure data; catalog.py shows it, nodes.py does the work. Names, types, bounds and
 classes (0.3.34 and 0.3.64), the help texts are our own.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 SAMPLERS = [
@@ -32,7 +32,7 @@ LATENT_SCALING = ["nearest-exact", "bilinear", "area", "bicubic", "bislerp"]
 
 @dataclass(frozen=True)
 class Choice:
-    """An input whose values are a list: given, or the files of a folder kind (with `extra` names behind them)."""
+    """An input whose values are a list: given, or the files of a folder kind (`values` before, `extra` behind them)."""
 
     values: tuple[str, ...] = ()
     #: What 0.3.34 offered, where that differs.
@@ -59,6 +59,9 @@ class Node:
     category: str
     inputs: dict[str, Input]
     outputs: tuple[str, ...] = ()
+    #: What the outputs are called, where that is not their type.
+    output_names: tuple[str, ...] = ()
+    optional: dict[str, Input] = field(default_factory=dict)
     module: str = "nodes"
     is_output: bool = False
     #: SaveImage and PreviewImage are handed the prompt; it shows as hidden inputs.
@@ -196,6 +199,13 @@ NODES = (
             "upscale_method": choice(LATENT_SCALING),
             "scale_by": number(1.5, 0.01, 8.0, 0.01),
         },
+        ("LATENT",),
+    ),
+    Node(
+        "RepeatLatentBatch",
+        "Repeat Latent Batch",
+        "latent/batch",
+        {"samples": plain("LATENT"), "amount": integer(1, 1, 64)},
         ("LATENT",),
     ),
     Node(

@@ -92,6 +92,11 @@ async def upscale_latent_by(context: Context, samples: Latent, upscale_method: s
     return Outcome((_resized(samples, round(samples.width * scale_by), round(samples.height * scale_by)),))
 
 
+@node("RepeatLatentBatch")
+async def repeat_latent(context: Context, samples: Latent, amount: int) -> Outcome:
+    return Outcome((Latent(samples.width, samples.height, samples.count * amount, samples.pictures * amount),))
+
+
 @node("LatentCut")
 async def cut_latent(context: Context, samples: Latent, dim: str, index: int, amount: int) -> Outcome:
     return Outcome((samples,))

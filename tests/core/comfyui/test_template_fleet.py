@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from comfyui import workflow
 from comfyui.catalogue import union
+from comfyui.check import check
 from comfyui.fields import Field, Target
 from comfyui.library import BUILT_IN, load_templates
 from comfyui.offering import Candidate, candidates, results, template_from_workflow
@@ -82,6 +83,11 @@ def test_a_list_that_no_worker_tells_is_no_reason() -> None:
 def test_bounds_of_the_fleet_are_heeded() -> None:
     tight = fleet(JUGGERNAUT, KSampler=described({"steps": ["INT", {"min": 1, "max": 8}]}))
     assert "steps" in why_not(TEMPLATES["text-to-image"], tight)
+
+
+def test_the_largest_seed_is_within_bounds() -> None:
+    filled = TEMPLATES["text-to-image"].fill({"prompt": "p", "seed": 2**64 - 1}, seed=0)
+    assert check(filled, fleet(JUGGERNAUT)) == ()
 
 
 def test_only_model_fields_have_models_to_choose_from() -> None:
