@@ -6,6 +6,7 @@ the two is missed. Never decides what a browser sees: the hub does.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 from collections.abc import Callable
@@ -37,6 +38,8 @@ MAX_BATCH: Final = 500
 #: takes effect a moment after the snapshot, and what was published in between is noticed by this alone.
 FIRST_QUIET_S: Final = 0.5
 LONGEST_QUIET_S: Final = 5.0
+#: So many snapshots in a row that know of events which never came: the subscription is dead.
+DEAF_SNAPSHOTS: Final = 3
 #: Between two tries when the broker is away, and between two snapshots when events are lost in a row.
 FIRST_PAUSE_S: Final = 0.2
 LONGEST_PAUSE_S: Final = 5.0
@@ -53,6 +56,8 @@ class Feed:
         self._seen: tuple[str, int] | None = None
         self._quiet_s = FIRST_QUIET_S
         self._pause_s = FIRST_PAUSE_S
+        #: Snapshots in a row that told of changes while the socket was silent.
+        self._deaf = 0
 
     def run(self) -> None:
         while True:
@@ -77,6 +82,9 @@ class Feed:
         if at == self._seen:
             self._tell(self._hub.found())
             return
+        self._deaf += 1
+        if self._deaf >= DEAF_SNAPSHOTS:
+            self._redial()
         self._seen = at
         self._quiet_s = FIRST_QUIET_S
         self._tell(self._hub.reset(reply))
@@ -86,6 +94,7 @@ class Feed:
         while True:
             batch, whole = self._batch()
             if batch:
+                self._deaf = 0
                 self._tell(self._hub.apply(batch))
             if not whole:
                 return False
@@ -132,6 +141,16 @@ class Feed:
         """Throw away events from before the next snapshot: the socket may have dropped some after them."""
         while self._waiting_frames() is not None:
             continue
+
+    def _redial(self) -> None:
+        """Dial again: libzmq gives a connection up for good when the broker refused its key, also if it is let in
+        later."""
+        self._deaf = 0
+        endpoint = self._socket.getsockopt(zmq.LAST_ENDPOINT).rstrip(b"\0").decode()
+        log.warning("the broker publishes and nothing arrives: dialling its events again")
+        with contextlib.suppress(zmq.ZMQError):  # it may know itself that there is no connection
+            self._socket.disconnect(endpoint)
+        self._socket.connect(endpoint)
 
     def _pause(self) -> None:
         gevent.sleep(self._pause_s * random.uniform(0.5, 1.0))

@@ -72,6 +72,20 @@ def test_a_lost_event_is_noticed_without_a_next_one(stage: Stage) -> None:
     assert until(lambda: stage.web.hub.job(lost.job_id))
 
 
+def test_a_dead_subscription_is_dialled_again(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a refused key: libzmq has given the connection up, and says nothing."""
+    monkeypatch.setattr(feed, "LONGEST_QUIET_S", 0.2)
+    stage.web._events.disconnect(stage.broker.network.events)
+
+    def heard_by_event() -> bool:
+        before = snapshots(stage)
+        job = stage.broker.put(a_job())
+        gevent.sleep(0.05)
+        return stage.web.hub.job(job.job_id) is not None and snapshots(stage) == before
+
+    assert until(heard_by_event)
+
+
 def test_events_from_before_the_snapshot_are_not_taken_twice(stage: Stage) -> None:
     browser = stage.watch()
     serial = browser.message()["serial"]
