@@ -81,10 +81,12 @@ class Comfy:
             log.warning("comfyui's socket ended", extra={"fields": {"fault": str(e)}})
             self._act(self._machine.comfy_down(self._now_ms()))
             return False
-        for message in arrived:
-            if isinstance(message, Status):
-                self.queue_length = message.queue_remaining
-            self._act(self._machine.heard(message, self._now_ms()))
+        if arrived:
+            self.queue_length = next(
+                (message.queue_remaining for message in reversed(arrived) if isinstance(message, Status)),
+                self.queue_length,
+            )
+            self._act(self._machine.heard(arrived, self._now_ms()))
         return True
 
     def watch(self) -> Errand:

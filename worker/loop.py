@@ -1,8 +1,8 @@
 """The worker's one loop: one thread, one poller over the broker, the file channel, ComfyUI's socket and the signals.
 
-A turn takes whatever has arrived, lets time pass in the core, and then does one thing that may take long: one call to
-ComfyUI or one step of an errand. So whatever hangs, the next heartbeat is at most one call away; and a loop that does
-not turn falls silent, as it should. Owns the sockets to the broker.
+A turn takes whatever has arrived, lets time pass in the core, and then does things that may take long: calls to ComfyUI
+and steps of errands, until they have taken a few milliseconds. So whatever hangs, the next heartbeat is at most one call
+away; and a loop that does not turn falls silent, as it should. Owns the sockets to the broker.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ AT_ONCE: Final = 100
 OUTBOX: Final = 100
 #: The longest sleep.
 TURN_MS: Final = 1_000
+#: How long a turn goes on to the next thing: most are quick, and a look around between any two would double their time.
+WORK_MS: Final = 5
 
 log = logging.getLogger(__name__)
 
@@ -92,13 +94,20 @@ class Loop:
     def _turn(self, signals: Signals) -> None:
         self._poll(signals)
         self._breathe()
+        until_ms = now_ms() + WORK_MS
+        while self._stop is None and self._work() and now_ms() < until_ms:
+            continue
+
+    def _work(self) -> bool:
+        """Do one thing that may take long; answers whether there was one."""
         # In turns, so that neither a long output nor a ComfyUI that answers nothing keeps the other waiting.
         self._errands_first = not self._errands_first
-        stepped = self._errands_first and self._agenda.step(now_ms())
-        if self._comfy.busy and not stepped:
+        if self._errands_first and self._agenda.step(now_ms()):
+            return True
+        if self._comfy.busy:
             self._comfy.call_next()
-        elif not stepped:
-            self._agenda.step(now_ms())
+            return True
+        return not self._errands_first and self._agenda.step(now_ms())
 
     def _poll(self, signals: Signals) -> None:
         """Sleep until something arrives or is due."""

@@ -6,7 +6,7 @@ every call from one loop and answers each ask before it makes the next about Com
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from broker.protocol.records import Held, Reason, Timings
@@ -91,15 +91,16 @@ class Machine:
         self._up = False
         return self._settled([], now_ms)
 
-    def heard(self, message: messages.Message, now_ms: int) -> list[Any]:
-        """A message on ComfyUI's socket, of whomever."""
+    def heard(self, arrived: Iterable[messages.Message], now_ms: int) -> list[Any]:
+        """What has arrived on ComfyUI's socket, of whomever."""
         asks: list[Any] = []
-        self._socket_ms = now_ms
-        run = self._subject(message)
-        if run is not None:
-            out: list[Any] = []
-            run.heard(out, message, now_ms)
-            self._route(asks, out, now_ms)
+        for message in arrived:
+            self._socket_ms = now_ms
+            run = self._subject(message)
+            if run is not None:
+                out: list[Any] = []
+                run.heard(out, message, now_ms)
+                self._route(asks, out, now_ms)
         return self._settled(asks, now_ms)
 
     def looked(self, key: Key, found: Found | None, now_ms: int) -> list[Any]:

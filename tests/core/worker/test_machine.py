@@ -133,18 +133,18 @@ def test_events_go_to_the_attempt_they_are_about(world: World) -> None:
     world.comfy.begin()
     while world.comfy.events:
         world.hear()
-    for message in (
+    of_others = (
         messages.Status(2, None),
         messages.Unknown("x"),
         messages.FeatureFlags(True, None),
         messages.Progress("somebody else's", "1", 1, 2),
-    ):
-        world.act(world.machine.heard(message, world.now_ms))
+    )
+    world.act(world.machine.heard(of_others, world.now_ms))
     world.tick(1_000)
     world.tick(1_000)
     before = len(world.all(ProgressReport))
-    world.act(world.machine.heard(messages.Preview(None, None, "image/jpeg", b"x"), world.now_ms))
-    world.act(world.machine.heard(messages.ProgressText("1", "hello"), world.now_ms))
+    world.act(world.machine.heard([messages.Preview(None, None, "image/jpeg", b"x")], world.now_ms))
+    world.act(world.machine.heard([messages.ProgressText("1", "hello")], world.now_ms))
     assert len(world.all(ProgressReport)) == before + 2
     assert world.all(ProgressReport, second) == []
     assert world.all(ProgressReport, first)[-1].progress.text == "hello"
@@ -152,7 +152,7 @@ def test_events_go_to_the_attempt_they_are_about(world: World) -> None:
 
 def test_words_about_no_prompt_while_none_runs_are_nobodys(world: World) -> None:
     give(world, 1)
-    assert world.machine.heard(messages.ProgressText("1", "x"), world.now_ms) == []
+    assert world.machine.heard([messages.ProgressText("1", "x")], world.now_ms) == []
 
 
 def test_a_poisoned_card_gets_no_more_until_comfyui_is_started_anew(world: World) -> None:

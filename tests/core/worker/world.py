@@ -253,7 +253,7 @@ class World:
 
     def hear(self) -> None:
         """The oldest message on ComfyUI's socket arrives."""
-        self.act(self.machine.heard(self.comfy.events.popleft(), self.now_ms))
+        self.act(self.machine.heard([self.comfy.events.popleft()], self.now_ms))
 
     # ---- the world
 
