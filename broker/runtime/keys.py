@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import os
+import re
+import secrets
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -26,6 +29,8 @@ ROLES: Mapping[str, frozenset[str]] = {
     "worker": frozenset({"workers", "files"}),
     "web": frozenset({"clients", "events", "files"}),
 }
+#: Whose an access token of the web is.
+OWNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 #: Names of keys that are no worker's.
 RESERVED = ("broker", "web")
 
@@ -104,6 +109,17 @@ def make_peer(config: Config, role: str, name: str, host: str | None) -> str:
         if not any(line.split()[-1:] == [public] for line in lines):
             lines.append(f"{role} {name} {public}")
     return text
+
+
+def make_token(path: Path, owner: str, *, admin: bool) -> str:
+    """A new access token for the web. Its digest is added to the file at `path`; the token itself is kept nowhere."""
+    if not OWNER.fullmatch(owner):
+        raise ConfigError(f"{owner!r} is no owner: 1 to 64 letters, digits, . - _ @, a letter or digit first")
+    token = secrets.token_urlsafe(32)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _editing(path) as lines:
+        lines.append(f"{owner} {hashlib.sha256(token.encode()).hexdigest()}{' admin' if admin else ''}")
+    return token
 
 
 def revoke(folder: Path, name: str) -> None:

@@ -187,7 +187,7 @@ class Web:
     token_file: Path | None = _setting(
         OptionalPath(),
         default="",
-        help="File (mode 0600) with the access token, 16 characters or more, that page and API ask for; nothing: none.",
+        help="File (mode 0600) of who may use page and API; scripts/keys token makes it. Nothing: everybody, as admin.",
     )
     allowed_hosts: tuple[str, ...] = _setting(
         Many(Host(), 20),

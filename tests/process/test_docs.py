@@ -21,7 +21,12 @@ COMMANDS = [line.split("  #")[0].strip() for block in BLOCKS for line in block.r
 #: How each command is shown to work. A command that is in no list fails the last test.
 HERE = {'scripts/demo --once "a lighthouse at dusk"'}
 STARTED = {"scripts/demo", "scripts/start_broker", "scripts/start_web"}
-KEYS = {"scripts/keys broker", "scripts/keys web", "scripts/keys worker gpu-1 --host broker.example"}
+KEYS = {
+    "scripts/keys broker",
+    "scripts/keys web",
+    "scripts/keys worker gpu-1 --host broker.example",
+    "scripts/keys token ada --admin",
+}
 HTTP = {command for command in COMMANDS if command.startswith("curl ")}
 #: Run by tests of their own, or by whoever runs this one.
 ELSEWHERE = {
@@ -78,12 +83,16 @@ def test_a_command_starts_and_stops(command: str, tmp_path: Path) -> None:
 
 def test_the_keys_are_made_in_the_order_given(tmp_path: Path) -> None:
     environ = {"FLEET_SECURITY__KEYS": str(tmp_path / "keys")}
+    said = ""
     for command in COMMANDS:
         if command in KEYS:
             ended = run(command, tmp_path, **environ)
             assert ended.returncode == 0, ended.stderr
-    assert "secret_key = " in ended.stdout
-    assert "tcp://broker.example:5571" in ended.stdout
+            said += ended.stdout
+    assert "secret_key = " in said
+    assert "tcp://broker.example:5571" in said
+    assert len(said.splitlines()[-1]) >= 40
+    assert (tmp_path / "keys" / "tokens").read_text().startswith("ada ")
 
 
 def test_the_calls_work_as_given(tmp_path: Path) -> None:
