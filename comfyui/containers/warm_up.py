@@ -7,6 +7,7 @@ there is ComfyUI's Python and nothing of ours; it waits as long as ComfyUI takes
 
 from __future__ import annotations
 
+import http.client
 import json
 import sys
 import time
@@ -30,7 +31,7 @@ def main() -> None:
     try:
         if prompt_file:
             run(url, json.loads(Path(prompt_file).read_text(encoding="utf-8")))
-    except (WarmUpFailed, OSError, ValueError) as e:
+    except (WarmUpFailed, OSError, ValueError, LookupError, http.client.HTTPException) as e:
         sys.exit(f"warm-up: {prompt_file}: {e}: this container stays unhealthy, though it may serve other workflows")
     Path(done_file).touch()
     print(f"warm-up: ready after {time.monotonic() - started:.0f} s", flush=True)
