@@ -183,8 +183,12 @@ def in_order_of_drawing(role_text: str, scene_text: str, mode: str) -> list[str]
         drawn += own_words
     for place, last in zip(nobody, nobody[-1:], strict=False):
         drawn.insert(place, words[last])
-    for place in pairs if mode in TWO_ROLE_MODES else ():
-        drawn.insert(place, _without_names(rows[place], roles))
+    if pairs and mode in TWO_ROLE_MODES:
+        if len(roles) == 1:
+            raise NodeFailure("IndexError", "list index out of range")
+        both = [rows[place] for place in pairs if all(name in rows[place] for name in roles)]
+        for place, row in zip(pairs, both, strict=False):
+            drawn.insert(place, _without_names(row, roles))
     return drawn
 
 

@@ -109,6 +109,8 @@ def test_rows_of_two_are_drawn_in_some_modes_only() -> None:
     scenes = "[Ann] 1\n[Ben] 2\n[Ann] meets [Ben]"
     both = [len(in_order_of_drawing(f"{ANN}\n{BEN}", scenes, mode)) for mode in ("story", "msdiffusion")]
     assert both == [2, 3]
+    with pytest.raises(NodeFailure, match="list index"):
+        in_order_of_drawing(ANN, "[Ann] 1\n[Ann] meets [Ann]", "msdiffusion")
 
 
 def test_more_rows_without_a_character_are_lost() -> None:
