@@ -52,9 +52,7 @@ def main() -> int:
     )
     machine = Machine(who, prefetch=settings.broker.prefetch, pacing=pacing, draw=random.SystemRandom().random)
     context = zmq.Context[zmq.Socket[bytes]]()
-    dial = partial(
-        sockets.dealer, context, network=settings.network, identity=identity, routing_id=who.session.encode()
-    )
+    dial = partial(sockets.dealer, context, network=settings.network, identity=identity)
     limit_s = min(LIMIT_S, settings.broker.lease_ms / 1_000 * LEASE_SHARE)
     try:
         client = ComfyClient(settings.worker.comfyui, client_id=machine.client_id, limit_s=limit_s)
@@ -64,9 +62,9 @@ def main() -> int:
         loop = Loop(
             machine,
             client,
-            Courier(dial("files")),
+            Courier(lambda: dial("files", routing_id=secrets.token_hex(16).encode())),
             Gauge(nvml()),
-            dial=partial(dial, "workers"),
+            dial=partial(dial, "workers", routing_id=who.session.encode()),
             joined=lambda: ready("worker", name=who.worker, comfyui=settings.worker.comfyui),
             max_file_bytes=settings.files.max_file_bytes,
         )

@@ -1,6 +1,8 @@
 """The worker's end of the file channel: any number of transfers over one socket, none of which is waited for.
 
-Owns the socket. Whatever is lost on the way, or meets a broker that is not there, is begun again after a silence.
+Owns the socket. Whatever is lost on the way, or meets a broker that is not there, is begun again after a silence; a
+socket on which nothing at all was heard for so long is replaced, since a connection that the broker's side ignores
+looks like one that works.
 """
 
 from __future__ import annotations
@@ -17,13 +19,19 @@ from broker.runtime.transfer import SILENCE_MS, Download, Transfer, Upload
 
 #: Messages taken in one turn of the loop: 4 MiB of a download.
 AT_ONCE: Final = 16
+#: How soon a transfer tries again to begin while nobody is connected.
+CONNECT_MS: Final = 200
 
 
 class Courier:
-    def __init__(self, socket: zmq.Socket[bytes]) -> None:
-        self.socket = socket
-        #: Transfers under way, and when each was heard of last.
-        self._under_way: dict[Transfer, int] = {}
+    def __init__(self, dial: Callable[[], zmq.Socket[bytes]]) -> None:
+        """dial: a new socket to the file channel, under a routing id of its own."""
+        self.socket = dial()
+        self._dial = dial
+        #: When anything was heard on this socket, or when it was made.
+        self._heard_ms = 0
+        #: Transfers under way, and when each begins again if it is not heard of.
+        self._due_ms: dict[Transfer, int] = {}
 
     def close(self) -> None:
         self.socket.close(linger=0)
@@ -41,7 +49,7 @@ class Courier:
         return download
 
     def forget(self, transfer: Transfer) -> None:
-        self._under_way.pop(transfer, None)
+        self._due_ms.pop(transfer, None)
 
     def receive(self, now_ms: int) -> bool:
         """Take what has arrived, up to a bound. Answers whether it concerned anybody."""
@@ -51,30 +59,39 @@ class Courier:
                 frames = self.socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 break
+            self._heard_ms = now_ms
             try:
                 message = decode(frames, FILES_BROKER_SENDS)
             except RemoteProtocolError:
                 continue  # as good as lost
-            for transfer in self._under_way:
+            for transfer in self._due_ms:
                 if transfer.request_id == getattr(message, "request_id", None):
-                    self._under_way[transfer] = now_ms
+                    self._due_ms[transfer] = now_ms + SILENCE_MS
                     self._send(transfer.feed(message))
                     concerned = True
                     break
         return concerned
 
     def tick(self, now_ms: int) -> None:
-        for transfer, heard_ms in self._under_way.items():
-            if not transfer.over and now_ms - heard_ms >= SILENCE_MS:
-                self._begin(transfer, now_ms)
+        due = [transfer for transfer, due_ms in self._due_ms.items() if not transfer.over and now_ms >= due_ms]
+        if due and now_ms - self._heard_ms >= SILENCE_MS:
+            self.socket.close(linger=0)
+            self.socket = self._dial()
+            self._heard_ms = now_ms
+            due = [transfer for transfer in self._due_ms if not transfer.over]
+        for transfer in due:
+            self._begin(transfer, now_ms)
 
     def deadline_ms(self) -> int | None:
-        waiting = (heard_ms + SILENCE_MS for transfer, heard_ms in self._under_way.items() if not transfer.over)
+        waiting = (due_ms for transfer, due_ms in self._due_ms.items() if not transfer.over)
         return min(waiting, default=None)
 
     def _begin(self, transfer: Transfer, now_ms: int) -> None:
-        self._under_way[transfer] = now_ms
-        self._send(transfer.begin())
+        if self.socket.poll(0, zmq.POLLOUT):
+            self._due_ms[transfer] = now_ms + SILENCE_MS
+            self._send(transfer.begin())
+        else:
+            self._due_ms[transfer] = now_ms + CONNECT_MS
 
     def _send(self, messages: list[Any]) -> None:
         for message in messages:

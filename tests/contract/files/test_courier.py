@@ -1,0 +1,82 @@
+"""The worker's end of the file channel against a real one: a connection that the broker ignores is not kept."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import zmq
+
+from broker.files import FileChannel
+from broker.runtime import sockets
+from broker.runtime.settings import Files, Network
+from broker.runtime.transfer import SILENCE_MS
+from broker.store.files import FileStore
+from worker.courier import Courier
+
+#: A bound on liveness, never a measure.
+PATIENCE_S = 30.0
+CONTEXT: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FileStore:
+    return FileStore(tmp_path / "files", reserve_bytes=0)
+
+
+@pytest.fixture
+def channel(store: FileStore) -> Iterator[FileChannel]:
+    router = sockets.router(CONTEXT, "files", Network(files="tcp://127.0.0.1:*"), None)
+    made = FileChannel(router, store, Files())
+    made.start()
+    yield made
+    made.stop()
+
+
+def dial(channel: FileChannel, routing_id: bytes) -> zmq.Socket[bytes]:
+    return sockets.dealer(CONTEXT, "files", Network(files=channel.endpoint), None, routing_id)
+
+
+def carry(courier: Courier, over: Callable[[], bool]) -> None:
+    """Turn as the worker's loop does, on a clock that runs a hundred times as fast."""
+    began_s = time.monotonic()
+    while not over():
+        elapsed_s = time.monotonic() - began_s
+        assert elapsed_s < PATIENCE_S
+        courier.socket.poll(10)
+        courier.receive(int(elapsed_s * 100_000))
+        courier.tick(int(elapsed_s * 100_000))
+
+
+def test_a_transfer_leaves_a_connection_that_the_broker_ignores(channel: FileChannel, store: FileStore) -> None:
+    # What a broker that slept past the transport's heartbeats sees: the new connection comes before the old one ends.
+    old = dial(channel, b"same")
+    assert old.poll(int(PATIENCE_S * 1_000), zmq.POLLOUT)
+    names = [b"same", b"new"]
+    courier = Courier(lambda: dial(channel, names.pop(0) if len(names) > 1 else names[0]))
+    try:
+        data = os.urandom(300_000)
+        sha256 = hashlib.sha256(data).hexdigest()
+        upload = courier.upload(sha256, len(data), lambda offset, size: data[offset : offset + size], 0)
+        carry(courier, lambda: upload.over)
+        assert upload.done
+        assert names == [b"new"]
+        assert store.size(sha256) == len(data)
+    finally:
+        courier.close()
+        old.close()
+
+
+def test_a_transfer_that_meets_nobody_tries_again_long_before_a_silence() -> None:
+    courier = Courier(lambda: sockets.dealer(CONTEXT, "files", Network(files="tcp://127.0.0.1:1"), None, b"new"))
+    try:
+        courier.upload(hashlib.sha256(b"a").hexdigest(), 1, lambda _offset, _size: b"a", 1_000)
+        due_ms = courier.deadline_ms()
+        assert due_ms is not None
+        assert due_ms < 1_000 + SILENCE_MS
+    finally:
+        courier.close()
