@@ -32,7 +32,6 @@ def fleet(*checkpoints: str, without: tuple[str, ...] = (), **classes: dict[str,
     core = {
         "UpscaleModelLoader": described({"model_name": ["COMBO", {"options": ["4x-UltraSharp.pth"]}]}),
         "ImageUpscaleWithModel": described({"upscale_model": ["UPSCALE_MODEL"], "image": ["IMAGE"]}),
-        "PreviewImage": described({"images": ["IMAGE"]}, 0, output_node=True),
     }
     plain = {
         name: described() for name in ("ImageScale", "VAEEncode", "RepeatLatentBatch", "ImageFromBatch", "ImageBatch")

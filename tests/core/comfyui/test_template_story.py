@@ -55,9 +55,7 @@ def test_a_comic_has_its_captions_in_the_order_of_its_panels() -> None:
     panels = [panel("1", "Ben", caption="one"), panel("2", "Ann"), panel("3", "Ben", caption=" three\n(!) ")]
     result = filled([ANN, BEN], panels, COMIC)
     assert result.nodes["7"].inputs["scene_prompts"] == "one\n\nthree (!)"
-    drawn = ["2", "1", "3"]
-    assert pictures(result, "7", "image", drawn) == pictures(result, "9", "images", drawn) == ["1", "2", "3"]
-    assert result.nodes["7"].inputs["image"] == result.nodes["9"].inputs["images"]
+    assert pictures(result, "7", "image", ["2", "1", "3"]) == ["1", "2", "3"]
 
 
 def pictures(result: Any, node: str, name: str, drawn: list[str]) -> list[str]:
@@ -176,6 +174,13 @@ def test_new_nodes_take_no_id_that_is_there() -> None:
     arranged = story.rearranged(workflow.of(nodes), [("b", "x")], [1, 0])
     assert arranged.nodes["a-panel-1"].class_type == "Note"
     assert pictures(arranged, "b", "x", ["first", "second"]) == ["second", "first"]
+
+
+def test_inputs_that_take_the_same_pictures_share_the_new_nodes() -> None:
+    nodes = graph(a=("VAEDecode", {}), b=("Save", {"x": ["a", 0], "y": ["a", 0]}))
+    arranged = story.rearranged(workflow.of(nodes), [("b", "x"), ("b", "y")], [1, 0])
+    assert arranged.nodes["b"].inputs["x"] == arranged.nodes["b"].inputs["y"]
+    assert len(arranged.nodes) == 5
 
 
 words = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="[]#\0"), min_size=1, max_size=30).filter(
