@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from broker.protocol.errors import RemoteProtocolError
 from broker.protocol.files import (
+    AT_ONCE_BYTES,
     Chunk,
     FileRefused,
     GetFile,
@@ -60,11 +61,14 @@ class Outgoing:
 
 
 class Transfers:
-    def __init__(self, store: FileStore, *, chunk_bytes: int, credit_bytes: int) -> None:
+    def __init__(
+        self, store: FileStore, *, chunk_bytes: int, credit_bytes: int, at_once_bytes: int = AT_ONCE_BYTES
+    ) -> None:
         """chunk_bytes: of a message to a peer; credit_bytes: of one file that a peer may have on its way to us."""
         self._store = store
         self._chunk_bytes = chunk_bytes
         self._credit_bytes = credit_bytes
+        self._at_once_bytes = at_once_bytes
         #: By sha256.
         self._uploads: dict[str, Incoming] = {}
         self._sha256_of: dict[Key, str] = {}
@@ -111,7 +115,8 @@ class Transfers:
         self._sha256_of[key] = message.sha256
         reply = self._credit(key, upload, now_s)
         self._finish_if_whole(upload)
-        return [reply]
+        on_its_way = self._at_once(upload) and upload.partial.offset == 0
+        return [] if on_its_way else [reply]
 
     def _chunk(self, key: Key, message: Chunk, now_s: float) -> list[Reply]:
         sha256 = self._sha256_of.get(key)
@@ -134,7 +139,7 @@ class Transfers:
                 return self._close(upload, e)
         reply = self._credit(key, upload, now_s)
         self._finish_if_whole(upload)
-        return [reply]
+        return [] if upload.finishing else [reply]
 
     def take_whole(self) -> list[Partial]:
         """Files whose bytes are all there since the last call: `finish` each, then say `finished`."""
@@ -148,8 +153,13 @@ class Transfers:
     def _credit(self, key: Key, upload: Incoming, now_s: float) -> Reply:
         partial = upload.partial
         upload.heard_s[key] = now_s
-        upload.until[key] = min(partial.offset + self._credit_bytes, partial.size_bytes)
+        credit_bytes = partial.size_bytes if self._at_once(upload) else self._credit_bytes
+        upload.until[key] = min(partial.offset + credit_bytes, partial.size_bytes)
         return key[0], SendFrom(request_id=key[1], offset=partial.offset, until=upload.until[key])
+
+    def _at_once(self, upload: Incoming) -> bool:
+        """Whether its peers send it without waiting for credit."""
+        return upload.partial.size_bytes <= self._at_once_bytes
 
     def _finish_if_whole(self, upload: Incoming) -> None:
         if upload.partial.offset == upload.partial.size_bytes and not upload.finishing:

@@ -1,7 +1,8 @@
 """Messages of the file channel: content-addressed bytes in chunks, paid for by credit, both ways.
 
-put:  PutFile → (Have | SendFrom) ; Chunk… within the credit, each answered by SendFrom ; at the end Have
+put:  PutFile → (Have | SendFrom) ; Chunk… within the credit, each answered by SendFrom, the last by Have
 get:  GetFile (offset, credit) → Chunk… ; GetFile again for more ; FileRefused when there is none
+A small file needs no credit: its one Chunk comes right behind its PutFile, which is answered only when that is news.
 A file is visible under its sha256 only when it is whole and on disk; Have is sent after that. Whoever hears nothing
 for a while begins again under a new request_id, where it stands; answers to the old one are then ignored.
 """
@@ -19,11 +20,16 @@ MAX_CHUNK_BYTES = 1 << 20
 #: What a side sends, and what it lets be on its way to it, unless its configuration says otherwise.
 CHUNK_BYTES = 256 << 10
 CREDIT_BYTES = 8 * CHUNK_BYTES
+#: A file of at most this size is sent without waiting for credit.
+AT_ONCE_BYTES = 64 << 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PutFile:
-    """I want to store these bytes; resumes where an earlier transfer of the same file stopped."""
+    """I want to store these bytes; resumes where an earlier transfer of the same file stopped.
+
+    Of a file of at most AT_ONCE_BYTES all bytes follow at once in one Chunk; nothing is answered before that, unless
+    the file or a part of it is there already, or it is refused."""
 
     request_id: RequestId
     sha256: Sha256

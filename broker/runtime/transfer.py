@@ -18,6 +18,7 @@ import zmq
 from broker.protocol.codec import FILES_BROKER_SENDS, decode, encode
 from broker.protocol.errors import FleetError, RemoteProtocolError
 from broker.protocol.files import (
+    AT_ONCE_BYTES,
     CHUNK_BYTES,
     CREDIT_BYTES,
     Chunk,
@@ -66,7 +67,7 @@ class Transfer:
             self._earlier.add(self.request_id)
             self.request_id = f"{(int(self.request_id, 16) + 1) % (1 << 128):032x}"
         self._begun = True
-        return [self._opening()]
+        return self._opening()
 
     def feed(self, message: Any) -> list[Any]:
         """What to send in answer to a message of the broker; nothing for one that is not about this transfer."""
@@ -85,7 +86,7 @@ class Transfer:
         self.failure = TransferFailed(code, f"{self.sha256}: {text}")
         return []
 
-    def _opening(self) -> Any:
+    def _opening(self) -> list[Any]:
         raise NotImplementedError
 
     def _take(self, message: Any) -> list[Any]:
@@ -109,32 +110,41 @@ class Upload(Transfer):
         read: Callable[[int, int], bytes],
         *,
         chunk_bytes: int = CHUNK_BYTES,
+        at_once_bytes: int = AT_ONCE_BYTES,
     ) -> None:
-        """read(offset, size_bytes): that part of the file; fewer bytes mean that the file shrank."""
+        """read(offset, size_bytes): that part of the file; fewer bytes mean that the file shrank.
+
+        at_once_bytes: at most chunk_bytes.
+        """
         super().__init__(request_id, sha256)
         self.size_bytes = size_bytes
         self._read = read
         self._chunk_bytes = chunk_bytes
+        self._at_once = size_bytes <= at_once_bytes
         self._sent = 0
         #: Whether every byte the broker has came from this beginning.
         self._all_ours = True
 
-    def _opening(self) -> Any:
+    def _opening(self) -> list[Any]:
         self._sent, self._all_ours = 0, True
-        return PutFile(request_id=self.request_id, sha256=self.sha256, size_bytes=self.size_bytes)
+        put = PutFile(request_id=self.request_id, sha256=self.sha256, size_bytes=self.size_bytes)
+        return [put, *self._chunks(self.size_bytes if self._at_once else 0)]
 
     def _take(self, message: Any) -> list[Any]:
         if isinstance(message, Have):
             self.offset, self.done = self.size_bytes, True
-        return self._chunks(message) if isinstance(message, SendFrom) else []
-
-    def _chunks(self, credit: SendFrom) -> list[Any]:
-        self.offset = credit.offset
-        if credit.offset > self._sent:
+        if not isinstance(message, SendFrom):
+            return []
+        self.offset = message.offset
+        if message.offset > (0 if self._at_once else self._sent):
             # From an earlier beginning, or from somebody else who sends the same file.
-            self._sent, self._all_ours = credit.offset, False
+            self._all_ours = False
+        self._sent = max(self._sent, message.offset)
+        return self._chunks(min(message.until, self.size_bytes))
+
+    def _chunks(self, until: int) -> list[Any]:
+        """What has not been sent up to there."""
         chunks: list[Any] = []
-        until = min(credit.until, self.size_bytes)
         while self._sent < until:
             wanted = min(self._chunk_bytes, until - self._sent)
             data = self._read(self._sent, wanted)
@@ -171,8 +181,8 @@ class Download(Transfer):
         self._asked = 0
         self._digest = hashlib.sha256()
 
-    def _opening(self) -> Any:
-        return self._ask(self.offset, self.offset + self._credit_bytes)
+    def _opening(self) -> list[Any]:
+        return [self._ask(self.offset, self.offset + self._credit_bytes)]
 
     def _ask(self, offset: int, until: int) -> GetFile:
         self._asked = until

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 
 from broker.protocol.errors import RemoteProtocolError
-from broker.protocol.files import Chunk, FileRefused, GetFile, Have, PutFile, SendFrom, StatFile
+from broker.protocol.files import AT_ONCE_BYTES, Chunk, FileRefused, GetFile, Have, PutFile, SendFrom, StatFile
 from broker.runtime.transfer import Download, Transfer, Upload
 from broker.store.files import FileProblem, FileStore
 from broker.transfers import IDLE_S, MAX_PER_PEER, MAX_SENDERS, MAX_UPLOADS, Transfers
@@ -44,7 +44,7 @@ class Broker:
 
     def __init__(self, store: FileStore) -> None:
         self.store = store
-        self.transfers = Transfers(store, chunk_bytes=CHUNK, credit_bytes=CREDIT)
+        self.transfers = Transfers(store, chunk_bytes=CHUNK, credit_bytes=CREDIT, at_once_bytes=CHUNK)
 
     def say(self, peer: bytes, message: Any, now_s: float = 0.0) -> list[tuple[bytes, Any]]:
         replies = self.transfers.handle(peer, message, now_s)
@@ -105,8 +105,8 @@ def test_an_upload_gets_credit_for_each_chunk_and_have_at_the_end(broker: Broker
     assert broker.answer(b"a", put(rid, data)) == SendFrom(request_id=rid, offset=0, until=CREDIT)
     assert broker.answer(b"a", chunk(rid, data, 0, 10)) == SendFrom(request_id=rid, offset=10, until=20)
     assert broker.answer(b"a", chunk(rid, data, 10, 10)) == SendFrom(request_id=rid, offset=20, until=23)
-    last = broker.say(b"a", chunk(rid, data, 20, 3))
-    assert last[-1] == (b"a", Have(request_id=rid, sha256=sha256_of(data), size_bytes=23))
+    have = Have(request_id=rid, sha256=sha256_of(data), size_bytes=23)
+    assert broker.answer(b"a", chunk(rid, data, 20, 3)) == have
     assert broker.store.read(sha256_of(data), 0, 100) == data
     # The same again costs one question.
     assert isinstance(broker.answer(b"b", put(RIDS[1], data)), Have)
@@ -121,15 +121,43 @@ def test_two_peers_that_send_the_same_file_share_the_work_and_both_hear_have(bro
     assert broker.answer(b"b", chunk(RIDS[1], data, 0, 4)) == SendFrom(request_id=RIDS[1], offset=8, until=18)
     assert broker.answer(b"b", chunk(RIDS[1], data, 4, 10)) == SendFrom(request_id=RIDS[1], offset=14, until=23)
     said = broker.say(b"b", chunk(RIDS[1], data, 14, 9))
-    assert [(to, type(reply)) for to, reply in said] == [(b"b", SendFrom), (b"a", Have), (b"b", Have)]
+    assert [(to, type(reply)) for to, reply in said] == [(b"a", Have), (b"b", Have)]
     assert broker.store.read(sha256_of(data), 0, 100) == data
+
+
+def test_a_small_file_needs_no_credit_and_one_answer(broker: Broker) -> None:
+    small = random.randbytes(CHUNK)
+    assert broker.say(b"a", put(RIDS[0], small)) == []
+    have = Have(request_id=RIDS[0], sha256=sha256_of(small), size_bytes=CHUNK)
+    assert broker.answer(b"a", chunk(RIDS[0], small, 0, CHUNK)) == have
+    # Who sends what is there already is told so first, and then that its bytes belong to nothing.
+    assert isinstance(broker.answer(b"b", put(RIDS[1], small)), Have)
+    assert broker.answer(b"b", chunk(RIDS[1], small, 0, CHUNK)).code == "restart"
+
+
+def test_a_small_file_of_which_a_part_is_there_is_told_where_it_stands(broker: Broker) -> None:
+    small = random.randbytes(CHUNK)
+    assert broker.say(b"a", put(RIDS[0], small)) == []
+    assert broker.answer(b"a", chunk(RIDS[0], small, 0, 1)) == SendFrom(request_id=RIDS[0], offset=1, until=CHUNK)
+    assert broker.answer(b"b", put(RIDS[1], small)) == SendFrom(request_id=RIDS[1], offset=1, until=CHUNK)
+    said = broker.say(b"b", chunk(RIDS[1], small, 0, CHUNK))
+    assert [(to, type(reply)) for to, reply in said] == [(b"a", Have), (b"b", Have)]
+
+
+def test_a_file_above_the_bound_never_counts_as_small(store: FileStore) -> None:
+    transfers = Transfers(store, chunk_bytes=CHUNK, credit_bytes=CREDIT)
+    for size, until in ((AT_ONCE_BYTES, AT_ONCE_BYTES), (AT_ONCE_BYTES + 1, CREDIT)):
+        data = random.randbytes(size)
+        transfers.handle(b"a", put(RIDS[0], data), 0.0)
+        ((_, reply),) = transfers.handle(b"a", chunk(RIDS[0], data, 0, 1), 0.0)
+        assert (reply.offset, reply.until) == (1, min(size, 1 + until))
+        transfers.drop_peer(b"a")
 
 
 def test_a_file_is_not_told_of_before_it_is_finished(store: FileStore, data: bytes) -> None:
     transfers = Transfers(store, chunk_bytes=CHUNK, credit_bytes=100)
     transfers.handle(b"a", put(RIDS[0], data), 0.0)
-    ((_, reply),) = transfers.handle(b"a", chunk(RIDS[0], data, 0, 23), 0.0)
-    assert isinstance(reply, SendFrom)
+    assert transfers.handle(b"a", chunk(RIDS[0], data, 0, 23), 0.0) == []
     (partial,) = transfers.take_whole()
     assert transfers.take_whole() == []
     partial.finish()
@@ -318,7 +346,7 @@ class World:
         def read(offset: int, size: int) -> bytes:
             return data[offset : offset + size]
 
-        return Upload(next(self.rids), sha256_of(data), len(data), read, chunk_bytes=CHUNK)
+        return Upload(next(self.rids), sha256_of(data), len(data), read, chunk_bytes=CHUNK, at_once_bytes=CHUNK)
 
     def download(self, data: bytes) -> Transfer:
         found = self.found.setdefault(data, bytearray())

@@ -19,8 +19,13 @@ SHA256 = hashlib.sha256(DATA).hexdigest()
 
 
 def upload(data: bytes = DATA, chunk_bytes: int = 4, rid: str = RID) -> Upload:
+    """Of at most 4 bytes it counts as small."""
     sha256 = hashlib.sha256(data).hexdigest()
-    return Upload(rid, sha256, len(data), lambda offset, size: data[offset : offset + size], chunk_bytes=chunk_bytes)
+    read = memoryview(data)
+    return Upload(
+        rid, sha256, len(data), lambda offset, size: bytes(read[offset : offset + size]), chunk_bytes=chunk_bytes,
+        at_once_bytes=4,
+    )  # fmt: skip
 
 
 def download(found: bytearray, credit_bytes: int = 10, max_bytes: int = 100) -> Download:
@@ -115,8 +120,31 @@ def test_bytes_that_were_there_before_may_be_bad_once_our_own_may_not() -> None:
     assert failure(one) == "digest_mismatch"
 
 
-def test_a_file_that_shrank_ends_its_upload() -> None:
-    one = Upload(RID, SHA256, 25, lambda offset, size: DATA[:10][offset : offset + size], chunk_bytes=4)
+def test_a_small_file_is_sent_without_waiting() -> None:
+    small = b"tiny"
+    one = upload(small)
+    put, data = one.begin()
+    assert put == PutFile(request_id=RID, sha256=one.sha256, size_bytes=4)
+    assert data == chunk(0, 4, data=small)
+    one.feed(Have(request_id=RID, sha256=one.sha256, size_bytes=4))
+    assert (one.done, one.offset) == (True, 4)
+
+
+def test_a_small_file_of_which_a_part_was_there_is_sent_again_when_that_part_was_bad() -> None:
+    one = upload(b"tiny")
+    one.begin()
+    assert one.feed(send_from(2, 4)) == []
+    again = one.feed(refused("digest_mismatch"))
+    assert [type(message) for message in again] == [PutFile, Chunk]
+    # Now all of it is ours.
+    assert one.feed(refused("digest_mismatch", NEXT)) == []
+    assert failure(one) == "digest_mismatch"
+
+
+@pytest.mark.parametrize("at_once_bytes", [0, 25])
+def test_a_file_that_shrank_ends_its_upload(at_once_bytes: int) -> None:
+    read = memoryview(DATA[:10])
+    one = Upload(RID, SHA256, 25, lambda offset, size: bytes(read[offset : offset + size]), at_once_bytes=at_once_bytes)
     one.begin()
     assert one.feed(send_from(0, 25)) == []
     assert failure(one) == "damaged"
@@ -198,8 +226,8 @@ def test_chunks_cover_the_file_once_and_stay_within_the_credit(size: int, chunk_
     chunk_bytes, credit = max(chunk_bytes, size // 50 + 1), max(credit, size // 50 + 1)
     data = bytes(size)
     one = upload(data, chunk_bytes)
-    one.begin()
-    have = 0
+    have = sum(len(message.data) for message in one.begin()[1:])
+    assert have in (0, size)
     while have < size:
         sent = one.feed(send_from(have, min(have + credit, size)))
         assert sent
