@@ -91,8 +91,6 @@ def _panel_fault(panel: Panel, names: Sequence[str], mode: str | None) -> str | 
     named = _NAMED.findall(panel.text)
     if len(set(named)) < len(named):
         return f"names {max(named, key=named.count)} twice; say she, he or it the second time"
-    if len(panel.people) > ROLES:
-        return f"has {len(panel.people)} characters; the most is {ROLES}"
     if len(panel.people) == ROLES and mode not in TWO_ROLE_MODES:
         modes = " and ".join(sorted(TWO_ROLE_MODES))
         return f"has two characters, which only the modes {modes} draw; this one is {mode}"

@@ -7,15 +7,12 @@ nothing is ever spliced into text. Reading templates out of their files is forms
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from comfyui import story
 from comfyui.fields import Field, Refused, Target
 from comfyui.values import read, seed_max
 from comfyui.workflow import Kind, Workflow, WorkflowError, set_inputs
-
-__all__ = ["Field", "Template", "TemplateError", "load_templates"]
 
 
 class TemplateError(Exception):
@@ -105,10 +102,8 @@ def _with(workflow: Workflow, inputs: Mapping[tuple[str, str], object], fields: 
         return set_inputs(workflow, inputs)
     except WorkflowError as e:
         place = (e.details.get("node_id"), e.details.get("input"))
-        blamed = [field for field in fields if any((target.node, target.input) == place for target in field.sets)]
-        if not blamed:
-            raise
-        raise _fault(blamed[0], str(e), e.kind) from e
+        blamed = next(f for f in fields if place in [(target.node, target.input) for target in f.sets])
+        raise _fault(blamed, str(e), e.kind) from e
 
 
 @contextmanager
@@ -125,13 +120,3 @@ def _fault(field: Field, reason: str, kind: Kind, row: int = 0) -> WorkflowError
     if not row:
         return WorkflowError("bad_field", f"{where}: {reason}", details, kind=kind)
     return WorkflowError("bad_field", f"{where}, row {row}: {reason}", {**details, "row": row}, kind=kind)
-
-
-def load_templates(folder: Path) -> dict[str, Template]:
-    """Every template in `folder`, by name. Raises: TemplateError for the first that is broken."""
-    from comfyui import library
-
-    templates, complaints = library.load_templates(folder)
-    if complaints:
-        raise TemplateError(str(complaints[0]))
-    return templates

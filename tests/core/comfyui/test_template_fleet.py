@@ -84,6 +84,10 @@ def test_bounds_of_the_fleet_are_heeded() -> None:
     assert "steps" in why_not(TEMPLATES["text-to-image"], tight)
 
 
+def test_a_stand_in_must_do_for_its_field() -> None:
+    assert "201 characters" in why_not(TEMPLATES["text-to-image"], fleet("x" * 201))
+
+
 def test_the_largest_seed_is_within_bounds() -> None:
     filled = TEMPLATES["text-to-image"].fill({"prompt": "p", "seed": 2**64 - 1}, seed=0)
     assert check(filled, fleet(JUGGERNAUT)) == ()
@@ -166,6 +170,11 @@ def test_a_default_that_the_node_would_refuse_must_be_given() -> None:
     )
     stepped = object_info(KSampler=described({"steps": ["INT", {"min": 1, "max": 81, "step": 4}]}))
     assert (candidate("3", "steps", stepped).field.step, candidate("3", "steps", stepped).field.default) == (None, 20)
+
+
+def test_a_long_text_stays_whole() -> None:
+    [long] = candidates(of(graph(a=("Say", {"text": "x" * 20_000}))), {})
+    assert (long.field.type, long.field.default, long.field.max) == ("longtext", "x" * 20_000, 100_000)
 
 
 def test_names_for_people_come_from_the_node() -> None:
