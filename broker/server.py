@@ -100,6 +100,7 @@ class Server:
                 if not files_alive():
                     raise StoreError("the file channel ended unexpectedly: the log above says why")
             self._drop_revoked()
+        self._turn.save()
 
     def close(self) -> None:
         for socket in (self._workers, self._clients, self._events):

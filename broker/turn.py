@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Final
 
 from broker import reading
 from broker.core.events import FromClient, FromWorker, Tick, Unreachable
 from broker.core.fleet import Fleet
 from broker.core.model import JobRecord
 from broker.core.rules import Now
-from broker.core.step import Send, Step
+from broker.core.step import AddStory, Send, Step, UpdateJob, Write
 from broker.protocol import client
+from broker.protocol.records import JobState
 from broker.protocol.worker import Complete, Fail, OutputsMissing
 from broker.store.api import Store
+
+#: The longest that a write may wait for a commit, when nothing else asks for one.
+UNSAVED_MS: Final = 500
 
 
 @dataclasses.dataclass(slots=True)
@@ -36,8 +40,12 @@ class Turn:
         self.fleet = fleet
         self.store = store
         self._has_file = has_file
+        #: When the oldest write that waits for the next commit was made; None when there is none.
+        self._unsaved_ms: int | None = None
         #: Messages that broke the contract, counted by whoever decodes.
         self.invalid = 0
+        #: What was published in this turn and has no place in the stream yet.
+        self._news: list[Any] = []
 
     def take(
         self,
@@ -47,16 +55,17 @@ class Turn:
     ) -> Outbound:
         """Handle everything, commit once, and return what may leave now. Results come before submits."""
         out = Outbound()
-        dirty = False
+        urgent = False
         self.fleet.invalid_messages = self.invalid
         for event in from_workers:
             missing = self._missing_outputs(event)
             if missing is not None:
                 out.to_workers.append(missing)
                 continue
-            dirty |= self._handle(self._informed(event), now, out)
+            urgent |= self._handle(self._informed(event), now, out)
         for request in from_clients:
             if type(request.message) in reading.HANDLERS:
+                self._publish(out)  # a snapshot says where in the stream it stands
                 seen = reading.Reading(self.fleet, self.store, now)
                 out.to_clients.append(Send(request.session, reading.answer(seen, request.message)))
                 continue
@@ -65,21 +74,39 @@ class Turn:
             if refusal is not None:
                 out.to_clients.append(Send(request.session, refusal))
                 continue
-            dirty |= self._handle(dataclasses.replace(request, stored=stored), now, out)
-        dirty |= self._handle(Tick(), now, out)
-        if dirty:
-            self.store.commit()
+            urgent |= self._handle(dataclasses.replace(request, stored=stored), now, out)
+        urgent |= self._handle(Tick(), now, out)
+        self._publish(out)
+        leaving = bool(out.to_workers or out.to_clients)
+        if self._unsaved_ms is not None and (urgent or leaving or now.mono_ms - self._unsaved_ms >= UNSAVED_MS):
+            self.save()
         out.to_workers = [self._with_workflow(send) for send in out.to_workers]
         return out
 
+    def save(self) -> None:
+        """Commit whatever waits for the next commit. Raises StoreError."""
+        self.store.commit()
+        self._unsaved_ms = None
+
     def _handle(self, event: FromWorker | FromClient | Unreachable | Tick, now: Now, out: Outbound) -> bool:
+        """Whether a commit must follow in this turn.
+
+        That a worker has begun may wait for the next one, as long as nobody is told anything but watchers: after a
+        crash the attempt is still leased to the worker, which says again how far it is.
+        """
         step: Step = self.fleet.handle(event, now)
+        if step.writes and self._unsaved_ms is None:
+            self._unsaved_ms = now.mono_ms
         for write in step.writes:
             self.store.apply(write)
         out.to_workers += step.sends
         out.to_clients += step.replies
-        out.published += step.published
-        return bool(step.writes)
+        self._news += step.published
+        return any(not _begun(write) for write in step.writes)
+
+    def _publish(self, out: Outbound) -> None:
+        news, self._news = self._news, []
+        out.published += self.fleet.publish(news)
 
     def _informed(self, event: FromWorker | Unreachable) -> FromWorker | Unreachable:
         """Add what the store knows of the job whose end is reported, when the core no longer holds it."""
@@ -124,3 +151,10 @@ class Turn:
             return send
         message = dataclasses.replace(send.message, workflow=self.store.workflow(send.workflow_of))
         return Send(send.session, message)
+
+
+def _begun(write: Write) -> bool:
+    """Whether this only says that a worker has a job's attempt in hand."""
+    if isinstance(write, UpdateJob):
+        return write.record.state is JobState.RUNNING
+    return isinstance(write, AddStory) and write.line.what == JobState.RUNNING

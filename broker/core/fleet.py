@@ -29,6 +29,7 @@ from broker.core.hearing import hear
 from broker.core.jobs import Jobs, view
 from broker.core.leases import Leases
 from broker.core.model import JobRecord
+from broker.core.news import newest
 from broker.core.placement import Candidate
 from broker.core.roster import Kind, Roster, Worker
 from broker.core.rules import Now, Rules
@@ -75,7 +76,10 @@ class Fleet:
                 self.leases.orphan(job, now)
 
     def handle(self, event: Event, now: Now) -> Step:
-        """Everything that follows from one event. The caller commits `writes`, and only then sends the rest."""
+        """Everything that follows from one event. The caller commits `writes`, and only then sends the rest.
+
+        What is `published` goes through `publish`, of as many steps together as leave together.
+        """
         step = Step()
         now = self._own_time(now)
         match event:
@@ -92,8 +96,11 @@ class Fleet:
         if isinstance(event, Tick) and self._stats_due_ms is not None and self._stats_due_ms <= now.mono_ms:
             step.published.append(StatsChanged(stream="", serial=0, stats=self.stats(now)))
             self._stats_due_ms = None
-        step.published = [self._numbered(message) for message in step.published]
         return step
+
+    def publish(self, messages: Iterable[Any]) -> list[Any]:
+        """What of the events of some steps is worth telling, each with its place in the stream."""
+        return [self._numbered(message) for message in newest(messages)]
 
     def sleep_ms(self, mono_ms: int) -> int:
         """How long the loop may wait for messages before the next Tick."""

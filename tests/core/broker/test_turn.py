@@ -15,10 +15,10 @@ from broker.core.step import AddStory, InsertJob, Write
 from broker.protocol import client
 from broker.protocol import worker as wire
 from broker.protocol.errors import StoreError
-from broker.protocol.events import StatsChanged
+from broker.protocol.events import JobChanged, StatsChanged, WorkerChanged
 from broker.protocol.records import InputFile, JobState
 from broker.store.memory import MemoryStore
-from broker.turn import Outbound, Turn
+from broker.turn import UNSAVED_MS, Outbound, Turn
 from tests.core.broker.given import (
     CLIENT,
     NEEDS,
@@ -122,6 +122,36 @@ def test_a_turn_that_writes_nothing_commits_nothing(house: House) -> None:
     assert house.store.calls == []
 
 
+def test_that_a_worker_has_begun_waits_for_the_next_commit(house: House) -> None:
+    house.opens()
+    house.takes(submit_of(1))
+    house.store.calls.clear()
+    out = house.takes(wire.Accepted(job_id=job_id(1), attempt=1, prompt_id="p"))
+    assert (out.to_workers, out.to_clients, house.store.calls) == ([], [], ["update", "story"])
+    assert house.state(job_id(1)) is JobState.RUNNING
+    house.takes(client.Workers(request_id=REQUEST))
+    assert house.store.calls[-1] == "commit", "whoever asks is told of nothing that a crash could undo"
+
+
+def test_nothing_waits_long_for_a_commit(house: House) -> None:
+    house.opens()
+    house.takes(submit_of(1))
+    house.takes(wire.Accepted(job_id=job_id(1), attempt=1, prompt_id="p"))
+    house.store.calls.clear()
+    house.now_ms += UNSAVED_MS
+    house.takes()
+    house.takes()
+    assert house.store.calls == ["commit"]
+
+
+def test_a_crash_before_that_commit_leaves_the_attempt_leased(house: House) -> None:
+    house.opens()
+    house.takes(submit_of(1))
+    house.takes(wire.Accepted(job_id=job_id(1), attempt=1, prompt_id="p"))
+    found = house.store.crash().job(job_id(1))
+    assert found is not None and (found.state, found.attempt) == (JobState.LEASED, 1)
+
+
 def test_nothing_leaves_when_the_commit_fails(house: House) -> None:
     house.opens()
     house.store.broken = True
@@ -221,6 +251,28 @@ def test_a_snapshot_stands_where_the_stream_stood_when_it_was_made(house: House)
     assert [job.job_id for job in snapshot.jobs] == [job_id(1)]
     after = [message for message in out.published if message.serial > snapshot.serial]
     assert [message.job.job_id for message in after] == [job_id(2)]
+
+
+def test_a_snapshot_in_the_middle_of_a_turn_is_followed_by_what_changed_after_it(house: House) -> None:
+    house.opens()
+    out = house.takes(submit_of(1), client.Snapshot(request_id=REQUEST, recent=10))
+    snapshot = out.to_clients[1].message
+    assert [job.state for job in snapshot.jobs] == [JobState.QUEUED]
+    after = [m.job.state for m in out.published if isinstance(m, JobChanged) and m.serial > snapshot.serial]
+    assert after == [JobState.LEASED]
+
+
+def test_a_turn_tells_of_each_thing_once_and_leaves_no_gap(house: House) -> None:
+    house.opens()
+    before = house.turn.fleet.serial
+    out = house.takes(submit_of(1), submit_of(2))
+    assert [type(m) for m in out.published] == [JobChanged, JobChanged, WorkerChanged]
+    assert {m.job.job_id: m.job.state for m in out.published[:2]} == {
+        job_id(1): JobState.LEASED,
+        job_id(2): JobState.QUEUED,
+    }
+    assert [m.serial for m in out.published] == [before + 1, before + 2, before + 3]
+    assert house.turn.fleet.serial == before + 3
 
 
 def test_invalid_messages_are_shown_with_the_counts(house: House) -> None:
