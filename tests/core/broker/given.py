@@ -202,6 +202,7 @@ class Given:
     def happens(self, event: Event) -> Step:
         """Give the core one event; keep what it wrote, deliver what it sent, hold it to its promises."""
         step = self.fleet.handle(event, self.now)
+        step.published = self.fleet.publish(step.published)
         check(self.fleet)
         for write in step.writes:
             if isinstance(write, AddStory):
