@@ -17,7 +17,7 @@ RUN rm -rf "$COMFYUI_HOME/custom_nodes/ComfyUI-Manager" \
  && COMFYUI_VENV_PIP="$(command -v pip)" ./provisioning.sh nodes \
  && python "$COMFYUI_HOME/main.py" --cpu --quick-test-for-ci 2>&1 | tee /tmp/start.log \
  && ! grep 'IMPORT FAILED' /tmp/start.log \
- && rm -r /tmp/start.log "$COMFYUI_HOME/user" \
+ && rm -rf /tmp/start.log "$COMFYUI_HOME/user" \
  && useradd --uid 10002 --home-dir /data --no-create-home --shell /usr/sbin/nologin comfyui \
  && install -d -o comfyui -g comfyui /data \
  && chown -R comfyui:comfyui "$COMFYUI_HOME/models"

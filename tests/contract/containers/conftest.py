@@ -72,12 +72,12 @@ class Provisioning:
         return subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=60)
 
     def fails(self, *arguments: str, **environ: str) -> str:
-        """The last line on stderr of a run that must fail."""
+        """The reason that a run gives, which must fail. git and curl may say more around it."""
         done = self.run(*arguments, **environ)
         assert done.returncode == 1, done.stdout
-        line = done.stderr.strip().splitlines()[-1]
-        assert line.startswith("provisioning: ")
-        return line.removeprefix("provisioning: ")
+        reasons = [line for line in done.stderr.splitlines() if line.startswith("provisioning: ")]
+        assert len(reasons) == 1, done.stderr
+        return reasons[0].removeprefix("provisioning: ")
 
     def succeeds(self, *arguments: str, **environ: str) -> str:
         done = self.run(*arguments, **environ)

@@ -13,7 +13,7 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -72,16 +72,20 @@ class Rehearsal:
 
     def run(self, name: str, *command: str) -> subprocess.CompletedProcess[str]:
         """`docker compose run NAME [COMMAND…]`, to its end."""
-        words = [*self._enter, *(command or self._services[name]["command"])]
-        environ = self._environ(name)
+        words, environ = self._inside(name, command or self._services[name]["command"]), self._environ(name)
         return subprocess.run(words, env=environ, capture_output=True, text=True, check=False, timeout=60)
+
+    def pipe(self, name: str, *command: str, given: bytes) -> bytes:
+        """The same with `given` on its standard input; what it wrote. Raises CalledProcessError when it fails."""
+        words, environ = self._inside(name, command), self._environ(name)
+        return subprocess.run(words, env=environ, input=given, stdout=subprocess.PIPE, check=True, timeout=60).stdout
 
     def up(self, name: str) -> str:
         """Start a service; its ready line."""
         command = self._services[name]["command"]
         if name.startswith("comfyui-"):
             command = [f"{CODE}/comfyui/containers/start-comfyui", *command.split()]
-        self.processes[name] = Process(name, [*self._enter, *command], self._folder, self._environ(name))
+        self.processes[name] = Process(name, self._inside(name, command), self._folder, self._environ(name))
         return self.processes[name].ready()
 
     def healthy(self, name: str) -> bool:
@@ -105,11 +109,23 @@ class Rehearsal:
         done.check_returncode()
         return json.loads(done.stdout)
 
+    def accepts(self, token: str) -> bool:
+        """Whether the page's API knows this token."""
+        try:
+            self.call("GET", "/api/v1/jobs", token)
+        except subprocess.CalledProcessError:
+            return False
+        return True
+
     def stop(self) -> None:
         for process in reversed(self.processes.values()):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.child.pid, signal.SIGKILL)  # with what it started beside it, as a container ends
             process.kill()
+
+    def _inside(self, name: str, command: Sequence[str]) -> list[str]:
+        assert name in self._services, f"{name} is not started by these profiles"
+        return [*self._enter, *command]
 
     def _environ(self, name: str) -> dict[str, str]:
         paths = {"PATH": f"{CODE}/.venv/bin:{os.environ['PATH']}", "HOME": "/tmp", "COMFYUI_DATA": "/opt/data"}

@@ -125,3 +125,12 @@ def test_the_warm_up_needs_only_the_model_that_is_provisioned() -> None:
     assert {node["class_type"] for node in prompt.values()} == {
         "CheckpointLoaderSimple", "EmptyLatentImage", "CLIPTextEncode", "KSampler", "VAEDecode", "PreviewImage",
     }  # fmt: skip
+
+
+def test_every_model_of_the_templates_is_provisioned() -> None:
+    table = (CONTAINERS / "models.txt").read_text()
+    for workflow in sorted((FOLDER / "templates").glob("*/workflow.json")):
+        for node in json.loads(workflow.read_text()).values():
+            for value in node["inputs"].values():
+                if isinstance(value, str) and value.endswith((".safetensors", ".pth", ".bin")):
+                    assert f"/{value} " in table, f"{workflow}: {value}"
