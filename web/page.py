@@ -24,7 +24,7 @@ POLICY: Final = (
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 
-#: The template whose form the page opens with; where it is missing, the first there is.
+#: The template whose form the page opens with, and the first to pick; where it is missing, the first there is.
 HOME_TEMPLATE: Final = "text-to-image"
 
 #: Cards of each list in the first paint: more than any screen shows. The browser adds the others from the same data.
@@ -55,14 +55,12 @@ _BLANK_WORKER: Final[Record] = {
 def index(snapshot: Record, templates: Sequence[Record], viewer: Viewer) -> str:
     """The studio: form, workers, queue and gallery as the snapshot has them; the scripts go on from the same data."""
     jobs = {job["id"]: job for job in snapshot["jobs"]}
-    template = next((one for one in templates if one["name"] == HOME_TEMPLATE), templates[0] if templates else None)
-    fields = template["fields"] if template is not None else []
+    offered = sorted(templates, key=lambda one: bool(one["name"] != HOME_TEMPLATE))
     paused = WORDS["fleet.paused"] if snapshot["stats"]["paused"] else ""
     return _render(
         "index",
         viewer=viewer,
-        template=template,
-        groups=list(dict.fromkeys(field["group"] for field in fields if field["group"])),
+        templates=offered,
         workers=[describe.worker_card(one, jobs) for one in sorted(snapshot["workers"], key=lambda one: one["name"])],
         simulated=any(worker["simulated"] for worker in snapshot["workers"]),
         queue=_cards("queue", snapshot["jobs"]),
@@ -93,7 +91,8 @@ def embed(data: Mapping[str, Any]) -> str:
 
 
 def _render(view: str, **values: Any) -> str:
-    tools = {"say": say, "attribute": bottle.html_escape, "bounds": _bounds, "limits": _limits, "shape": _shape}
+    tools = {"say": say, "attribute": bottle.html_escape, "bounds": _bounds, "limits": _limits}
+    tools |= {"shape": _shape, "groups": _groups}
     return str(_view(view).render(tools | values))
 
 
@@ -112,6 +111,11 @@ def _cards(name: str, jobs: Sequence[Record]) -> list[dict[str, Any]]:
     placed = [(rank, job) for job in jobs for where, rank in [describe.place(job)] if where == name]
     placed.sort(key=lambda pair: pair[0])
     return [describe.job_card(job) for _, job in placed[:PAINTED]]
+
+
+def _groups(template: Record) -> list[str]:
+    """The groups of its fields, each once."""
+    return list(dict.fromkeys(field["group"] for field in template["fields"] if field["group"]))
 
 
 def _bounds(field: Record) -> str:

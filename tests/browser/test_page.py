@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from scripts.fleet import Fleet
+from tests.browser.cards import card, natural_size, part
 from tests.browser.conftest import PATIENCE_MS, OpenPage
 
 expect.set_options(timeout=PATIENCE_MS)
@@ -31,25 +31,10 @@ def ask(page: Page, prompt: str, *, steps: int = 20) -> None:
     page.locator("#f-prompt").press("Control+Enter")
 
 
-def card(page: Page, prompt: str, state: str = "") -> Locator:
-    """The job of this prompt, once it is in this state."""
-    which = f'.job[data-state="{state}"]' if state else ".job"
-    return page.locator(which).filter(has=page.get_by_role("heading", name=prompt, exact=True))
-
-
-def part(found: Locator, name: str) -> Locator:
-    return found.locator(f"[data-part={name}]")
-
-
 def changes_from(found: Locator, attribute: str, value: str | None) -> str:
     """The attribute, once it is another than `value`."""
     expect(found).not_to_have_attribute(attribute, value if value is not None else "")
     return found.get_attribute(attribute) or ""
-
-
-def natural_size(image: Locator) -> Any:
-    expect(image).to_have_js_property("complete", True)
-    return image.evaluate("one => [one.naturalWidth, one.naturalHeight]")
 
 
 def clear(fleet: Fleet) -> None:

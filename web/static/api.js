@@ -13,7 +13,9 @@ export class Refusal extends Error {
 
 export async function request(method, path, { body, headers = {}, signal } = {}) {
   const init = { method, headers: { Accept: "application/json", ...headers }, signal };
-  if (body !== undefined) {
+  if (body instanceof Blob) {
+    init.body = body;
+  } else if (body !== undefined) {
     init.body = JSON.stringify(body);
     init.headers["Content-Type"] = "application/json";
   }
@@ -37,9 +39,10 @@ export function freshKey() {
 
 const job = (id) => `/jobs/${encodeURIComponent(id)}`;
 
-export const submit = (template, params, key) =>
-  request("POST", "/jobs", { body: { template, params }, headers: { "Idempotency-Key": key } });
+export const submit = (template, params, title, key) =>
+  request("POST", "/jobs", { body: { template, params, title }, headers: { "Idempotency-Key": key } });
 export const cancel = (id) => request("DELETE", job(id));
 export const retry = (id) => request("POST", `${job(id)}/retry`);
 export const details = (id, signal) => request("GET", job(id), { signal });
-export const template = (name) => request("GET", `/templates/${encodeURIComponent(name)}`);
+export const templates = () => request("GET", "/templates");
+export const upload = (file) => request("POST", "/uploads", { body: file });

@@ -1,9 +1,9 @@
 // Puts the page together: what the server rendered is taken over, then kept true by the events of the fleet.
 import * as api from "./api.js";
 import { write } from "./dom.js";
-import { Form } from "./form.js";
 import { counts, jobCard, sayer } from "./format.js";
 import { Jobs } from "./jobs.js";
+import { Picker } from "./picker.js";
 import { Previews } from "./previews.js";
 import { Connection } from "./socket.js";
 import { Store } from "./store.js";
@@ -19,14 +19,10 @@ const store = new Store();
 const previews = new Previews();
 const jobs = new Jobs({ queue: $("queue"), gallery: $("gallery") }, $("job-card"), words, act);
 const workers = new Workers($("workers"), $("worker-card"), words);
-const form = $("create") === null ? null : new Form($("create"), chosen(), words, send);
+const picker = $("create") === null ? null : new Picker($("picker"), $("create"), templates, words, send);
 const viewer = new Viewer($("viewer"), words, templates, act, () => {
   if (location.hash !== "") history.replaceState(null, "", location.pathname + location.search);
 });
-
-function chosen() {
-  return templates.find((one) => one.name === $("create").dataset.template);
-}
 
 // ---- drawing: whatever changed since the last frame, once
 
@@ -95,16 +91,24 @@ function drawLink() {
 
 function onMessage(message) {
   const before = store.jobs.get(message.job?.id)?.state;
+  const was = store.workers.get(message.worker?.name)?.state;
   const change = store.apply(message);
   if (message.type === "snapshot") link = "live";
   if (change.job !== undefined && message.type === "job") announce(message.job, before);
-  if (message.worker?.state === "ready" && form?.barred) reconsider();
+  const came = message.worker?.state === "ready" && (picker?.barred || was === undefined || was === "joined");
+  if (came || message.type === "worker_gone") reconsider();
   if (message.type !== "tick") changed(change);
 }
 
-/** A worker came: perhaps it can run what none could. Unanswered, the next one asks again. */
+let asking = false;
+
+/** A worker came or went, and what the fleet can run with it. Unanswered, the next one asks again. */
 async function reconsider() {
-  form.judge(await api.template(chosen().name).catch(() => ({ runnable: false, why_not: chosen().why_not })));
+  if (picker === null || asking) return;
+  asking = true;
+  const answer = await api.templates().catch(() => null);
+  asking = false;
+  if (answer !== null) picker.judge(answer.templates);
 }
 
 function onPreview({ id, attempt, blob }) {
@@ -156,8 +160,9 @@ async function act(verb, id) {
   }
 }
 
-async function send(params, key) {
-  const job = await api.submit($("create").dataset.template, params, key);
+/** A job without words is called by what it does. */
+async function send(template, params, key) {
+  const job = await api.submit(template.name, params, params.prompt?.trim() ? "" : template.title, key);
   changed(store.offer(job));
   $("said").textContent = say("create.sent", { title: jobCard(job, words).title });
 }
@@ -177,10 +182,6 @@ function switchTheme() {
 }
 
 $("theme").addEventListener("click", switchTheme);
-if (form !== null) {
-  const apple = /Mac|iPhone|iPad/.test(navigator.platform);
-  write($("keys"), say("create.keys", { key: apple ? "⌘" : "Ctrl" }));
-}
 addEventListener("hashchange", openFromAddress);
 addEventListener("online", () => connection.wake());
 document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && connection.wake());

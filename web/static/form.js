@@ -2,6 +2,8 @@
 import { Refusal, freshKey } from "./api.js";
 import { write } from "./dom.js";
 import { sayer } from "./format.js";
+import { Picture } from "./picture.js";
+import { checkRows, Rows } from "./rows.js";
 
 /** Seeds are drawn below this, so that a person can read one out. */
 const SEEDS = 2 ** 32;
@@ -29,7 +31,8 @@ function checkNumber(field, text) {
 
 /** Seeds beyond 2^53 travel as digits: a browser's numbers end there. */
 function checkSeed(field, text) {
-  if (!/^\d{1,20}$/.test(text) || BigInt(text) > SEED_MAX) return { problem: "check.seed" };
+  const max = field.max === null ? SEED_MAX : BigInt(field.max);
+  if (!/^\d{1,20}$/.test(text) || BigInt(text) > max) return { problem: "check.seed", values: { max } };
   return { value: Number.isSafeInteger(Number(text)) ? Number(text) : text };
 }
 
@@ -52,9 +55,23 @@ function checkText(field, text) {
   return { value: text };
 }
 
-/** What the field makes of a typed text: {value}, or {problem, values}, a key of the page's sentences. */
+/** name: of a stored picture, "" for none, null for one that is on its way. */
+function checkImage(field, name) {
+  if (name === null) return { problem: "check.uploading" };
+  const value = name || field.default;
+  return value ? { value } : { problem: "check.picture" };
+}
+
+/** What the field makes of what stands in it: {value}, or {problem, values}, a key of the page's sentences. */
 export function check(field, text) {
   switch (field.type) {
+    case "switch":
+      return { value: text };
+    case "image":
+      return checkImage(field, text);
+    case "roles":
+    case "panels":
+      return checkRows(field.type, text);
     case "integer":
     case "number":
       return checkNumber(field, text.trim());
@@ -67,14 +84,17 @@ export function check(field, text) {
   }
 }
 
-/** A fresh seed. `random` gives 0 to below 1. */
-export const drawSeed = (random) => Math.floor(random() * SEEDS);
+/** A fresh seed that the field takes. `random` gives 0 to below 1. */
+export const drawSeed = (field, random) => Math.floor(random() * Math.min(SEEDS, (field.max ?? SEEDS) + 1));
 
 export class Form {
   #form;
   #template;
   #say;
   #send;
+  /** By the key of their field. */
+  #pictures = new Map();
+  #rows = new Map();
   /** What was sent and perhaps taken, for all that the server could say: sent again as it was, it is the same job. */
   #unanswered = null;
   #sending = Promise.resolve();
@@ -94,8 +114,38 @@ export class Form {
       event.preventDefault();
       this.#submit();
     });
+    for (const field of template.fields) this.#equip(field);
     form.addEventListener("change", ({ target }) => this.#recheck(target));
     form.addEventListener("input", ({ target }) => this.#typed(target));
+    document.addEventListener("paste", (event) => this.#pasted(event));
+    this.#cast();
+    const apple = /Mac|iPhone|iPad/.test(navigator.platform);
+    write(form.querySelector("#keys"), this.#say("create.keys", { key: apple ? "⌘" : "Ctrl" }));
+  }
+
+  /** Bring the fields to life that are more than one input. */
+  #equip(field) {
+    const element = this.#form.querySelector(`[data-key="${field.key}"]`);
+    if (field.type === "image") {
+      this.#pictures.set(field.key, new Picture(element, this.#say, (found) => this.#mark(field, found)));
+    } else if (field.type === "roles" || field.type === "panels") {
+      this.#rows.set(field.key, new Rows(element, field, this.#say, () => this.#cast()));
+    }
+  }
+
+  /** The panels offer the characters as they are called now. */
+  #cast() {
+    const of = (type) => this.#template.fields.filter((field) => field.type === type).map(({ key }) => this.#rows.get(key));
+    const people = of("roles").flatMap((rows) => rows.people);
+    for (const rows of of("panels")) rows.cast(people);
+  }
+
+  #pasted(event) {
+    const [picture] = this.#pictures.values();
+    const file = event.clipboardData?.files[0];
+    if (picture === undefined || file === undefined || !this.#form.isConnected) return;
+    event.preventDefault();
+    picture.take(file);
   }
 
   /** Whether no worker can run the template: its button is barred, and the reason stands beside it. */
@@ -106,7 +156,7 @@ export class Form {
   /** The fleet changed: bar the form, or open it. */
   judge({ runnable, why_not: why }) {
     this.#form.toggleAttribute("data-barred", !runnable);
-    this.#form.querySelector("button[type=submit]").disabled = !runnable;
+    this.#form.querySelector("button[type=submit]").hidden = !runnable;
     this.#tell(runnable ? "" : this.#say("create.unrunnable", { why }));
   }
 
@@ -115,16 +165,22 @@ export class Form {
     return this.#template.fields.find((field) => field.key === key);
   }
 
+  /** What the focus goes to when the field is wrong. */
   #control(field) {
-    return document.getElementById(`f-${field.key}`);
+    if (!this.#rows.has(field.key)) return this.#form.querySelector(`#f-${field.key}`);
+    const element = this.#form.querySelector(`[data-key="${field.key}"]`);
+    return element.querySelector("[aria-invalid=true]") ?? element.querySelector("input, textarea");
   }
 
   #dice(field) {
     return this.#form.querySelector(`[data-key="${field.key}"] [data-random]`);
   }
 
-  /** What stands in the field; of a size the chosen preset, else what is typed below them. */
+  /** What stands in the field, as `check` takes it; of a size the chosen preset, else what is typed below them. */
   #text(field) {
+    const held = this.#pictures.get(field.key) ?? this.#rows.get(field.key);
+    if (held !== undefined) return held.value;
+    if (field.type === "switch") return this.#control(field).checked;
     return this.#form.elements.namedItem(field.key).value || this.#control(field).value;
   }
 
@@ -132,19 +188,30 @@ export class Form {
   #typed(target) {
     const field = this.#field(target);
     if (field.type === "seed" && !target.matches("[data-random]")) this.#dice(field).checked = target.value.trim() === "";
+    if (field.type === "roles") this.#cast();
     if (target.getAttribute("aria-invalid") === "true") this.#recheck(target);
   }
 
   #recheck(target) {
     const field = this.#field(target);
-    this.#mark(field, this.#dice(field)?.checked ? {} : check(field, this.#text(field)));
+    if (field.type === "image") return;
+    this.#mark(field, this.#dice(field)?.checked ? {} : check(field, this.#text(field)), target);
   }
 
-  #mark(field, { problem, values }) {
-    const control = this.#control(field);
-    if (problem === undefined) control.removeAttribute("aria-invalid");
-    else control.setAttribute("aria-invalid", "true");
-    write(document.getElementById(`b-${field.key}`), problem === undefined ? "" : this.#say(problem, values));
+  /** target: of a list only its row is marked, for the others may not have been filled in yet. */
+  #mark(field, found, target = null) {
+    const rows = this.#rows.get(field.key);
+    rows?.mark(found, target);
+    if (rows !== undefined && target !== null) this.#complain(field, "");
+    else this.#complain(field, found.problem === undefined ? "" : this.#say(found.problem, found.values));
+  }
+
+  #complain(field, text) {
+    if (!this.#rows.has(field.key)) {
+      if (text === "") this.#control(field).removeAttribute("aria-invalid");
+      else this.#control(field).setAttribute("aria-invalid", "true");
+    }
+    write(this.#form.querySelector(`#b-${field.key}`), text);
   }
 
   /** {params, typed}: all parameters, and what they were made of; or null after going to what is wrong. */
@@ -152,7 +219,7 @@ export class Form {
     const [params, typed, wrong] = [{}, {}, []];
     for (const field of this.#template.fields) {
       const random = this.#dice(field)?.checked === true;
-      const found = random ? { value: drawSeed(Math.random) } : check(field, this.#text(field));
+      const found = random ? { value: drawSeed(field, Math.random) } : check(field, this.#text(field));
       this.#mark(field, found);
       if (found.problem !== undefined) wrong.push(field);
       params[field.key] = found.value;
@@ -168,7 +235,7 @@ export class Form {
   }
 
   #tell(text) {
-    write(document.getElementById("create-problem"), text);
+    write(this.#form.querySelector("#create-problem"), text);
   }
 
   /** Each press is a picture; they are sent one after the other, as they were when the button was pressed. */
@@ -194,8 +261,11 @@ export class Form {
   }
 
   #refused(refusal) {
-    const field = this.#template.fields.find((one) => one.key === refusal.details?.field);
-    if (field !== undefined) this.#control(field).setAttribute("aria-invalid", "true");
+    const { field: key, row } = refusal.details ?? {};
+    const field = this.#template.fields.find((one) => one.key === key);
+    const why = refusal.message.replace(/^field \S+ \(.*?\)(, row \d+)?: /, "");
+    if (field !== undefined && row > 0 && this.#rows.has(key)) this.#rows.get(key).tell(row - 1, why);
+    else if (field !== undefined) this.#complain(field, why);
     this.#tell(refusal.status === 0 ? this.#say("create.lost") : refusal.message);
   }
 

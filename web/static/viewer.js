@@ -24,7 +24,15 @@ export function settings(form, templates) {
   const labels = new Map(fields.map((field) => [field.key, field.label]));
   const named = [...labels.keys()].filter((key) => key in given);
   const others = Object.keys(given).filter((key) => !labels.has(key));
-  const text = (value) => (typeof value === "string" ? value : JSON.stringify(value));
+  const line = ({ name, description, roles, text, caption }) =>
+    name !== undefined
+      ? `[${name}] ${description}`
+      : `${roles.map((one) => `[${one}] `).join("")}${text}${caption ? ` #${caption}` : ""}`;
+  const rows = (value) => Array.isArray(value) && value.every((row) => Array.isArray(row?.roles) || row?.description);
+  const text = (value) => {
+    if (rows(value)) return value.map(line).join("\n");
+    return typeof value === "string" ? value : JSON.stringify(value);
+  };
   return [...named, ...others].map((key) => [labels.get(key) ?? key, text(given[key])]);
 }
 

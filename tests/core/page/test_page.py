@@ -30,6 +30,10 @@ FIELDS = (
     records.field("checkpoint", "model", default="a.safetensors", group="Advanced"),
     records.field("seed", "seed", group="Advanced"),
     records.field("note", "text", max=9),
+    records.field("picture", "image", max=200),
+    records.field("hires", "switch", default=True),
+    records.field("characters", "roles", min=1, max=2),
+    records.field("panels", "panels", min=1, max=16),
 )
 
 
@@ -120,6 +124,10 @@ def test_each_kind_of_field_has_its_control() -> None:
     assert len(found.with_attribute("data-random")) == 1
     assert ("textarea", "f-prompt") in [(tag, attrs.get("id")) for tag, attrs in found.all]
     assert found.by_id("f-note")["type"] == "text"
+    assert found.by_id("f-picture")["type"] == "file"
+    assert (found.by_id("f-hires")["type"], "checked" in found.by_id("f-hires")) == ("checkbox", True)
+    assert len(found.with_attribute("data-rows")) == len(found.with_attribute("data-add")) == 2
+    assert len(found.with_attribute("data-part", "who")) == 1
 
 
 def test_every_control_is_labelled_and_described_by_what_is_there() -> None:
@@ -138,13 +146,16 @@ def test_a_template_that_cannot_run_says_why_beside_its_button() -> None:
     barred = records.template(*FIELDS, runnable=False, why_not="no worker has node Refiner")
     text = page.index(records.snapshot(), [barred], LOCAL)
     assert "no worker has node Refiner" in text
-    assert "disabled" in next(a for t, a in Elements(text).all if t == "button" and a.get("type") == "submit")
+    assert "hidden" in next(a for t, a in Elements(text).all if t == "button" and a.get("type") == "submit")
 
 
 def test_the_home_template_is_offered_wherever_it_stands() -> None:
     templates = [records.template(name="comic"), records.template(*FIELDS)]
     found = Elements(page.index(records.snapshot(), templates, LOCAL))
-    assert found.by_id("create")["data-template"] == page.HOME_TEMPLATE
+    assert [attrs["data-template"] for attrs in found.with_attribute("id", "create")] == [page.HOME_TEMPLATE, "comic"]
+    assert [attrs["value"] for attrs in found.with_attribute("name", "template")] == [page.HOME_TEMPLATE, "comic"]
+    assert [attrs["data-form"] for attrs in found.with_attribute("data-form")] == ["comic"]
+    assert ["checked" in attrs for attrs in found.with_attribute("name", "template")] == [True, False]
 
 
 def test_only_a_signed_in_person_can_sign_out() -> None:

@@ -56,6 +56,39 @@ test("a choice is one of those offered; a model may be any name", () => {
 });
 
 test("a fresh seed can be read out", () => {
-  assert.equal(drawSeed(() => 0), 0);
-  assert.equal(drawSeed(() => 1 - Number.EPSILON), 2 ** 32 - 1);
+  assert.equal(drawSeed(field("seed"), () => 0), 0);
+  assert.equal(drawSeed(field("seed"), () => 1 - Number.EPSILON), 2 ** 32 - 1);
+  assert.equal(drawSeed(field("seed", { max: 7 }), () => 1 - Number.EPSILON), 7);
+});
+
+test("a seed of a node that takes fewer", () => {
+  const seed = field("seed", { max: 2147483647 });
+  assert.deepEqual(check(seed, "2147483647"), { value: 2147483647 });
+  assert.equal(problem(seed, "2147483648"), "check.seed");
+});
+
+test("a picture is there, is missing or is on its way", () => {
+  const picture = field("image", { default: null });
+  assert.deepEqual(check(picture, "ab.png"), { value: "ab.png" });
+  assert.deepEqual([check(picture, ""), check(picture, null)].map((one) => one.problem), ["check.picture", "check.uploading"]);
+});
+
+test("rows are trimmed to one line; what is wrong is told of each", () => {
+  const ann = { name: " Ann ", description: "red\nhair" };
+  assert.deepEqual(check(field("roles"), [ann]), { value: [{ name: "Ann", description: "red hair" }] });
+  const { problem, rows } = check(field("roles"), [ann, ann, { name: "[B]", description: "x" }, { name: "C", description: " " }]);
+  assert.equal(problem, "check.rows");
+  assert.deepEqual(rows.map((row) => [row.part, row.problem]), [
+    [undefined, undefined],
+    ["name", "check.twice"],
+    ["name", "check.signs"],
+    ["description", "check.required"],
+  ]);
+});
+
+test("a panel needs what happens, but no caption", () => {
+  const panel = { roles: ["Ann"], text: "opens [Ben] a letter", caption: "" };
+  assert.deepEqual(check(field("panels"), [panel]), { value: [panel] });
+  assert.equal(check(field("panels"), [{ ...panel, text: "x".repeat(1001) }]).rows[0].problem, "check.long");
+  assert.equal(check(field("panels"), [{ ...panel, caption: "a #" }]).rows[0].problem, "check.signs");
 });

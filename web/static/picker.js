@@ -1,0 +1,64 @@
+// The templates to pick from, and the form of each. What was typed into one stays while another is shown.
+import { stamp, write } from "./dom.js";
+import { Form } from "./form.js";
+
+export class Picker {
+  #element;
+  #templates;
+  #words;
+  #send;
+  #forms = new Map();
+  #shown;
+
+  /** element: the fieldset of the picker, before the form that the server chose. */
+  constructor(element, form, templates, words, send) {
+    this.#element = element;
+    this.#templates = new Map(templates.map((one) => [one.name, one]));
+    this.#words = words;
+    this.#send = send;
+    this.#shown = form;
+    this.#adopt(form);
+    element.addEventListener("change", ({ target }) => {
+      this.show(target.value);
+      localStorage.setItem("template", target.value);
+    });
+    const kept = localStorage.getItem("template");
+    if (this.#templates.has(kept)) this.show(kept);
+  }
+
+  /** Whether no worker can run the template that is shown. */
+  get barred() {
+    return this.#forms.get(this.#shown.dataset.template).form.barred;
+  }
+
+  #adopt(element) {
+    const template = this.#templates.get(element.dataset.template);
+    const form = new Form(element, template, this.#words, (params, key) => this.#send(template, params, key));
+    form.judge(template);
+    const made = { element, form };
+    this.#forms.set(template.name, made);
+    return made;
+  }
+
+  show(name) {
+    const { title, description } = this.#templates.get(name);
+    const blank = () => stamp(document.querySelector(`template[data-form="${name}"]`));
+    const { element } = this.#forms.get(name) ?? this.#adopt(blank());
+    this.#shown.replaceWith(element);
+    this.#shown = element;
+    this.#element.querySelector(`[value="${name}"]`).checked = true;
+    write(document.getElementById("description"), description);
+    element.setAttribute("aria-label", title);
+  }
+
+  /** The fleet changed: what the server says of each template now. */
+  judge(templates) {
+    for (const { name, runnable, why_not } of templates) {
+      const known = this.#templates.get(name);
+      if (known === undefined) continue;
+      Object.assign(known, { runnable, why_not });
+      this.#element.querySelector(`[value="${name}"]`).parentElement.toggleAttribute("data-barred", !runnable);
+      this.#forms.get(name)?.form.judge(known);
+    }
+  }
+}

@@ -1,0 +1,76 @@
+// A field that takes a picture: chosen, dropped or pasted, and stored on the server at once, so that sending is quick.
+import { Refusal, upload } from "./api.js";
+import { parts, show, write } from "./dom.js";
+
+const KINDS = ["image/png", "image/jpeg", "image/webp"];
+
+export class Picture {
+  #part;
+  #say;
+  #told;
+  #name = "";
+  #busy = false;
+  /** Counts the pictures taken: the answer for an earlier one comes too late. */
+  #turn = 0;
+
+  /** told({problem, values}) hears how each picture fared; {} means well. */
+  constructor(element, say, told) {
+    this.#part = parts(element);
+    this.#say = say;
+    this.#told = told;
+    element.querySelector("input").addEventListener("change", ({ target }) => {
+      if (target.files.length > 0) this.take(target.files[0]);
+      target.value = "";
+    });
+    element.addEventListener("dragover", (event) => {
+      event.preventDefault();
+      element.dataset.over = "";
+    });
+    element.addEventListener("dragleave", () => delete element.dataset.over);
+    element.addEventListener("drop", (event) => {
+      event.preventDefault();
+      delete element.dataset.over;
+      if (event.dataTransfer.files.length > 0) this.take(event.dataTransfer.files[0]);
+    });
+  }
+
+  /** The name to send; "" for none, null while it is on its way. */
+  get value() {
+    return this.#busy ? null : this.#name;
+  }
+
+  async take(file) {
+    const turn = ++this.#turn;
+    const known = KINDS.includes(file.type);
+    this.#busy = known;
+    this.#name = "";
+    show(this.#part.picture, "", "");
+    this.#note(known ? this.#say("field.uploading", { name: file.name }) : this.#say("field.picture"));
+    this.#told(known ? {} : { problem: "check.kind", values: { name: file.name } });
+    if (!known) return;
+    const result = await this.#stored(file);
+    if (turn !== this.#turn) return;
+    this.#busy = false;
+    this.#told(result);
+    if (result.problem !== undefined) this.#note(this.#say("field.picture"));
+  }
+
+  async #stored(file) {
+    const turn = this.#turn;
+    try {
+      const { name, sha256, width, height } = await upload(file);
+      if (turn !== this.#turn) return {};
+      this.#name = name;
+      show(this.#part.picture, `/api/v1/files/${sha256}`, file.name);
+      this.#note(this.#say("field.uploaded", { name: file.name, width, height }));
+      return {};
+    } catch (cause) {
+      if (!(cause instanceof Refusal)) throw cause;
+      return { problem: "check.upload", values: { why: cause.message } };
+    }
+  }
+
+  #note(text) {
+    write(this.#part.note, text);
+  }
+}
