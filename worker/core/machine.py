@@ -127,7 +127,8 @@ class Machine:
             return self._settled(asks, now_ms)
         self._surveyed = True
         ours = {run.prompt_id for run in self.runs.values()}
-        for item in (*queue.running, *queue.pending):
+        # What waits goes first: it would begin when what runs is interrupted.
+        for item in (*queue.pending, *queue.running):
             if self._marked(item) and not ours & {item.prompt_id, item.submit_id}:
                 out: list[Any] = []
                 key = (item.prompt_id, 0)

@@ -22,7 +22,7 @@ from broker.protocol.worker import (
 from comfyui import messages
 from comfyui.messages import ExecutionError
 from comfyui.replies import Finished, Outcome, QueueItem
-from tests.core.worker.world import BROKER, LIMITS, SESSION, World, dispatch, entry, welcome
+from tests.core.worker.world import BROKER, LIMITS, SESSION, ComfyModel, World, dispatch, entry, welcome
 from worker.core.asks import Interrupt, Stop, Submit
 from worker.core.machine import DELIVERING_MOST, HELD_MOST, SURVEY_AGAIN_MS
 
@@ -268,6 +268,23 @@ def test_strays_of_an_earlier_life_go_and_others_prompts_stay() -> None:
     world.tick(5_000)
     world.work()
     assert credits(world) == 2 and not world.said_of("old-1")
+
+
+def test_no_stray_begins_because_another_was_interrupted() -> None:
+    class Quick(ComfyModel):
+        def interrupt(self, prompt_id: str) -> None:
+            super().interrupt(prompt_id)
+            self.finish(Outcome.SUCCESS)
+            self.begin()
+
+    world = World()
+    world.comfy = Quick()
+    for name in ("old-1", "old-2", "old-3"):
+        world.comfy.submit(name, f"comfyfleet:w1:{'f' * 32}")
+    world.comfy.begin()
+    world.join()
+    assert world.comfy.history.keys() == {"old-1"}
+    assert world.comfy.begun == {"old-1": 1}
 
 
 def test_a_doubtful_prompt_of_this_process_is_no_stray(world: World) -> None:
