@@ -146,9 +146,9 @@ class Many:
 
 @dataclasses.dataclass(frozen=True)
 class Url:
-    """An http address without user, query or fragment; a closing slash is dropped."""
+    """An http address without user, path, query or fragment; a closing slash is dropped."""
 
-    wants = "an address http://HOST:PORT or https://HOST:PORT, with a path if need be"
+    wants = "an address http://HOST:PORT"
 
     def parse(self, text: str) -> str:
         refusal = ValueError(f"want {self.wants}, got {text!r}")
@@ -157,8 +157,9 @@ class Url:
             host, port = parts.hostname, parts.port
         except ValueError as e:
             raise refusal from e
-        plain = not (parts.username or parts.password or parts.query or parts.fragment) and text.isprintable()
-        if parts.scheme not in ("http", "https") or not host or port == 0 or not plain or " " in text:
+        more = parts.username or parts.password or parts.query or parts.fragment or parts.path not in ("", "/")
+        plain = not more and text.isprintable()
+        if parts.scheme != "http" or not host or port == 0 or not plain or " " in text:
             raise refusal
         return text.rstrip("/")
 

@@ -156,7 +156,15 @@ class TestValues:
             ),
             *(
                 ("worker.comfyui", text)
-                for text in ("http://u:p@h", "http://h/?q", "http://h/#f", "http://h:99999", "http:/h")
+                for text in (
+                    "http://u:p@h",
+                    "http://h/?q",
+                    "http://h/#f",
+                    "http://h:99999",
+                    "http:/h",
+                    "http://h/p",
+                    "https://h",
+                )
             ),
             *(
                 ("network.workers", text)
