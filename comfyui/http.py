@@ -76,6 +76,9 @@ class _Connection(HTTPConnection):
         super().__init__(*args, **kwargs)
         self._timer = timer
 
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"  # urllib3 puts it into the text of its errors
+
     def connect(self) -> None:
         super().connect()
         self.sock = TimedSocket(self.sock, self._timer)
@@ -100,8 +103,8 @@ class Http:
         self.url = f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
         self.limit_s = limit_s
         self.timer = Timer()
-        # Two, because the chunks of an output are fetched between other calls.
-        self._pool = _Pool(self.host, self.port, maxsize=2, retries=False, timer=self.timer)
+        # Several, because the chunks of outputs are fetched in turns, and between other calls.
+        self._pool = _Pool(self.host, self.port, maxsize=8, retries=False, timer=self.timer)
 
     def close(self) -> None:
         self._pool.close()
