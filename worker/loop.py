@@ -1,8 +1,8 @@
 """The worker's one loop: one thread, one poller over the broker, the file channel, ComfyUI's socket and the signals.
 
-A turn takes whatever has arrived, lets time pass in the core, and then does things that may take long: calls to ComfyUI
-and steps of errands, until they have taken a few milliseconds. So whatever hangs, the next heartbeat is at most one call
-away; and a loop that does not turn falls silent, as it should. Owns the sockets to the broker.
+A turn takes whatever has arrived, lets time pass in the core, and then does things that may take long: calls to
+ComfyUI and steps of errands, until they have taken a few milliseconds. So whatever hangs, the next heartbeat is at
+most one call away; and a loop that does not turn falls silent, as it should. Owns the sockets to the broker.
 """
 
 from __future__ import annotations
