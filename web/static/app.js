@@ -182,6 +182,10 @@ function switchTheme() {
 }
 
 $("theme").addEventListener("click", switchTheme);
+// A picture that misses its field must not take the place of the page.
+for (const name of ["dragover", "drop"]) {
+  addEventListener(name, (event) => event.dataTransfer?.types.includes("Files") && event.preventDefault());
+}
 addEventListener("hashchange", openFromAddress);
 addEventListener("online", () => connection.wake());
 document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && connection.wake());

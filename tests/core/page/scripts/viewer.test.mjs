@@ -63,3 +63,12 @@ test("each preview's address is made when it is drawn, and let go when a newer o
   assert.deepEqual([...living], []);
   assert.equal(previews.url(job), "");
 });
+
+test("characters and panels stand in the settings as lines", () => {
+  const characters = [{ name: "Ann", description: "red hair" }];
+  const panels = [{ roles: ["Ann"], text: "opens a letter", caption: "From him?" }, { roles: [], text: "the sea", caption: "" }];
+  assert.deepEqual(settings({ template: "story", params: { characters, panels } }, []), [
+    ["characters", "[Ann] red hair"],
+    ["panels", "[Ann] opens a letter #From him?\nthe sea"],
+  ]);
+});
