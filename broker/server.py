@@ -19,6 +19,7 @@ from broker.protocol import events
 from broker.protocol.codec import ADMIN_SENDS, WORKER_SENDS, decode, encode
 from broker.protocol.errors import RemoteProtocolError, StoreError
 from broker.protocol.ids import SESSION_ID
+from broker.protocol.records import JobState
 from broker.protocol.worker import Invalid
 from broker.runtime import clock, sockets
 from broker.runtime.gate import Allowed, Gate
@@ -97,8 +98,8 @@ class Server:
             self._take_turn()
             if not ready:
                 self._turn.store.checkpoint()
-                if not files_alive():
-                    raise StoreError("the file channel ended unexpectedly: the log above says why")
+            if not files_alive():
+                raise StoreError("the file channel ended unexpectedly: the log above says why")
             self._drop_revoked()
         self._turn.save()
 
@@ -167,8 +168,7 @@ class Server:
         for reply in out.to_clients:
             self._send_to(self._clients, reply.session.encode(), reply.message)
         for message in out.published:
-            if isinstance(message, events.WorkerChanged):
-                self._tell(message)
+            self._tell(message)
             topic = TOPICS[type(message)]
             if topic in self._watched:
                 self._events.send_multipart([topic, *encode(message)], zmq.NOBLOCK)
@@ -207,10 +207,19 @@ class Server:
             for socket in (self._workers, self._clients, self._events):
                 sockets.rebind(socket)
 
-    def _tell(self, message: events.WorkerChanged) -> None:
-        """A line in the log for each change of a worker's state."""
-        seen = message.worker
-        if self._seen.get(seen.worker) != seen.state.value:
-            self._seen[seen.worker] = seen.state.value
-            fields = {"worker": seen.worker, "state": seen.state.value, "card": seen.gpu.name}
-            log.info("worker", extra={"fields": fields})
+    def _tell(self, message: Any) -> None:
+        """A line in the log for what an operator would ask about: a worker's state, and a job that did not go well."""
+        match message:
+            case events.WorkerChanged(worker=seen) if self._seen.get(seen.worker) != seen.state.value:
+                self._seen[seen.worker] = seen.state.value
+                fields = {"worker": seen.worker, "state": seen.state.value, "card": seen.gpu.name}
+                log.info("worker", extra={"fields": fields})
+            case events.WorkerGone(worker=name):
+                self._seen.pop(name, None)
+            case events.JobChanged(job=job) if job.failure is not None and job.state in (
+                JobState.QUEUED,
+                JobState.FAILED,
+            ):
+                why = f"{job.failure.reason}: {job.failure.text}"
+                told = {"job": job.job_id, "state": job.state.value, "attempt": job.attempt, "why": why[:500]}
+                log.warning("job", extra={"fields": told})
