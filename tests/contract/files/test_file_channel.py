@@ -18,6 +18,7 @@ import zmq
 
 from broker.files import FileChannel
 from broker.protocol.codec import FILES_BROKER_SENDS, decode, encode
+from broker.protocol.errors import ConfigError
 from broker.protocol.files import Chunk, FileRefused, GetFile, Have, PutFile, SendFrom, StatFile
 from broker.protocol.worker import Invalid
 from broker.runtime import sockets
@@ -41,10 +42,21 @@ class Wire:
         self.dealers: list[zmq.Socket[bytes]] = []
 
     def serve(self) -> FileChannel:
-        channel = FileChannel(sockets.router(self.context, "files", self.network, None), self.store, SETTINGS)
+        channel = FileChannel(self._router(), self.store, SETTINGS)
         self.network = Network(files=channel.endpoint)
         channel.start()
         return channel
+
+    def _router(self) -> zmq.Socket[bytes]:
+        """libzmq lets go of a port a moment after the socket is closed."""
+        deadline = time.monotonic() + PATIENCE_MS / 1_000
+        while True:
+            try:
+                return sockets.router(self.context, "files", self.network, None)
+            except ConfigError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
 
     def dial(self) -> zmq.Socket[bytes]:
         session = secrets.token_hex(16).encode()

@@ -125,7 +125,7 @@ def test_a_new_broker_gets_what_is_held_and_the_end_that_was_not_recorded(
         broker.records = False
         ended = broker.dispatch(plain(202))
         broker.first(Complete, ended)
-        running = broker.dispatch(sdxl("new broker", steps=150, size=512))
+        running = broker.dispatch(sdxl("new broker", steps=500, size=512))
         broker.first(ProgressReport, running)
         session = broker.session
         broker.restart()

@@ -25,7 +25,9 @@ with Stop() as stop:
     print("asked" if stop.requested else "woken", flush=True)
     stop.settle()
     print("quiet" if not poller.poll(0) else "loud", flush=True)
-    input()
+    # Not input(): a signal between two of its instructions would wait for the line.
+    poller.register(0, zmq.POLLIN)
+    poller.poll()
     print("clean", flush=True)
 """
 THREADS = (
@@ -51,7 +53,7 @@ with Stop() as stop:
     print("asked" if stop.requested else "woken", flush=True)
     stop.settle()
     print("quiet", flush=True)
-    input()
+    gevent.get_hub().wait(gevent.get_hub().loop.io(0, 1))
     print("clean", flush=True)
 """
 
