@@ -95,7 +95,10 @@ class BrokerStandIn:
         self.speakers: list[str] = []
         self.heartbeats_s: list[float] = []
         self.session = ""
+        #: The serial of the newest dispatch, and of those sent to the session there is.
         self.dispatched = 0
+        self._sent: list[int] = []
+        self._ready: Ready | None = None
         self._socket = self._bound("workers")
         self._channel = FileChannel(self._bound("files"), self.store, Files())
         self._channel.start()
@@ -172,7 +175,9 @@ class BrokerStandIn:
             return
         match message:
             case Announce():
-                self.session, self.dispatched = message.session, 0
+                self.session = message.session
+                self._sent.clear()
+                self._ready = None
                 self.say(
                     Welcome(
                         broker=self.life,
@@ -182,6 +187,8 @@ class BrokerStandIn:
                         resume=self.resume,
                     )
                 )
+            case Ready():
+                self._ready = message
             case Heartbeat():
                 self.heartbeats_s.append(time.monotonic())
                 self.say(Beat(need_capabilities=False))
@@ -196,8 +203,8 @@ class BrokerStandIn:
 
     def room(self) -> int:
         """What the worker offered last, less what it has not seen."""
-        ready = self.all(Ready)
-        return ready[-1].credits - (self.dispatched - ready[-1].seen) if ready else 0
+        ready = self._ready
+        return ready.credits - sum(1 for serial in self._sent if serial > ready.seen) if ready is not None else 0
 
     def dispatch(
         self,
@@ -219,6 +226,7 @@ class BrokerStandIn:
     ) -> None:
         """Send an attempt whether or not there is room for it."""
         self.dispatched += 1
+        self._sent.append(self.dispatched)
         said = Dispatch(
             job_id=key[0],
             attempt=key[1],
