@@ -20,7 +20,7 @@ from broker.protocol.codec import ADMIN_SENDS, WORKER_SENDS, decode, encode
 from broker.protocol.errors import RemoteProtocolError, StoreError
 from broker.protocol.ids import SESSION_ID
 from broker.protocol.records import JobState
-from broker.protocol.worker import Invalid
+from broker.protocol.worker import Invalid, Refused
 from broker.runtime import clock, sockets
 from broker.runtime.gate import Allowed, Gate
 from broker.runtime.keys import Identity
@@ -34,6 +34,8 @@ DRAIN: Final = 512
 REVOKED_MS: Final = 1_000
 #: Refusals answered to one peer a minute; further ones are only counted.
 INVALID_PER_MINUTE: Final = 10
+#: What a peer is told whose key left the list while it was connected.
+NOT_ANY_MORE: Final = "this key is not allowed any more"
 
 TOPICS: Final[dict[type[Any], bytes]] = {
     events.JobChanged: events.TOPIC_JOB,
@@ -132,18 +134,29 @@ class Server:
             try:
                 if SESSION_ID.fullmatch(session) is None:
                     raise RemoteProtocolError("INVALID", "the routing id is not a session id")
-                found.append(event(session, decode(frames[1:], allowed), key))
+                if key is None:
+                    self._turn_away(socket, frames[0], name)
+                else:
+                    found.append(event(session, decode(frames[1:], allowed), key))
             except RemoteProtocolError as e:
                 self._refuse(socket, frames[0], name, e)
         return found
 
-    def _receive(self, socket: zmq.Socket[bytes], name: str) -> tuple[list[bytes], str]:
-        """One message and the worker name its key is bound to; raises zmq.Again when none waits."""
+    def _receive(self, socket: zmq.Socket[bytes], name: str) -> tuple[list[bytes], str | None]:
+        """One message, and the worker name its key is bound to: empty without CURVE, None when the key has left the
+        list. Raises zmq.Again when none waits."""
         if self._allowed is None:
             return socket.recv_multipart(zmq.NOBLOCK), ""
         parts = socket.recv_multipart(zmq.NOBLOCK, copy=False)
         peer = self._allowed.peer(sockets.key_of(parts[-1]), name)
-        return [part.bytes for part in parts], peer.name if peer is not None else "?"
+        return [part.bytes for part in parts], peer.name if peer is not None else None
+
+    def _turn_away(self, socket: zmq.Socket[bytes], routing_id: bytes, name: str) -> None:
+        """Answer a peer whose key is gone; a worker stops at that."""
+        if socket is self._workers:
+            self._send_to(socket, routing_id, Refused(why=NOT_ANY_MORE, retry=False))
+        else:
+            self._refuse(socket, routing_id, name, RemoteProtocolError("FORBIDDEN", NOT_ANY_MORE))
 
     def _refuse(self, socket: zmq.Socket[bytes], routing_id: bytes, name: str, why: RemoteProtocolError) -> None:
         """Count a message that breaks the contract, and say so to whoever sent it, a few times a minute."""
