@@ -136,6 +136,7 @@ ROUTES: Final = (
     Route("GET", "/api/v1/templates", fleet.templates),
     Route("GET", "/api/v1/templates/<name>", fleet.template),
     Route("GET", "/api/v1/workers", fleet.workers),
+    Route("GET", "/api/v1/workers/history", fleet.history),
     Route("POST", "/api/v1/workers/<name>/drain", fleet.drain, Who.ADMIN),
     Route("POST", "/api/v1/workers/<name>/pause", fleet.pause, Who.ADMIN),
     Route("POST", "/api/v1/workers/<name>/resume", fleet.resume, Who.ADMIN),

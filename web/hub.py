@@ -17,6 +17,7 @@ from broker.protocol.events import JobChanged, JobPreview, JobProgress, StatsCha
 from broker.protocol.records import JobState, JobView, WorkerState, WorkerView
 from web import views_json
 from web.frames import Opcode, encode
+from web.history import History
 from web.mailbox import SNAPSHOT, Frame
 from web.viewer import may_see
 from web.views_json import Json
@@ -63,6 +64,7 @@ class Hub:
         self._stats = views_json.NO_STATS
         #: Whether the broker answers.
         self.connected = False
+        self.history = History()
         self._channels: dict[Scope, _Channel] = {}
 
     # ---- what it looks like now
@@ -93,6 +95,11 @@ class Hub:
             "stats": self._stats,
             "connected": self.connected,
         }
+
+    def sample(self, at_ms: int) -> None:
+        """Remember what the workers do now; while the broker is away nobody knows, and a gap tells of that."""
+        if self.connected:
+            self.history.sample(self._workers.values(), at_ms)
 
     # ---- who watches
 

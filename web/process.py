@@ -23,6 +23,7 @@ from broker.runtime.keys import Identity
 from broker.runtime.values import is_loopback
 from comfyui.library import BUILT_IN, load_templates
 from comfyui.template import Template
+from web import history
 from web.abilities import Abilities
 from web.api.site import Site
 from web.app import application
@@ -103,7 +104,7 @@ class Web:
         """Accept, follow the broker, look after the browsers. `failed` is called when one of these ends by itself."""
         self.server.start()
         feed = Feed(self._events, self.link, self.hub, self._tell)
-        for work in (feed.run, self.sockets.watch):
+        for work in (feed.run, self.sockets.watch, self._sample):
             greenlet: gevent.Greenlet[..., None] = gevent.spawn(work)
             greenlet.link_exception(lambda ended: self._broke(ended, failed))
             self._greenlets.append(greenlet)
@@ -119,6 +120,11 @@ class Web:
         gevent.killall(self._greenlets)
         self.link.close()
         self._context.destroy(linger=0)
+
+    def _sample(self) -> None:
+        while True:
+            self.hub.sample(now().utc_ms)
+            gevent.sleep(history.STEP_MS / 1_000)
 
     def _tell(self, changes: Changes) -> None:
         self.sockets.deliver(changes)
