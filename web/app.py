@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import re
 from collections.abc import Callable, Mapping
 from enum import Enum
 from pathlib import Path
@@ -16,19 +17,27 @@ from urllib.parse import parse_qsl
 import bottle
 from bottle import HTTPError, HTTPResponse, request
 
-from web import page
 from web.answers import COMMON, Refusal, answered, refused, status_line
 from web.api import files, fleet, jobs, submit, tasks, uploads
-from web.api.site import Call, Site
+from web.api.site import Call, Site, words_of
 from web.auth import has_cookie, is_same_origin, set_cookie
 from web.link import BrokerRefused, BrokerSilent, OutOfContract
+from web.pages import fleet as fleet_page
+from web.pages import frame, studio
+from web.pages import gallery as gallery_page
+from web.pages import templates as templates_page
 from web.viewer import Viewer
+from web.words import COOKIE, LANGUAGES, Words
 
 log = logging.getLogger(__name__)
 
 STATIC: Final = Path(__file__).parent / "static"
 OPENAPI: Final = Path(__file__).parent / "openapi.json"
 ANYBODY: Final = Viewer("", False)
+#: How long a browser remembers the language that was picked.
+LANGUAGE_S: Final = 365 * 24 * 3600
+#: Where switching the language leads back to: a place of our own, with what stands after ? and #.
+_OWN_PLACE: Final = re.compile(r"/(?!/)[\w./~?=&%#+-]{0,2000}", re.ASCII)
 #: How the broker's refusals are answered; anything else is a conflict with what it holds.
 BROKER_STATUS: Final = {"not_found": 404, "conflict": 409, "finished": 409, "invalid": 422, "quota": 429, "full": 503}
 
@@ -55,33 +64,72 @@ class Route:
         return not self.path.startswith(("/api/", "/healthz"))
 
 
-# ---- the page
+# ---- the pages
 
 
 def index(call: Call) -> HTTPResponse:
     """GET /"""
     snapshot = call.site.hub.snapshot(call.viewer.scope)
-    return _html(page.index(snapshot, fleet.template_views(call), call.viewer))
+    around = frame.framed(call.viewer, call.words, snapshot)
+    return _html(studio.page(around, snapshot, fleet.template_views(call)))
+
+
+def gallery(call: Call) -> HTTPResponse:
+    """GET /gallery"""
+    return _html(gallery_page.page(_frame(call)))
+
+
+def fleet_view(call: Call) -> HTTPResponse:
+    """GET /fleet"""
+    return _html(fleet_page.page(_frame(call)))
+
+
+def templates(call: Call) -> HTTPResponse:
+    """GET /templates"""
+    return _html(templates_page.page(_frame(call)))
+
+
+def _frame(call: Call) -> frame.Frame:
+    return frame.framed(call.viewer, call.words, call.site.hub.snapshot(call.viewer.scope))
 
 
 def login(call: Call) -> HTTPResponse:
     """GET /login"""
-    return _html(page.login(""))
+    return _html(frame.login("", call.words))
 
 
 def sign_in(call: Call) -> HTTPResponse:
     """POST /login: the form of the sign-in page."""
-    if call.content_type != "application/x-www-form-urlencoded":
-        raise Refusal(415, "want_form", "the sign-in is a form")
+    form = _form(call)
     address = call.environ["REMOTE_ADDR"]
     if (wait_ms := call.site.gate.wait_ms(address)) > 0:
-        text = f"Too many wrong tokens. Try again in {wait_ms // 1000 + 1} s."
-        return _html(page.login(text), 429, {"Retry-After": str(wait_ms // 1000 + 1)})
-    form = dict(parse_qsl(call.body(4 << 10).decode("latin-1"), max_num_fields=10))
+        wait_s = wait_ms // 1000 + 1
+        text = call.words.say("login.wait", s=wait_s)
+        return _html(frame.login(text, call.words), 429, {"Retry-After": str(wait_s)})
     cookie = call.site.gate.sign_in(form.get("token", "").strip(), address)
     if cookie is None:
-        return _html(page.login("This token is not known here."), 401)
+        return _html(frame.login(call.words.say("login.wrong"), call.words), 401)
     return _see("/", {"Set-Cookie": set_cookie(cookie, call.environ)})
+
+
+def language(call: Call) -> HTTPResponse:
+    """POST /language: the button that switches it, on every page."""
+    form = _form(call)
+    picked, back = form.get("lang", ""), form.get("back", "/")
+    if picked not in LANGUAGES:
+        raise Refusal(422, "bad_language", f"lang is one of {', '.join(LANGUAGES)}")
+    cookie = f"{COOKIE}={picked}; Path=/; Max-Age={LANGUAGE_S}; HttpOnly; SameSite=Lax"
+    return _see(back if _OWN_PLACE.fullmatch(back) else "/", {"Set-Cookie": cookie})
+
+
+def _form(call: Call) -> dict[str, str]:
+    """The fields of a submitted form. Raises Refusal."""
+    if call.content_type != "application/x-www-form-urlencoded":
+        raise Refusal(415, "want_form", "this takes what a form sends")
+    try:
+        return dict(parse_qsl(call.body(4 << 10).decode("latin-1"), max_num_fields=10))
+    except ValueError as e:
+        raise Refusal(400, "bad_form", f"the form cannot be read: {e}") from e
 
 
 def sign_out(call: Call) -> HTTPResponse:
@@ -116,6 +164,10 @@ def healthz(call: Call) -> HTTPResponse:
 
 ROUTES: Final = (
     Route("GET", "/", index),
+    Route("GET", "/gallery", gallery),
+    Route("GET", "/fleet", fleet_view),
+    Route("GET", "/templates", templates),
+    Route("POST", "/language", language, Who.ANYBODY),
     Route("GET", "/login", login, Who.ANYBODY),
     Route("POST", "/login", sign_in, Who.ANYBODY),
     Route("POST", "/logout", sign_out, Who.ANYBODY),
@@ -208,12 +260,12 @@ def _shown(route: Route, refusal: Refusal) -> HTTPResponse:
         return refused(refusal)
     if refusal.status == 401:
         return _see("/login", {})
-    return _problem(refusal)
+    return _problem(refusal, words_of(request.environ))
 
 
-def _problem(refusal: Refusal) -> HTTPResponse:
-    title = status_line(refusal.status)[4:]
-    return _html(page.problem(refusal.status, title, refusal.message), refusal.status, refusal.headers)
+def _problem(refusal: Refusal, words: Words) -> HTTPResponse:
+    text = words.explain(refusal.code, refusal.message)
+    return _html(frame.problem(refusal.status, text, words), refusal.status, refusal.headers)
 
 
 def _not_routed(error: HTTPError) -> bytes:
@@ -228,7 +280,8 @@ def _not_routed(error: HTTPError) -> bytes:
     }.get(status, ("internal", "this server failed; its log says why"))
     path = request.environ.get("PATH_INFO", "")
     a_person = not path.startswith("/api/") and "text/html" in request.environ.get("HTTP_ACCEPT", "")
-    made = _problem(Refusal(status, code, message)) if a_person else refused(Refusal(status, code, message))
+    refusal = Refusal(status, code, message)
+    made = _problem(refusal, words_of(request.environ)) if a_person else refused(refusal)
     for name, value in made.headerlist:
         bottle.response.set_header(name, value)
     return bytes(made.body)
@@ -238,7 +291,7 @@ def _html(text: str, status: int = 200, headers: Mapping[str, str] | None = None
     fields = {
         **COMMON,
         "Content-Type": "text/html; charset=utf-8",
-        "Content-Security-Policy": page.POLICY,
+        "Content-Security-Policy": frame.POLICY,
         "Cache-Control": "no-store",
         **(headers if headers else {}),
     }

@@ -6,33 +6,25 @@ records. It never reads a clock: texts that grow older by themselves are the bro
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
-Record = Mapping[str, Any]
+from web.words import Words
 
-#: Every sentence of the page, by key; the browser is handed the same ones.
-WORDS: dict[str, str] = json.loads((Path(__file__).parent / "views" / "en.json").read_text("utf-8"))
+Record = Mapping[str, Any]
 
 GIB = 1 << 30
 
 
-def say(key: str, **values: object) -> str:
-    """The sentence `key` with its {places} filled."""
-    return WORDS[key].format(**values)
-
-
-def duration(ms: int) -> str:
+def duration(ms: int, words: Words) -> str:
     """A time for people: 840 ms, 12.4 s, 2 min 5 s, 1 h 4 min."""
     if ms < 1_000:
-        return f"{ms} ms"
+        return words.say("unit.ms", ms=ms)
     if ms < 60_000:
-        return f"{ms // 1_000}.{ms % 1_000 // 100} s"
+        return words.say("unit.s", s=f"{ms // 1_000}.{ms % 1_000 // 100}")
     if ms < 3_600_000:
-        return f"{ms // 60_000} min {ms % 60_000 // 1_000} s"
-    return f"{ms // 3_600_000} h {ms % 3_600_000 // 60_000} min"
+        return words.say("unit.min", min=ms // 60_000, s=ms % 60_000 // 1_000)
+    return words.say("unit.h", h=ms // 3_600_000, min=ms % 3_600_000 // 60_000)
 
 
 def gibibytes(size_bytes: int) -> str:
@@ -52,8 +44,9 @@ def is_next(job: Record) -> bool:
     return job["state"] in ("leased", "running") and job["started_ms"] is None
 
 
-def status(job: Record) -> str:
+def status(job: Record, words: Words) -> str:
     """What is happening to the job, in one line."""
+    say = words.say
     state, progress = job["state"], job["progress"]
     worker = job["worker"] if job["worker"] is not None else say("status.somewhere")
     if state == "queued":
@@ -75,14 +68,21 @@ def status(job: Record) -> str:
     return say("status.node", node=progress["node_type"])
 
 
-def node(error: Record) -> str:
+def node(error: Record, words: Words) -> str:
     """The node that failed, as far as it is known."""
     kind, node_id = error["node_type"], error["node_id"]
-    return say("error.node", type=kind, id=node_id) if kind and node_id else kind or node_id
+    return words.say("error.node", type=kind, id=node_id) if kind and node_id else kind or node_id
 
 
-def job_card(job: Record) -> dict[str, Any]:
+def reason(code: str, words: Words) -> str:
+    """Why a job failed; a reason of a newer broker is a failure all the same."""
+    key = f"reason.{code}"
+    return words.say(key if key in words.sentences else "reason.unknown")
+
+
+def job_card(job: Record, words: Words) -> dict[str, Any]:
     """The parts of a job's card. bar: the share that is done, or None where nothing moves."""
+    say = words.say
     shown, error, live = pictures(job), job["error"], job["state"] in ("leased", "running", "cancelling")
     fraction = job["progress"]["fraction"] if job["progress"] is not None else 0.0
     took = job["started_ms"] is not None and job["finished_ms"] is not None
@@ -91,16 +91,16 @@ def job_card(job: Record) -> dict[str, Any]:
         "state": job["state"],
         "title": job["title"].strip(" \t\r\n") or say("jobs.untitled"),
         "badge": say("state.next" if is_next(job) else f"state.{job['state']}"),
-        "status": status(job),
+        "status": status(job, words),
         "picture": shown[0]["url"] if shown else "",
         "many": say("jobs.many", count=len(shown)) if len(shown) > 1 else "",
         "bar": fraction if live else None,
         "percent": say("jobs.percent", percent=int(fraction * 100)) if live else "",
         "attempt": say("jobs.try", attempt=job["attempt"]) if job["attempt"] > 1 else "",
-        "took": duration(max(0, job["finished_ms"] - job["started_ms"])) if took else "",
-        "problem": WORDS.get(f"reason.{error['reason']}", WORDS["reason.unknown"]) if error else "",
+        "took": duration(max(0, job["finished_ms"] - job["started_ms"]), words) if took else "",
+        "problem": reason(error["reason"], words) if error else "",
         "message": error["message"] if error else "",
-        "node": node(error) if error else "",
+        "node": node(error, words) if error else "",
         "can_cancel": job["can"]["cancel"],
         "can_retry": job["can"]["retry"],
     }
@@ -117,8 +117,9 @@ def place(job: Record) -> tuple[str, tuple[int, int, str]]:
     return "gallery", (1, -ended_ms, job["id"])
 
 
-def memory(stats: Record | None) -> tuple[str, float]:
+def memory(stats: Record | None, words: Words) -> tuple[str, float]:
     """How full the card is, as text and as a share; a machine without a card tells its RAM."""
+    say = words.say
     if stats is None:
         return say("fleet.memory.unknown"), 0.0
     kind = "vram" if stats["vram_total_bytes"] > 0 else "ram"
@@ -127,31 +128,32 @@ def memory(stats: Record | None) -> tuple[str, float]:
     return say(f"fleet.{kind}", used=gibibytes(used), total=gibibytes(total)), used / total if total > 0 else 0.0
 
 
-def load(stats: Record | None) -> str:
+def load(stats: Record | None, words: Words) -> str:
     """How hard the card works and how warm it is, as far as the machine can tell."""
     if stats is None:
         return ""
     parts = []
     if stats["gpu_busy"] is not None:
-        parts.append(say("fleet.busy", percent=int(stats["gpu_busy"] * 100)))
+        parts.append(words.say("fleet.busy", percent=int(stats["gpu_busy"] * 100)))
     if stats["gpu_celsius"] is not None:
-        parts.append(say("fleet.warm", celsius=stats["gpu_celsius"]))
+        parts.append(words.say("fleet.warm", celsius=stats["gpu_celsius"]))
     return " · ".join(parts)
 
 
-def worker_card(worker: Record, jobs: Mapping[str, Record]) -> dict[str, Any]:
+def worker_card(worker: Record, jobs: Mapping[str, Record], words: Words) -> dict[str, Any]:
     """The parts of a worker's card; `jobs` by id says what the jobs it holds are about."""
+    say = words.say
     state = "paused" if worker["paused"] and worker["state"] in ("ready", "joined") else worker["state"]
     held = sorted(worker["held"], key=lambda one: one["phase"] not in ("running", "finishing"))
     job = jobs.get(held[0]["job_id"]) if held else None
     stats = worker["stats"]
-    text, share = memory(stats)
+    text, share = memory(stats, words)
     if stats is not None and not stats["comfy_alive"]:
         doing = say("fleet.silent")
     elif not held:
         doing = say(f"worker.{state}.idle")
     else:
-        doing = status(job) if job is not None else ""
+        doing = status(job, words) if job is not None else ""
     return {
         "name": worker["name"],
         "state": state,
@@ -160,15 +162,15 @@ def worker_card(worker: Record, jobs: Mapping[str, Record]) -> dict[str, Any]:
         "card": worker["gpu"]["name"],
         "memory": text,
         "share": share,
-        "load": load(stats),
+        "load": load(stats, words),
         "job": held[0]["job_id"] if job is not None else "",
-        "title": job_card(job)["title"] if job is not None else say("fleet.else") if held else "",
+        "title": job_card(job, words)["title"] if job is not None else say("fleet.else") if held else "",
         "doing": doing,
         "next": say("fleet.next", count=len(held) - 1) if len(held) > 1 else "",
     }
 
 
-def counts(stats: Record, jobs: Iterable[Record]) -> list[str]:
+def counts(stats: Record, jobs: Iterable[Record], words: Words) -> list[str]:
     """How many jobs run, wait and are over; what is at nought is left out, but for the running ones. `jobs`: those on
     the page, for the counts of the fleet do not tell which of the jobs held by a worker wait there."""
     held_ready = sum(1 for job in jobs if is_next(job))
@@ -178,4 +180,4 @@ def counts(stats: Record, jobs: Iterable[Record]) -> list[str]:
         "succeeded": stats["succeeded"],
         "failed": stats["failed"],
     }
-    return [say(f"jobs.{key}", count=f"{n:,}") for key, n in numbers.items() if n > 0 or key == "running"]
+    return [words.say(f"jobs.{key}", count=f"{n:,}") for key, n in numbers.items() if n > 0 or key == "running"]

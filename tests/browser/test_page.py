@@ -197,7 +197,7 @@ def test_a_kept_seed_draws_the_same_picture(page: Page) -> None:
 
 def test_keys_alone_are_enough(page: Page) -> None:
     page.keyboard.press("Tab")
-    expect(page.get_by_text("Skip to the pictures")).to_be_focused()
+    expect(page.get_by_text("Skip to the content")).to_be_focused()
     page.locator("#f-prompt").focus()
     page.keyboard.type("by keys")
     page.keyboard.press("Control+Enter")

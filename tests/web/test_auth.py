@@ -70,6 +70,7 @@ def cookie(answer: Answer) -> str:
 #: What is asked of each route to see who may use it; {…} are filled with things that are there.
 CALLS: dict[tuple[str, str], Any] = {
     ("POST", "/login"): b"token=x",
+    ("POST", "/language"): b"lang=zh",
     ("POST", "/api/v1/jobs"): {"template": "text-to-image", "params": {"prompt": "a"}},
     ("POST", "/api/v1/generate"): {"prompt": "a"},
     ("POST", "/api/v1/jobs/<job_id>/pin"): {"worker": ""},
@@ -80,6 +81,7 @@ CALLS: dict[tuple[str, str], Any] = {
 ALLOWED: dict[tuple[str, str], int] = {
     ("POST", "/login"): 401,
     ("POST", "/logout"): 303,
+    ("POST", "/language"): 303,
     ("POST", "/api/v1/jobs"): 202,
     ("DELETE", "/api/v1/jobs/<job_id>"): 202,
     ("POST", "/api/v1/jobs/<job_id>/retry"): 202,
@@ -106,7 +108,7 @@ def call(stage: Stage, method: str, path: str, headers: Mapping[str, str]) -> An
     filled = path.replace("<job_id>", job.job_id).replace("<task_id>", job.job_id)
     filled = filled.replace("<sha256>", f"{output.sha256}?job={job.job_id}").replace("<path:path>", "theme.js")
     filled = filled.replace("<name>", "worker-1" if "workers" in path else "text-to-image")
-    kind = {"Content-Type": "application/x-www-form-urlencoded"} if path == "/login" else {}
+    kind = {"Content-Type": "application/x-www-form-urlencoded"} if path in ("/login", "/language") else {}
     return stage.request(method, filled, CALLS.get((method, path)), {**kind, **headers})
 
 

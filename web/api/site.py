@@ -26,6 +26,7 @@ from web.hub import Hub
 from web.link import Link
 from web.viewer import Viewer
 from web.watch import JobWatch
+from web.words import Words, chosen
 
 #: How long a body may take to arrive.
 BODY_S: Final = 30.0
@@ -62,6 +63,11 @@ class Call:
         """A request header as text, "" when it is not there."""
         key = name.upper().replace("-", "_")
         return str(self.environ.get(key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}", ""))
+
+    @property
+    def words(self) -> Words:
+        """The language of whoever sent it."""
+        return words_of(self.environ)
 
     @property
     def content_type(self) -> str:
@@ -123,6 +129,11 @@ class Call:
             message = "the body ended early or its chunks are malformed"
             raise Refusal(400, "bad_body", message, headers={"Connection": "close"}) from e
         return b"".join(pieces)
+
+
+def words_of(environ: Mapping[str, Any]) -> Words:
+    """The language of a request's sender."""
+    return chosen(environ.get("HTTP_COOKIE", ""), environ.get("HTTP_ACCEPT_LANGUAGE", ""))
 
 
 def job_id_of(text: str) -> str:

@@ -1,14 +1,23 @@
-// Requests to the API. Every failure is a Refusal whose text can be shown to a person.
+// Requests to the API. Every failure is a Refusal, which `explain` puts into words for a person.
 
 const BASE = "/api/v1";
 
-/** status: of the answer; 0 = there was none, and the request may or may not have been carried out. */
+/**
+ * status: of the answer; 0 = there was none, and the request may or may not have been carried out. code: the API's word
+ * for what is wrong. message: the server's own text.
+ */
 export class Refusal extends Error {
-  constructor(status, message, details = {}) {
+  constructor(status, code, message, details = {}) {
     super(message);
     this.status = status;
+    this.code = code;
     this.details = details;
   }
+}
+
+/** Why, for a person: by the code where there is a sentence for it, else as the server put it. */
+export function explain({ code, message }, words) {
+  return words[`refused.${code}`]?.replace("{message}", () => message) ?? message;
 }
 
 export async function request(method, path, { body, headers = {}, signal } = {}) {
@@ -26,10 +35,11 @@ export async function request(method, path, { body, headers = {}, signal } = {})
     json = await answer.json();
   } catch (cause) {
     if (cause.name === "AbortError") throw cause;
-    throw new Refusal(answer?.status ?? 0, answer ? `${answer.status} ${answer.statusText}` : cause.message);
+    throw new Refusal(answer?.status ?? 0, "unanswered", answer ? `${answer.status} ${answer.statusText}` : cause.message);
   }
-  if (!answer.ok) throw new Refusal(answer.status, json.error?.message ?? answer.statusText, json.error?.details);
-  return json;
+  if (answer.ok) return json;
+  const { code = "", message = answer.statusText, details } = json.error ?? {};
+  throw new Refusal(answer.status, code, message, details);
 }
 
 /** A key that makes a repeated submission the same job. randomUUID would want HTTPS; a LAN has none. */

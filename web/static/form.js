@@ -1,5 +1,5 @@
 // The form of a template: checks what is typed as the server will, draws seeds, sends the job once.
-import { Refusal, freshKey } from "./api.js";
+import { Refusal, explain, freshKey } from "./api.js";
 import { write } from "./dom.js";
 import { sayer } from "./format.js";
 import { Picture } from "./picture.js";
@@ -90,6 +90,7 @@ export const drawSeed = (field, random) => Math.floor(random() * Math.min(SEEDS,
 export class Form {
   #form;
   #template;
+  #words;
   #say;
   #send;
   /** By the key of their field. */
@@ -103,6 +104,7 @@ export class Form {
   constructor(form, template, words, send) {
     this.#form = form;
     this.#template = template;
+    this.#words = words;
     this.#say = sayer(words);
     this.#send = send;
     form.addEventListener("submit", (event) => {
@@ -127,7 +129,7 @@ export class Form {
   #equip(field) {
     const element = this.#form.querySelector(`[data-key="${field.key}"]`);
     if (field.type === "image") {
-      this.#pictures.set(field.key, new Picture(element, this.#say, (found) => this.#mark(field, found)));
+      this.#pictures.set(field.key, new Picture(element, this.#words, (found) => this.#mark(field, found)));
     } else if (field.type === "roles" || field.type === "panels") {
       this.#rows.set(field.key, new Rows(element, field, this.#say, () => this.#cast()));
     }
@@ -266,7 +268,7 @@ export class Form {
     const why = refusal.message.replace(/^field \S+ \(.*?\)(, row \d+)?: /, "");
     if (field !== undefined && row > 0 && this.#rows.has(key)) this.#rows.get(key).tell(row - 1, why);
     else if (field !== undefined) this.#complain(field, why);
-    this.#tell(refusal.status === 0 ? this.#say("create.lost") : refusal.message);
+    this.#tell(refusal.status === 0 ? this.#say("create.lost") : explain(refusal, this.#words));
   }
 
   /** Show which seed was drawn: taking the dice away then keeps it. */

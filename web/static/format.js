@@ -9,23 +9,30 @@ export function sayer(words) {
 }
 
 /** A time for people: 840 ms, 12.4 s, 2 min 5 s, 1 h 4 min. */
-export function duration(ms) {
-  if (ms < 1_000) return `${ms} ms`;
-  if (ms < 60_000) return `${Math.floor(ms / 1_000)}.${Math.floor((ms % 1_000) / 100)} s`;
-  if (ms < 3_600_000) return `${Math.floor(ms / 60_000)} min ${Math.floor((ms % 60_000) / 1_000)} s`;
-  return `${Math.floor(ms / 3_600_000)} h ${Math.floor((ms % 3_600_000) / 60_000)} min`;
+export function duration(ms, say) {
+  if (ms < 1_000) return say("unit.ms", { ms });
+  if (ms < 60_000) return say("unit.s", { s: `${Math.floor(ms / 1_000)}.${Math.floor((ms % 1_000) / 100)}` });
+  if (ms < 3_600_000) return say("unit.min", { min: Math.floor(ms / 60_000), s: Math.floor((ms % 60_000) / 1_000) });
+  return say("unit.h", { h: Math.floor(ms / 3_600_000), min: Math.floor((ms % 3_600_000) / 60_000) });
 }
 
 /** A running clock: whole seconds only, so that it does not flicker. */
-export function elapsed(ms) {
+export function elapsed(ms, say) {
   const whole = Math.max(0, Math.floor(ms / 1_000)) * 1_000;
-  return whole < 60_000 ? `${whole / 1_000} s` : duration(whole);
+  return whole < 60_000 ? say("unit.s", { s: whole / 1_000 }) : duration(whole, say);
 }
 
 /** One decimal below ten, none above: 7.9, 24. */
 export function gibibytes(bytes) {
   const tenths = Math.floor((bytes * 10) / GIB);
   return tenths < 100 ? `${Math.floor(tenths / 10)}.${tenths % 10}` : String(Math.floor((bytes + GIB / 2) / GIB));
+}
+
+/** A moment as people of this language write it: the time today, else the date and the time. */
+export function moment(ms, now, words) {
+  const [at, today] = [new Date(ms), new Date(now).toDateString()];
+  const style = at.toDateString() === today ? { timeStyle: "short" } : { dateStyle: "medium", timeStyle: "short" };
+  return at.toLocaleString(words["app.lang"], style);
 }
 
 /** The size of a file: 840 B, 31 kB, 1.4 MB. */
@@ -65,6 +72,9 @@ function node({ node_type: type, node_id: id }, say) {
   return type && id ? say("error.node", { type, id }) : type || id;
 }
 
+/** Why a job failed; a reason of a newer broker is a failure all the same. */
+export const reason = (code, words) => words[`reason.${code}`] ?? words["reason.unknown"];
+
 /** The parts of a job's card. bar: the share that is done, or null where nothing moves. */
 export function jobCard(job, words) {
   const say = sayer(words);
@@ -84,8 +94,8 @@ export function jobCard(job, words) {
     bar: live ? fraction : null,
     percent: live ? say("jobs.percent", { percent: Math.floor(fraction * 100) }) : "",
     attempt: job.attempt > 1 ? say("jobs.try", { attempt: job.attempt }) : "",
-    took: took ? duration(Math.max(0, job.finished_ms - job.started_ms)) : "",
-    problem: error ? words[`reason.${error.reason}`] ?? words["reason.unknown"] : "",
+    took: took ? duration(Math.max(0, job.finished_ms - job.started_ms), say) : "",
+    problem: error ? reason(error.reason, words) : "",
     message: error ? error.message : "",
     node: error ? node(error, say) : "",
     can_cancel: job.can.cancel,
@@ -171,5 +181,5 @@ export function counts(stats, jobs, words) {
   };
   return Object.entries(numbers)
     .filter(([key, n]) => n > 0 || key === "running")
-    .map(([key, n]) => say(`jobs.${key}`, { count: n.toLocaleString("en-US") }));
+    .map(([key, n]) => say(`jobs.${key}`, { count: n.toLocaleString(words["app.lang"]) }));
 }

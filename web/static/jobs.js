@@ -1,6 +1,6 @@
-// The cards of the jobs: the queue and the gallery. Draws what the store says; its buttons ask app.js.
+// The cards of the jobs: the queue and the gallery. Draws what the store says; its buttons ask studio.js.
 import { fill, hideBroken, parts, show, stamp, write } from "./dom.js";
-import { before, elapsed, jobCard, place } from "./format.js";
+import { before, elapsed, jobCard, place, sayer } from "./format.js";
 
 const TEXTS = ["badge", "many", "title", "status", "attempt", "percent", "problem", "node", "message"];
 
@@ -75,7 +75,7 @@ export class Jobs {
   #clock({ job, parts: part }, now) {
     if (job === null || job.finished_ms !== null) return;
     const since = job.state === "queued" ? job.created_ms : job.started_ms;
-    write(part.took, since === null ? "" : elapsed(now - since));
+    write(part.took, since === null ? "" : elapsed(now - since, sayer(this.#words)));
   }
 
   /** Put the card where its rank belongs, and leave it alone if it stands there. */

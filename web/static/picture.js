@@ -1,11 +1,13 @@
 // A field that takes a picture: chosen, dropped or pasted, and stored on the server at once, so that sending is quick.
-import { Refusal, upload } from "./api.js";
+import { Refusal, explain, upload } from "./api.js";
 import { parts, show, write } from "./dom.js";
+import { sayer } from "./format.js";
 
 const KINDS = ["image/png", "image/jpeg", "image/webp"];
 
 export class Picture {
   #part;
+  #words;
   #say;
   #told;
   #name = "";
@@ -14,9 +16,10 @@ export class Picture {
   #turn = 0;
 
   /** told({problem, values}) hears how each picture fared; {} means well. */
-  constructor(element, say, told) {
+  constructor(element, words, told) {
     this.#part = parts(element);
-    this.#say = say;
+    this.#words = words;
+    this.#say = sayer(words);
     this.#told = told;
     element.querySelector("input").addEventListener("change", ({ target }) => {
       if (target.files.length > 0) this.take(target.files[0]);
@@ -66,7 +69,7 @@ export class Picture {
       return {};
     } catch (cause) {
       if (!(cause instanceof Refusal)) throw cause;
-      return { problem: "check.upload", values: { why: cause.message } };
+      return { problem: "check.upload", values: { why: explain(cause, this.#words) } };
     }
   }
 

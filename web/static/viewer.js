@@ -1,5 +1,5 @@
 // One job, large: its picture or preview, its settings, its timings, or what went wrong. Stays live while it is open.
-import { Refusal, details } from "./api.js";
+import { Refusal, details, explain } from "./api.js";
 import { fill, hideBroken, list, parts, show, write } from "./dom.js";
 import { duration, fileSize, jobCard, pictures, sayer } from "./format.js";
 
@@ -14,7 +14,7 @@ export function timings(job, say) {
     if (job.timings !== null) rows.push([part, job.timings[`${part}_ms`]]);
   }
   if (job.finished_ms !== null) rows.push(["total", Math.max(0, job.finished_ms - job.created_ms)]);
-  return rows.map(([part, ms]) => [say(`time.${part}`), duration(ms)]);
+  return rows.map(([part, ms]) => [say(`time.${part}`), duration(ms, say)]);
 }
 
 /** The rows of the settings: each parameter under its field's label, in the form's order, then what no field names. */
@@ -90,7 +90,7 @@ export class Viewer {
       this.#part.settings.hidden = this.#part.params.childElementCount === 0;
     } catch (cause) {
       if (!(cause instanceof Refusal)) return;
-      this.#unread(cause.message);
+      this.#unread(explain(cause, this.#words));
     }
   }
 

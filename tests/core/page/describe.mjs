@@ -1,8 +1,8 @@
-// Records on standard input, what the browser says of them on standard output.
+// Records on standard input, a language as argument, what the browser says of them on standard output.
 import { readFileSync } from "node:fs";
 import { counts, jobCard, place, workerCard } from "../../../web/static/format.js";
 
-const words = JSON.parse(readFileSync(new URL("../../../web/views/en.json", import.meta.url)));
+const words = JSON.parse(readFileSync(new URL(`../../../web/views/${process.argv[2]}.json`, import.meta.url)));
 const found = JSON.parse(readFileSync(0)).map(({ job, worker, stats }) => [
   jobCard(job, words),
   place(job),

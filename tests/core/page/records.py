@@ -6,7 +6,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from web.describe import GIB, WORDS
+from web.describe import GIB
+from web.words import ENGLISH
 
 Json = dict[str, Any]
 
@@ -136,7 +137,7 @@ def template(*fields: Json, **changes: Any) -> Json:
 _TEXT = st.text(st.characters(codec="utf-8"), max_size=20)
 _MS = st.none() | st.integers(0, 10**8)
 _BYTES = st.integers(0, 200 * GIB)
-_REASONS = [key.removeprefix("reason.") for key in WORDS if key.startswith("reason.")] + ["from_the_future"]
+_REASONS = [key.removeprefix("reason.") for key in ENGLISH.sentences if key.startswith("reason.")] + ["from_the_future"]
 
 _PROGRESS = st.fixed_dictionaries(
     {

@@ -16,6 +16,7 @@ from broker.protocol.records import JobState, Reason, WorkerState
 from tests.core.page import records
 from web import describe
 from web.describe import GIB
+from web.words import ENGLISH, LANGUAGES, Words
 
 HERE = Path(__file__).parent
 
@@ -32,7 +33,7 @@ HERE = Path(__file__).parent
     ],
 )
 def test_a_duration_is_as_coarse_as_people_need(ms: int, text: str) -> None:
-    assert describe.duration(ms) == text
+    assert describe.duration(ms, ENGLISH) == text
 
 
 @pytest.mark.parametrize(
@@ -59,35 +60,35 @@ def test_memory_is_told_in_gibibytes(size_bytes: int, text: str) -> None:
     ],
 )
 def test_a_job_says_where_it_is(job: records.Json, text: str) -> None:
-    assert describe.status(job) == text
+    assert describe.status(job, ENGLISH) == text
 
 
 def test_a_long_node_may_speak_for_itself() -> None:
     said = {**records.running()["progress"], "kind": "text", "text": "denoising panel 2 of 6"}
-    assert describe.status(records.running(progress=said)) == "denoising panel 2 of 6"
+    assert describe.status(records.running(progress=said), ENGLISH) == "denoising panel 2 of 6"
 
 
 def test_a_failure_names_its_node_and_what_to_make_of_it() -> None:
-    card = describe.job_card(records.failed())
+    card = describe.job_card(records.failed(), ENGLISH)
     assert (card["problem"], card["node"]) == ("A node stopped with an error", "KSampler, node 3")
     assert card["can_retry"] and not card["can_cancel"]
 
 
 def test_a_reason_from_a_newer_broker_is_still_a_failure() -> None:
     error = {**records.failed()["error"], "reason": "from_the_future"}
-    assert describe.job_card(records.failed(error=error))["problem"] == "It failed"
+    assert describe.job_card(records.failed(error=error), ENGLISH)["problem"] == "It failed"
 
 
 def test_saved_pictures_come_before_previews_of_them() -> None:
     saved, temp = records.output(url="/saved"), records.output(url="/temp", kind="temp")
-    assert describe.job_card(records.succeeded(outputs=[temp, saved]))["picture"] == "/saved"
-    assert describe.job_card(records.succeeded(outputs=[temp]))["picture"] == "/temp"
+    assert describe.job_card(records.succeeded(outputs=[temp, saved]), ENGLISH)["picture"] == "/saved"
+    assert describe.job_card(records.succeeded(outputs=[temp]), ENGLISH)["picture"] == "/temp"
 
 
 def test_the_bar_shows_only_while_something_moves() -> None:
-    assert describe.job_card(records.running())["bar"] == 0.25
-    assert describe.job_card(records.succeeded())["bar"] is None
-    assert describe.job_card(records.job())["bar"] is None
+    assert describe.job_card(records.running(), ENGLISH)["bar"] == 0.25
+    assert describe.job_card(records.succeeded(), ENGLISH)["bar"] is None
+    assert describe.job_card(records.job(), ENGLISH)["bar"] is None
 
 
 def test_what_is_made_stands_before_what_is_done_and_the_last_done_first() -> None:
@@ -117,37 +118,37 @@ def test_a_worker_tells_of_what_runs_before_what_waits_behind_it() -> None:
         {"job_id": "now", "attempt": 1, "phase": "running"},
     ]
     known = {"now": records.running(id="now"), "next": records.running(id="next", title="another")}
-    card = describe.worker_card(records.worker(state="busy", held=held), known)
+    card = describe.worker_card(records.worker(state="busy", held=held), known, ENGLISH)
     assert (card["job"], card["title"], card["doing"]) == ("now", "a lighthouse at dusk", "KSampler · 5 of 20")
     assert card["next"] == "+1 next"
 
 
 def test_a_worker_whose_job_this_viewer_may_not_see_is_busy_all_the_same() -> None:
     held = [{"job_id": "theirs", "attempt": 1, "phase": "running"}]
-    card = describe.worker_card(records.worker(state="busy", held=held), {})
+    card = describe.worker_card(records.worker(state="busy", held=held), {}, ENGLISH)
     assert (card["job"], card["title"], card["doing"]) == ("", "A job that is not shown here", "")
 
 
 def test_a_worker_without_a_card_tells_its_ram() -> None:
     stats = records.readings(vram_total_bytes=0, vram_free_bytes=0, gpu_busy=None, gpu_celsius=None)
-    card = describe.worker_card(records.worker(stats=stats), {})
+    card = describe.worker_card(records.worker(stats=stats), {}, ENGLISH)
     assert (card["memory"], card["share"], card["load"]) == ("44 of 64 GiB RAM", 44 / 64, "")
 
 
 def test_a_worker_that_lost_its_comfyui_says_so() -> None:
-    card = describe.worker_card(records.worker(stats=records.readings(comfy_alive=False)), {})
+    card = describe.worker_card(records.worker(stats=records.readings(comfy_alive=False)), {}, ENGLISH)
     assert card["doing"] == "ComfyUI does not answer"
 
 
 def test_every_word_of_the_contract_has_a_sentence() -> None:
     wanted = [f"reason.{reason}" for reason in Reason] + [f"state.{state}" for state in JobState]
     wanted += [f"worker.{state}{ending}" for state in WorkerState for ending in ("", ".idle")]
-    assert [key for key in wanted if key not in describe.WORDS] == []
+    assert [key for key in wanted if key not in ENGLISH.sentences] == []
 
 
 def test_counts_leave_out_what_is_nought() -> None:
-    assert describe.counts(records.stats(), []) == ["0 running"]
-    found = describe.counts(records.stats(leased=1, running=2, succeeded=12_000), [])
+    assert describe.counts(records.stats(), [], ENGLISH) == ["0 running"]
+    found = describe.counts(records.stats(leased=1, running=2, succeeded=12_000), [], ENGLISH)
     assert found == ["3 running", "12,000 done"]
 
 
@@ -155,29 +156,33 @@ def test_a_job_that_a_worker_holds_ready_waits() -> None:
     ready, live = records.running(started_ms=None), records.running()
     assert describe.place(ready)[0] == "queue"
     assert describe.place(ready) < describe.place(records.job(priority=100))
-    assert describe.job_card(ready)["badge"] == "next"
-    assert describe.counts(records.stats(running=2, queued=1), [ready, live]) == ["1 running", "2 waiting"]
+    assert describe.job_card(ready, ENGLISH)["badge"] == "next"
+    assert describe.counts(records.stats(running=2, queued=1), [ready, live], ENGLISH) == ["1 running", "2 waiting"]
 
 
 node = pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
 
 
-def in_the_browser(given_records: list[dict[str, Any]]) -> Any:
+def in_the_browser(given_records: list[dict[str, Any]], lang: str) -> Any:
     """The same records, described by the browser's code."""
     run = subprocess.run(
-        ["node", HERE / "describe.mjs"], input=json.dumps(given_records), capture_output=True, text=True, check=False
+        ["node", HERE / "describe.mjs", lang],
+        input=json.dumps(given_records),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout)
 
 
-def on_the_server(record: dict[str, Any]) -> Any:
+def on_the_server(record: dict[str, Any], words: Words) -> Any:
     job, held = record["job"], record["worker"]
     return [
-        describe.job_card(job),
+        describe.job_card(job, words),
         list(describe.place(job)),
-        describe.worker_card(held, {"known": job}),
-        describe.counts(record["stats"], [job]),
+        describe.worker_card(held, {"known": job}, words),
+        describe.counts(record["stats"], [job], words),
     ]
 
 
@@ -195,6 +200,7 @@ def test_server_and_browser_say_the_same(data: st.DataObject) -> None:
             max_size=60,
         )
     )
-    found = in_the_browser(batch)
+    words = data.draw(st.sampled_from(list(LANGUAGES.values())))
+    found = in_the_browser(batch, words.lang)
     for record, browser in zip(batch, found, strict=True):
-        assert browser == json.loads(json.dumps(on_the_server(record)))
+        assert browser == json.loads(json.dumps(on_the_server(record, words)))

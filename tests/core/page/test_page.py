@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 import web
 from tests.core.page import records
-from web import page
-from web.describe import WORDS
+from web.pages import fleet, frame, gallery, studio, templates
 from web.viewer import Viewer
+from web.words import ENGLISH, Words
 
 WEB = Path(web.__path__[0])
 LOCAL = Viewer("local", True)
@@ -67,8 +67,12 @@ class Elements(HTMLParser):
         return found
 
 
+def index(snapshot: records.Json, templates: list[records.Json], viewer: Viewer, words: Words = ENGLISH) -> str:
+    return studio.page(frame.framed(viewer, words, snapshot), snapshot, templates)
+
+
 def shown(**changes: object) -> Elements:
-    return Elements(page.index(records.snapshot(**changes), [records.template(*FIELDS)], LOCAL))
+    return Elements(index(records.snapshot(**changes), [records.template(*FIELDS)], LOCAL))
 
 
 def test_the_first_paint_holds_jobs_and_workers() -> None:
@@ -82,17 +86,17 @@ def test_the_first_paint_holds_jobs_and_workers() -> None:
 
 
 def test_a_long_list_is_painted_as_far_as_a_screen_goes_and_embedded_whole() -> None:
-    jobs = [records.job(id=f"job-{n}") for n in range(page.PAINTED + 5)]
+    jobs = [records.job(id=f"job-{n}") for n in range(studio.PAINTED + 5)]
     found = shown(jobs=jobs)
-    assert len(found.with_attribute("data-job")) == page.PAINTED + 1
-    assert len(json.loads(found.scripts[0])["snapshot"]["jobs"]) == page.PAINTED + 5
+    assert len(found.with_attribute("data-job")) == studio.PAINTED + 1
+    assert len(json.loads(found.scripts[0])["snapshot"]["jobs"]) == studio.PAINTED + 5
 
 
 def test_an_empty_fleet_says_what_to_do() -> None:
     found = shown()
     assert "hidden" not in found.by_id("no-pictures") and "hidden" not in found.by_id("no-workers")
     assert "hidden" in found.by_id("simulated")
-    assert "scripts/start_worker" in page.index(records.snapshot(), [], LOCAL)
+    assert "scripts/start_worker" in index(records.snapshot(), [], LOCAL)
 
 
 def test_a_fleet_out_of_reach_is_told_before_any_script_runs() -> None:
@@ -102,8 +106,8 @@ def test_a_fleet_out_of_reach_is_told_before_any_script_runs() -> None:
 
 
 def test_a_paused_queue_is_told() -> None:
-    text = page.index(records.snapshot(stats=records.stats(paused=True)), [], LOCAL)
-    assert WORDS["fleet.paused"] in text
+    text = index(records.snapshot(stats=records.stats(paused=True)), [], LOCAL)
+    assert ENGLISH.say("fleet.paused") in text
 
 
 def test_each_kind_of_field_has_its_control() -> None:
@@ -144,26 +148,26 @@ def test_every_control_is_labelled_and_described_by_what_is_there() -> None:
 
 def test_a_template_that_cannot_run_says_why_beside_its_button() -> None:
     barred = records.template(*FIELDS, runnable=False, why_not="no worker has node Refiner")
-    text = page.index(records.snapshot(), [barred], LOCAL)
+    text = index(records.snapshot(), [barred], LOCAL)
     assert "no worker has node Refiner" in text
     assert "hidden" in next(a for t, a in Elements(text).all if t == "button" and a.get("type") == "submit")
 
 
 def test_the_home_template_is_offered_wherever_it_stands() -> None:
     templates = [records.template(name="comic"), records.template(*FIELDS)]
-    found = Elements(page.index(records.snapshot(), templates, LOCAL))
-    assert [attrs["data-template"] for attrs in found.with_attribute("id", "create")] == [page.HOME_TEMPLATE, "comic"]
-    assert [attrs["value"] for attrs in found.with_attribute("name", "template")] == [page.HOME_TEMPLATE, "comic"]
+    found = Elements(index(records.snapshot(), templates, LOCAL))
+    assert [attrs["data-template"] for attrs in found.with_attribute("id", "create")] == [studio.HOME_TEMPLATE, "comic"]
+    assert [attrs["value"] for attrs in found.with_attribute("name", "template")] == [studio.HOME_TEMPLATE, "comic"]
     assert [attrs["data-form"] for attrs in found.with_attribute("data-form")] == ["comic"]
     assert ["checked" in attrs for attrs in found.with_attribute("name", "template")] == [True, False]
 
 
 def test_only_a_signed_in_person_can_sign_out() -> None:
-    assert "/logout" not in page.index(records.snapshot(), [], LOCAL)
-    assert "/logout" in page.index(records.snapshot(), [], Viewer("ann", False))
+    assert "/logout" not in index(records.snapshot(), [], LOCAL)
+    assert "/logout" in index(records.snapshot(), [], Viewer("ann", False))
 
 
-def pages(text: str) -> Mapping[str, Elements]:
+def pages(text: str, words: Words = ENGLISH) -> Mapping[str, Elements]:
     """Every page with `text` wherever data can stand."""
     fields = [{**field, "help": text, "label": text} for field in FIELDS]
     template = records.template(*fields, title=text, why_not=text, runnable=False)
@@ -177,47 +181,60 @@ def pages(text: str) -> Mapping[str, Elements]:
     held = [{"job_id": "r", "attempt": 1, "phase": "running"}]
     gpu = {**records.worker()["gpu"], "name": text}
     workers = [records.worker(name=text, gpu=gpu, held=held)]
+    viewer, snapshot = Viewer(text, False), records.snapshot(jobs=jobs, workers=workers)
+    around = frame.framed(viewer, words, snapshot)
     return {
-        "index": Elements(page.index(records.snapshot(jobs=jobs, workers=workers), [template], Viewer(text, False))),
-        "login": Elements(page.login(text)),
-        "problem": Elements(page.problem(404, text, text)),
+        "studio": Elements(studio.page(around, snapshot, [template])),
+        "gallery": Elements(gallery.page(around)),
+        "fleet": Elements(fleet.page(around)),
+        "templates": Elements(templates.page(around)),
+        "login": Elements(frame.login(text, words)),
+        "problem": Elements(frame.problem(404, text, words)),
     }
+
+
+NAMES = ("studio", "gallery", "fleet", "templates", "login", "problem")
 
 
 def shape(found: Elements) -> list[tuple[str, list[str]]]:
     return [(tag, sorted(attrs)) for tag, attrs in found.all]
 
 
-@pytest.mark.parametrize("name", ["index", "login", "problem"])
+@pytest.mark.parametrize("name", NAMES)
 def test_markup_in_data_makes_no_element_and_no_attribute(name: str) -> None:
     assert shape(pages(records.MARKUP)[name]) == shape(pages("a lighthouse")[name])
 
 
-@pytest.mark.parametrize("name", ["index", "login", "problem"])
+@pytest.mark.parametrize("name", NAMES)
 def test_nothing_on_a_page_needs_an_inline_script_or_style(name: str) -> None:
     found = pages(records.MARKUP)[name]
     assert not [attrs for _, attrs in found.all for key in attrs if key == "style" or key.startswith("on")]
     assert not [tag for tag, _ in found.all if tag == "style"]
     inline = [attrs for tag, attrs in found.all if tag == "script" and "src" not in attrs]
-    assert [attrs["type"] for attrs in inline] == (["application/json"] if name == "index" else [])
-    assert all(word in page.POLICY for word in ("default-src 'none'", "script-src 'self'", "style-src 'self'"))
+    assert [attrs["type"] for attrs in inline] == (["application/json"] if name in frame.PAGES else [])
+    assert all(word in frame.POLICY for word in ("default-src 'none'", "script-src 'self'", "style-src 'self'"))
 
 
 @given(st.dictionaries(st.text(max_size=9), st.text(max_size=30)))
 def test_embedded_data_come_back_and_cannot_end_their_block(data: dict[str, str]) -> None:
-    text = page.embed(data)
+    text = frame.embed(data)
     assert json.loads(text) == data
     assert not set("<>&") & set(text)
 
 
 def test_the_scripts_begin_with_the_snapshot_that_was_painted() -> None:
     snapshot = records.snapshot(jobs=[records.job(title=records.MARKUP)])
-    (script,) = Elements(page.index(snapshot, [records.template(*FIELDS)], LOCAL)).scripts
-    assert json.loads(script) == {"snapshot": snapshot, "templates": [records.template(*FIELDS)], "words": WORDS}
+    (script,) = Elements(index(snapshot, [records.template(*FIELDS)], LOCAL)).scripts
+    assert json.loads(script) == {
+        "snapshot": snapshot,
+        "templates": [records.template(*FIELDS)],
+        "words": ENGLISH.sentences,
+    }
 
 
 def sources() -> str:
-    files = [*WEB.glob("views/*.html"), *WEB.glob("static/*.js"), WEB / "page.py", WEB / "describe.py"]
+    files = [*WEB.glob("views/*.html"), *WEB.glob("static/*.js"), *WEB.glob("pages/*.py")]
+    files += [WEB / name for name in ("app.py", "describe.py", "words.py")]
     return "\n".join(path.read_text("utf-8") for path in files)
 
 
@@ -226,8 +243,8 @@ def test_no_sentence_is_missing_and_none_is_left_over() -> None:
     named = set(re.findall(r"""["'`]([a-z]+(?:\.[a-z_]+)+)["'`]""", text))
     named = {key for key in named if not key.endswith((".js", ".html", ".css", ".svg", ".json"))}
     families = {found for found in re.findall(r"""["'`]([a-z]+\.)(?:\$?\{|["'`] \+)""", text)}
-    assert named - WORDS.keys() == set()
-    assert {key for key in WORDS if key not in named and not key.startswith(tuple(families))} == set()
+    assert named - ENGLISH.sentences.keys() == set()
+    assert {key for key in ENGLISH.sentences if key not in named and not key.startswith(tuple(families))} == set()
 
 
 def test_data_never_become_markup_in_the_browser() -> None:
@@ -237,8 +254,14 @@ def test_data_never_become_markup_in_the_browser() -> None:
 
 
 def test_every_file_a_page_asks_for_is_there() -> None:
-    text = page.index(records.snapshot(), [], LOCAL)
-    asked = set(re.findall(r"/static/([\w.]+)", text))
-    assert {"app.js", "design.css", "mark.svg", "theme.js"} <= asked
+    found = pages("a lighthouse").values()
+    asked = {
+        value.removeprefix("/static/")
+        for one in found
+        for _, attrs in one.all
+        for value in attrs.values()
+        if value.startswith("/static/")
+    }
+    assert {"studio.js", "gallery.js", "fleet.js", "templates.js", "design.css", "mark.svg", "theme.js"} <= asked
     modules = re.findall(r'from "\./([\w.]+)"', "\n".join(p.read_text("utf-8") for p in WEB.glob("static/*.js")))
     assert {name for name in asked | set(modules) if not (WEB / "static" / name).is_file()} == set()

@@ -1,8 +1,11 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { before, elapsed, fileSize, place } from "../../../../web/static/format.js";
+import { readFileSync } from "node:fs";
+import { before, elapsed, fileSize, place, sayer } from "../../../../web/static/format.js";
 import { Previews } from "../../../../web/static/previews.js";
 import { settings, timings } from "../../../../web/static/viewer.js";
+
+const say = sayer(JSON.parse(readFileSync(new URL("../../../../web/views/en.json", import.meta.url))));
 
 test("settings stand in the form's order under its labels, strangers after them", () => {
   const fields = [{ key: "prompt", label: "Prompt" }, { key: "steps", label: "Steps" }, { key: "cfg", label: "Guidance" }];
@@ -15,9 +18,9 @@ test("settings stand in the form's order under its labels, strangers after them"
 
 test("timings are as many as are known", () => {
   const job = { created_ms: 0, started_ms: null, finished_ms: null, timings: null };
-  const rows = (changes) => timings({ ...job, ...changes }, (key) => key);
+  const rows = (changes) => timings({ ...job, ...changes }, say);
   assert.deepEqual(rows({}), []);
-  assert.deepEqual(rows({ started_ms: 500 }), [["time.queue", "500 ms"]]);
+  assert.deepEqual(rows({ started_ms: 500 }), [["In the queue", "500 ms"]]);
   const parts = { staging_ms: 1, waiting_ms: 2, running_ms: 3000, finishing_ms: 4 };
   assert.deepEqual(rows({ started_ms: 500, finished_ms: 4000, timings: parts }).map(([, text]) => text), [
     "497 ms", "1 ms", "2 ms", "3.0 s", "4 ms", "4.0 s",
@@ -33,7 +36,7 @@ test("ranks are compared part by part", () => {
 });
 
 test("a running clock counts whole seconds and never runs backwards", () => {
-  assert.deepEqual([-5, 999, 61_500].map(elapsed), ["0 s", "0 s", "1 min 1 s"]);
+  assert.deepEqual([-5, 999, 61_500].map((ms) => elapsed(ms, say)), ["0 s", "0 s", "1 min 1 s"]);
 });
 
 test("file sizes", () => {

@@ -1,0 +1,70 @@
+"""The languages: alike in what they say, and chosen whatever a browser sends."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from web.words import ENGLISH, LANGUAGES, chosen
+
+OTHERS = [lang for lang in LANGUAGES if lang != ENGLISH.lang]
+#: Sentences without a word in them, or with names only: the same in every language.
+NAMES_ONLY = re.compile(
+    r"comfyfleet|scripts/start_worker --comfyui http://127.0.0.1:8188 --name studio-1|\{key\} \+ Enter|GiB|°C"
+    r"|\{\w+\}|[^A-Za-z]"
+)
+
+
+def places(sentence: str) -> set[str]:
+    return set(re.findall(r"\{(\w+)\}", sentence))
+
+
+@pytest.mark.parametrize("lang", OTHERS)
+def test_every_language_says_the_same_things(lang: str) -> None:
+    other = LANGUAGES[lang].sentences
+    assert list(other) == list(ENGLISH.sentences)
+    assert [key for key in other if places(other[key]) != places(ENGLISH.sentences[key])] == []
+
+
+def test_nothing_in_chinese_was_left_in_english() -> None:
+    chinese = LANGUAGES["zh"].sentences
+    same = [key for key, text in chinese.items() if text == ENGLISH.sentences[key] and NAMES_ONLY.sub("", text)]
+    assert same == []
+
+
+def test_the_document_says_in_which_language_it_is() -> None:
+    assert [words.say("app.lang") for words in LANGUAGES.values()] == ["en", "zh-CN"]
+
+
+@pytest.mark.parametrize(
+    ("cookies", "accept", "lang"),
+    [
+        ("", "", "en"),
+        ("lang=zh", "en", "zh"),
+        ("other=1; lang=en", "zh", "en"),
+        ("lang=xx", "zh-CN,zh;q=0.9,en;q=0.8", "zh"),
+        ("xlang=zh", "", "en"),
+        ("", "de-DE, zh;q=0.3, en;q=0.2", "zh"),
+        ("", "en;q=0.5, ZH-Hans-CN", "zh"),
+        ("", "zh;q=0, en", "en"),
+        ("", "zh;q=0", "en"),
+        ("", "zh;q=nonsense", "en"),
+        ("", "*", "en"),
+        ("lang", "fr", "en"),
+    ],
+)
+def test_a_cookie_comes_before_what_the_browser_prefers(cookies: str, accept: str, lang: str) -> None:
+    assert chosen(cookies, accept).lang == lang
+
+
+@given(st.text(), st.text())
+def test_whatever_is_sent_there_is_a_language(cookies: str, accept: str) -> None:
+    assert chosen(cookies, accept) in LANGUAGES.values()
+
+
+def test_a_refusal_is_explained_by_its_code_or_in_the_server_s_words() -> None:
+    assert LANGUAGES["zh"].explain("too_large", "at most 5 bytes") == "太大了：at most 5 bytes"
+    assert LANGUAGES["zh"].explain("from_the_future", "as it is") == "as it is"

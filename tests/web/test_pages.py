@@ -1,0 +1,50 @@
+"""The pages over HTTP: each is there, in the language that was asked for, and switching it leads back."""
+
+from __future__ import annotations
+
+from urllib.parse import urlencode
+
+import pytest
+
+from tests.web.stage import Answer, Stage
+from web.pages.frame import PAGES
+
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+
+
+def switch(stage: Stage, **fields: str) -> Answer:
+    return stage.request("POST", "/language", urlencode(fields).encode(), FORM)
+
+
+@pytest.mark.parametrize(("name", "path"), PAGES.items())
+def test_every_page_of_the_navigation_is_there(stage: Stage, name: str, path: str) -> None:
+    answer = stage.get(path)
+    assert answer.status == 200
+    text = answer.body.decode()
+    assert f'<body data-page="{name}">' in text and f'<a href="{path}" aria-current="page">' in text
+
+
+def test_a_page_speaks_the_language_that_was_asked_for(stage: Stage) -> None:
+    assert 'lang="en"' in stage.get("/", **{"Accept-Language": "nonsense;;q=x"}).body.decode()
+    assert 'lang="zh-CN"' in stage.get("/", **{"Accept-Language": "zh-TW, en;q=0.5"}).body.decode()
+    assert 'lang="en"' in stage.get("/", Cookie="lang=en", **{"Accept-Language": "zh"}).body.decode()
+    missing = stage.get("/nowhere", Accept="text/html", Cookie="lang=zh")
+    assert missing.status == 404 and "这里什么也没有" in missing.body.decode()
+
+
+def test_switching_the_language_is_remembered_and_leads_back(stage: Stage) -> None:
+    answer = switch(stage, lang="zh", back="/gallery?q=a%20b#job-1")
+    assert (answer.status, answer.headers["location"]) == (303, "/gallery?q=a%20b#job-1")
+    cookie = answer.headers["set-cookie"]
+    assert cookie.startswith("lang=zh; Path=/; Max-Age=") and "SameSite=Lax" in cookie
+
+
+@pytest.mark.parametrize("back", ["//evil.example", "https://evil.example", "/\\evil.example", "", "/a\r\nX: y"])
+def test_it_never_leads_anywhere_else(stage: Stage, back: str) -> None:
+    assert switch(stage, lang="en", back=back).headers["location"] == "/"
+
+
+def test_a_language_there_is_not_and_a_broken_form_are_refused(stage: Stage) -> None:
+    assert switch(stage, lang="xx").status == 422
+    assert stage.request("POST", "/language", b"&".join(b"a=1" for _ in range(50)), FORM).status == 400
+    assert stage.request("POST", "/language", b"lang=zh").status == 415

@@ -1,0 +1,10 @@
+"""The page `fleet`. Pure."""
+
+from __future__ import annotations
+
+from web.pages import frame
+from web.pages.frame import Frame
+
+
+def page(around: Frame) -> str:
+    return frame.page("fleet", around, data={})

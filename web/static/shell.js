@@ -1,0 +1,165 @@
+// What every page has: its words, the line to the fleet and how it stands, notices, the theme, the title.
+import { Refusal, explain } from "./api.js";
+import { write } from "./dom.js";
+import { isNext, sayer } from "./format.js";
+import { Connection } from "./socket.js";
+import { Store } from "./store.js";
+
+const TOAST_MS = 8_000;
+/** A hidden page draws nothing until it is looked at, but for this often. */
+const HIDDEN_MS = 1_000;
+
+export const $ = (id) => document.getElementById(id);
+
+/** What the server embedded: {words, …}, the rest being the page's own. */
+export const data = JSON.parse($("data").textContent);
+export const { words } = data;
+export const say = sayer(words);
+
+// ---- telling people
+
+let toasting = null;
+
+/** Show this for a while. */
+export function toast(text) {
+  clearTimeout(toasting);
+  write($("toast"), text);
+  toasting = setTimeout(() => write($("toast"), ""), TOAST_MS);
+}
+
+/** Tell it to people who listen rather than look. */
+export function announce(text) {
+  $("said").textContent = text;
+}
+
+/** Do what a person asked for, and show why if it was refused. Resolves to the answer, or to null. */
+export async function attempt(asked) {
+  try {
+    return await asked();
+  } catch (cause) {
+    if (!(cause instanceof Refusal)) throw cause;
+    toast(say("jobs.refused", { why: explain(cause, words) }));
+    return null;
+  }
+}
+
+// ---- the fleet
+
+/**
+ * Follow the fleet's events. Returns {store, touch}: the store is kept true, and after it changed `draw(due)` is called
+ * once a frame with what did: {all, stats, outlook} are booleans, {jobs, workers} sets of ids and names, those gone
+ * among them. touch(change) makes it draw for a change of the page's own, in the store's form.
+ *
+ * The others are optional. message(message, before): each message of the fleet as it comes, with the job as it was;
+ * preview({id, attempt, blob}): a picture of a job under way.
+ */
+export function follow({ draw, message: heard, preview }) {
+  const store = new Store();
+  const clean = () => ({ all: false, stats: false, outlook: false, jobs: new Set(), workers: new Set() });
+  let due = clean();
+  let scheduled = null;
+  let link = "connecting";
+
+  function drawNow() {
+    scheduled?.();
+    scheduled = null;
+    const now = due;
+    due = clean();
+    draw(now);
+    drawShell(store, link);
+  }
+
+  function schedule() {
+    if (scheduled !== null) return;
+    if (document.hidden) {
+      const timer = setTimeout(drawNow, HIDDEN_MS);
+      scheduled = () => clearTimeout(timer);
+    } else {
+      const frame = requestAnimationFrame(drawNow);
+      scheduled = () => cancelAnimationFrame(frame);
+    }
+  }
+
+  function touch({ all, stats, fleet, outlook, job, dropped, worker, gap }) {
+    if (gap) connection.send({ type: "resync" });
+    due.all ||= all === true;
+    due.stats ||= stats === true || fleet === true;
+    due.outlook ||= outlook === true;
+    if (worker !== undefined) due.workers.add(worker);
+    for (const id of [job, dropped]) if (id !== undefined) due.jobs.add(id);
+    schedule();
+  }
+
+  const connection = new Connection(
+    `${location.protocol === "https:" ? "wss:" : "ws:"}//${location.host}/api/v1/events`,
+    {
+      open: () => store.await(),
+      message: (message) => {
+        const before = store.jobs.get(message.job?.id);
+        const known = store.workers.get(message.worker?.name);
+        const change = store.apply(message);
+        if (message.type === "snapshot") link = "live";
+        heard?.(message, message.type === "worker" ? known : before);
+        if (message.type !== "tick") touch(change);
+      },
+      preview: (found) => store.wants(found.id, found.attempt) && preview?.(found),
+      lost: () => {
+        link = "reconnecting";
+        store.await();
+        touch({ stats: true });
+      },
+      refused: () => location.reload(),
+    },
+    { WebSocket, setTimeout: setTimeout.bind(window), clearTimeout: clearTimeout.bind(window), random: Math.random },
+  );
+
+  addEventListener("online", () => connection.wake());
+  document.addEventListener("visibilitychange", () => {
+    if (document.visibilityState === "visible") connection.wake();
+    if (scheduled === null) return;
+    scheduled();
+    scheduled = null;
+    schedule();
+  });
+  if (data.snapshot !== undefined) {
+    store.load(data.snapshot);
+    touch({ all: true });
+  }
+  connection.open();
+  return { store, touch };
+}
+
+const title = document.title;
+
+/** How the line stands, whether simulators draw, and what runs. */
+function drawShell(store, link) {
+  const known = store.stats !== null;
+  const state = link !== "reconnecting" && known && !store.connected ? "unreachable" : link;
+  for (const id of ["link", "notice"]) $(id).dataset.link = state;
+  write($("link").firstElementChild, say(`link.${state}`));
+  const paused = store.stats?.paused ? say("fleet.paused") : "";
+  write($("notice"), words[`link.${state}.help`] ?? paused);
+  if (!known) return;
+  $("simulated").hidden = ![...store.workers.values()].some((worker) => worker.simulated);
+  const count = [...store.jobs.values()].filter((job) => job.state === "running" && !isNext(job)).length;
+  document.title = count === 0 ? title : say("app.running", { count, title: say("app.title") });
+}
+
+// ---- what a person can do on every page
+
+function switchTheme() {
+  const dark = matchMedia("(prefers-color-scheme: dark)").matches;
+  const root = document.documentElement;
+  const theme = (root.dataset.theme ?? (dark ? "dark" : "light")) === "dark" ? "light" : "dark";
+  root.dataset.theme = theme;
+  localStorage.setItem("theme", theme);
+}
+
+$("theme").addEventListener("click", switchTheme);
+document.querySelector(".language").addEventListener("submit", ({ target }) => {
+  target.elements.back.value = location.pathname + location.search + location.hash;
+});
+// A picture that misses its field must not take the place of the page.
+for (const name of ["dragover", "drop"]) {
+  addEventListener(name, (event) => event.dataTransfer?.types.includes("Files") && event.preventDefault());
+}
