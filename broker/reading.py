@@ -15,7 +15,7 @@ from broker.core.rules import Now
 from broker.protocol import client
 from broker.protocol.codec import MAX_HEADER_BYTES, encode
 from broker.protocol.records import JobView, StoryLine
-from broker.store.api import Store
+from broker.store.api import Store, Wanted
 
 #: The most live jobs a snapshot carries; further ones are reached by pages.
 SNAPSHOT_LIVE: Final = 800
@@ -40,7 +40,7 @@ class Reading:
     def snapshot_jobs(self, recent: int) -> tuple[JobView, ...]:
         """Jobs that workers hold and the newest ones, newest first."""
         chosen = {job.record.job_id: job.record for job in self.fleet.leases.held()}
-        newest = self.store.page(owner="", states=(), label="", after="", limit=recent).jobs if recent else ()
+        newest = self.store.page(Wanted(), after="", limit=recent).jobs if recent else ()
         chosen |= {record.job_id: record for record in newest if record.job_id not in chosen}
         ordered = sorted(chosen.values(), key=lambda record: -record.sequence)[: SNAPSHOT_LIVE + recent]
         return tuple(self.fleet.job_view(record) for record in ordered)
@@ -65,18 +65,23 @@ def _get(reading: Reading, said: client.Get) -> Any:
 
 
 def _list(reading: Reading, said: client.List) -> Any:
+    wanted = Wanted(
+        owner=said.owner,
+        states=said.states,
+        template=said.template,
+        label=said.label,
+        group=said.group,
+        since_utc_ms=said.since_utc_ms,
+        until_utc_ms=said.until_utc_ms,
+    )
     try:
-        page = reading.store.page(
-            owner=said.owner, states=said.states, label=said.label, after=said.after, limit=said.limit
-        )
+        page = reading.store.page(wanted, after=said.after, limit=said.limit)
     except ValueError:
         text = f"after={said.after!r} is not a page key this broker gave: start again without it"
         return client.Error(request_id=said.request_id, code="invalid", text=text, retry_after_ms=0)
     jobs = _fitting((reading.fleet.job_view(record) for record in page.jobs), REPLY_BYTES, _of_job)
     if len(jobs) < len(page.jobs):
-        page = reading.store.page(
-            owner=said.owner, states=said.states, label=said.label, after=said.after, limit=len(jobs)
-        )
+        page = reading.store.page(wanted, after=said.after, limit=len(jobs))
     return client.JobsReply(request_id=said.request_id, jobs=jobs, next=page.next)
 
 

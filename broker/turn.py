@@ -120,7 +120,9 @@ class Turn:
         """The stored job a request names."""
         if isinstance(said, client.Submit):
             by_key = self.store.job_by_key(said.owner, said.idempotency_key) if said.idempotency_key else None
-            return by_key if by_key is not None else self.store.job(said.job_id)
+            ids = (part.job_id for part in said.parts) if said.parts else (said.job_id,)
+            found = (by_key, *map(self.store.job, ids))
+            return next((record for record in found if record is not None), None)
         job_id = getattr(said, "job_id", None)
         return self.store.job(job_id) if job_id is not None else None
 

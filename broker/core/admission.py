@@ -5,7 +5,6 @@ Requests that only read are answered beside the core (broker/reading.py): they n
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -16,6 +15,7 @@ from broker.core.model import JobRecord
 from broker.core.retry import ATTEMPTS_MOST
 from broker.core.rules import Now
 from broker.core.step import Send, Step
+from broker.core.submits import body_sha256, fault, jobs_of
 from broker.protocol import client, worker
 from broker.protocol.records import JobState, WorkerState
 
@@ -26,57 +26,65 @@ def admit(leases: Leases, step: Step, event: FromClient, now: Now) -> None:
     step.replies.append(Send(event.session, reply))
 
 
-def body_sha256(said: client.Submit) -> str:
-    """What makes two submits with one idempotency key the same: what a person chose, not what was read from it."""
-    files = (f"{file.name}\x00{file.sha256}" for file in said.files)
-    words = (said.template, str(said.priority), "\x00".join(said.labels), "\x00".join(files))
-    digest = hashlib.sha256()
-    for part in (said.workflow, said.form, *(word.encode() for word in words)):
-        digest.update(b"%d\x00" % len(part))
-        digest.update(part)
-    return digest.hexdigest()
-
-
 def _submit(leases: Leases, step: Step, event: FromClient, now: Now) -> Any:
     said: client.Submit = event.message
-    body, key = body_sha256(said), said.idempotency_key
+    body = body_sha256(said)
     if event.stored is not None:
         return _submitted_before(leases, said, event.stored, body)
-    rules, jobs = leases.rules, leases.jobs
-    if jobs.counts[JobState.QUEUED] >= rules.max_queued:
-        return _error(said, "full", f"the queue holds its most, {rules.max_queued} jobs; try again later", 5_000)
-    if jobs.queued_of[said.owner] >= rules.max_queued_per_owner:
-        most = rules.max_queued_per_owner
-        text = f"owner '{said.owner}' has {most} jobs queued, the most for one owner: wait, or cancel some"
-        return _error(said, "quota", text, 5_000)
-    jobs.sequence += 1
-    record = JobRecord(
-        job_id=said.job_id,
-        sequence=jobs.sequence,
-        owner=said.owner,
-        idempotency_key=key,
-        body_sha256=body,
-        title=said.title,
-        template=said.template,
-        labels=said.labels,
-        priority=said.priority,
-        needs=said.needs,
-        files=said.files,
-        created_utc_ms=now.utc_ms,
-    )
-    job = jobs.insert(step, record, said.workflow, said.form)
-    return _job(said, job.record, job)
+    if why := fault(said):
+        return _error(said, "invalid", why)
+    refusal = _no_room(leases, said)
+    if refusal is not None:
+        return refusal
+    for job, place in jobs_of(said):
+        leases.jobs.sequence += 1
+        record = JobRecord(
+            job_id=job.job_id,
+            sequence=leases.jobs.sequence,
+            owner=job.owner,
+            idempotency_key=job.idempotency_key,
+            body_sha256=body,
+            title=job.title,
+            template=job.template,
+            labels=job.labels,
+            priority=job.priority,
+            needs=job.needs,
+            files=job.files,
+            created_utc_ms=now.utc_ms,
+            group=place,
+        )
+        queued = leases.jobs.insert(step, record, job.workflow, job.form)
+    return _submitted(said, queued.record, queued)
+
+
+def _no_room(leases: Leases, said: client.Submit) -> client.Error | None:
+    rules, jobs, asked = leases.rules, leases.jobs, max(1, len(said.parts))
+    queued, theirs = jobs.counts[JobState.QUEUED], jobs.queued_of[said.owner]
+    if queued + asked > rules.max_queued:
+        text = f"the queue holds {queued} jobs of at most {rules.max_queued}: no room for {asked} more; try again later"
+        return _error(said, "full", text, 5_000)
+    if theirs + asked > rules.max_queued_per_owner:
+        text = f"owner '{said.owner}' has {theirs} jobs queued of at most {rules.max_queued_per_owner} for one owner: "
+        return _error(said, "quota", f"{text}no room for {asked} more; wait, or cancel some", 5_000)
+    return None
 
 
 def _submitted_before(leases: Leases, said: client.Submit, stored: JobRecord, body: str) -> Any:
     same_key = stored.owner == said.owner and stored.idempotency_key == said.idempotency_key
     if not same_key:
-        return _error(said, "conflict", f"the job id {said.job_id} is in use: choose another")
+        return _error(said, "conflict", f"the job id {stored.job_id} is in use: choose another")
     if stored.body_sha256 != body:
         text = f"this idempotency key was used for job {stored.job_id}, which has another body: use a new key"
         return _error(said, "conflict", text)
     job = leases.jobs.live.get(stored.job_id)
-    return _job(said, job.record if job is not None else stored, job, existed=True)
+    return _submitted(said, job.record if job is not None else stored, job, existed=True)
+
+
+def _submitted(said: client.Submit, record: JobRecord, job: Job | None, *, existed: bool = False) -> Any:
+    if record.group is None:
+        return _job(said, record, job, existed=existed)
+    place = record.group
+    return client.GroupReply(request_id=said.request_id, group_id=place.group_id, size=place.size, existed=existed)
 
 
 def _cancel(leases: Leases, step: Step, event: FromClient, now: Now) -> Any:

@@ -53,6 +53,7 @@ def view(record: JobRecord, job: Job | None) -> JobView:
         title=record.title,
         template=record.template,
         labels=record.labels,
+        group=record.group,
         priority=record.priority,
         created_utc_ms=record.created_utc_ms,
         started_utc_ms=record.started_utc_ms,

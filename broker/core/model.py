@@ -12,6 +12,7 @@ from broker.protocol.records import (
     Failure,
     InputFile,
     JobState,
+    Member,
     Needs,
     Output,
     Priority,
@@ -61,6 +62,8 @@ class JobRecord:
     needs: Needs
     files: tuple[InputFile, ...]
     created_utc_ms: int
+    #: Its place among the jobs submitted with it; None: it came alone.
+    group: Member | None = None
     state: JobState = JobState.QUEUED
     #: The newest attempt's number; 0 = never dispatched. Grows for life, across retries by a person too.
     attempt: int = 0

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from broker.protocol.records import (
+    Bytes,
     FleetStats,
     InputFile,
     JobId,
@@ -36,10 +37,21 @@ from broker.protocol.schema import Blob, Many, Text, Whole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One job of a group, and how many bytes of the group's `workflow` and `form` are its own, in their order."""
+
+    job_id: JobId
+    workflow_bytes: Bytes
+    form_bytes: Bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Submit:
     """Queue a job. The same idempotency key and body give the same job; another body is a conflict.
 
     workflow: ComfyUI's API format as JSON. form: what the person filled in, as JSON, kept for display.
+    With `parts` a group of jobs, all of them or none: job_id is then the group's id, workflow and form are those of
+    its jobs one after another, and all else is said of each. Answered by JobReply, a group by GroupReply.
     """
 
     request_id: RequestId
@@ -52,8 +64,9 @@ class Submit:
     priority: Priority
     needs: Needs
     files: Annotated[tuple[InputFile, ...], Many(256)]
-    workflow: Annotated[bytes, Blob(8 << 20)]
-    form: Annotated[bytes, Blob(1 << 20)]
+    parts: Annotated[tuple[Part, ...], Many(64)]  # empty: one job
+    workflow: Annotated[bytes, Blob(32 << 20)]
+    form: Annotated[bytes, Blob(8 << 20)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +99,11 @@ class List:
     request_id: RequestId
     owner: Owner
     states: Annotated[tuple[JobState, ...], Many(7)]
+    template: Name
     label: Name
+    group: Annotated[str, Text(36)]
+    since_utc_ms: Millis | None  # submitted then or later
+    until_utc_ms: Millis | None  # submitted before then
     after: Annotated[str, Text(64)]  # `next` of the page before; empty = from the newest
     limit: Annotated[int, Whole(1, 200)]
 
@@ -183,9 +200,21 @@ class JobReply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobsReply:
+    """With filters a page may be short, even empty, before the last: what is looked through for one is bounded."""
+
     request_id: RequestId
     jobs: Annotated[tuple[JobView, ...], Many(200)]
     next: Annotated[str, Text(64)]  # empty = that was the last page
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupReply:
+    """The group is on disk; its jobs are listed by its id."""
+
+    request_id: RequestId
+    group_id: JobId
+    size: Annotated[int, Whole(2, 64)]
+    existed: bool  # the answer to a repeated Submit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

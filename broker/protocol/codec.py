@@ -65,6 +65,7 @@ TYPES: Final[dict[int, type[Any]]] = {
     0x65: client.SnapshotReply,
     0x66: client.StatisticsReply,
     0x67: client.StoryReply,
+    0x68: client.GroupReply,
     0x80: events.JobChanged,
     0x81: events.JobProgress,
     0x82: events.JobPreview,

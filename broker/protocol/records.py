@@ -159,6 +159,15 @@ class Needs:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """A job's place among the jobs that were submitted as one."""
+
+    group_id: JobId
+    index: Annotated[int, Whole(0, 63)]
+    size: Annotated[int, Whole(2, 64)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
     """An attempt as its worker sees it."""
 
@@ -230,6 +239,7 @@ class JobView:
     title: Line
     template: Name
     labels: Labels
+    group: Member | None
     priority: Priority
     created_utc_ms: Millis
     started_utc_ms: Millis | None  # ComfyUI began the present or last attempt

@@ -23,6 +23,22 @@ class Page:
     next: str
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Which jobs a page is of: all of this together. What is empty or None matches every job.
+
+    The times are of submission; a store may take them to have grown from job to job, as a clock that is left alone has.
+    """
+
+    owner: str = ""
+    states: Sequence[JobState] = ()
+    template: str = ""
+    label: str = ""
+    group: str = ""
+    since_utc_ms: int | None = None
+    until_utc_ms: int | None = None
+
+
 class Store(Protocol):
     def apply(self, write: Write) -> None:
         """Add one write to the open transaction."""
@@ -48,8 +64,11 @@ class Store(Protocol):
     def live(self) -> Iterator[JobRecord]:
         """Every job in no terminal state, oldest first."""
 
-    def page(self, *, owner: str, states: Sequence[JobState], label: str, after: str, limit: int) -> Page:
-        """Jobs newest first; empty filters match all. Raises ValueError for an `after` this store never gave."""
+    def page(self, wanted: Wanted, *, after: str, limit: int) -> Page:
+        """Jobs newest first. May be short before the last page where many jobs had to be looked at.
+
+        Raises ValueError for an `after` this store never gave.
+        """
 
     def story(self, job_id: str) -> tuple[StoryLine, ...]:
         """What happened to a job, oldest first, at most the last 1000 lines."""

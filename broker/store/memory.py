@@ -7,7 +7,7 @@ both cost what was written and never what is stored. Records are immutable and n
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator
 from typing import Any
 
 from broker.core.model import JobRecord
@@ -15,7 +15,7 @@ from broker.core.step import AddStory, InsertJob, UpdateJob, Write
 from broker.protocol.errors import StoreError
 from broker.protocol.records import JobState, StoryLine
 from broker.store import rules
-from broker.store.api import Page
+from broker.store.api import Page, Wanted
 
 _ABSENT: Any = object()
 
@@ -99,15 +99,12 @@ class MemoryStore:
     def live(self) -> Iterator[JobRecord]:
         return iter([record for record in self._tables.jobs.values() if not record.state.terminal])
 
-    def page(self, *, owner: str, states: Sequence[JobState], label: str, after: str, limit: int) -> Page:
+    def page(self, wanted: Wanted, *, after: str, limit: int) -> Page:
         before = rules.before(after, self.last_sequence())
         found = [
             record
             for record in reversed(self._tables.jobs.values())
-            if record.sequence < before
-            and (not owner or record.owner == owner)
-            and (not states or record.state in states)
-            and (not label or label in record.labels)
+            if record.sequence < before and rules.wants(wanted, record)
         ]
         return rules.page_of(found[: limit + 1], limit)
 

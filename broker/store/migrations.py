@@ -61,7 +61,19 @@ _JOBS = Migration(
     ),
 )
 
-MIGRATIONS: Final[tuple[Migration, ...]] = (_JOBS,)
+_FILTERS = Migration(
+    "templates and groups to list jobs by",
+    (
+        "ALTER TABLE job ADD COLUMN template TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE job ADD COLUMN group_id TEXT",
+        """UPDATE job SET template = json_extract(submitted, '$.template'),
+                          submitted = json_remove(submitted, '$.template')""",
+        "CREATE INDEX job_by_template ON job (template, sequence)",
+        "CREATE INDEX job_by_group ON job (group_id, sequence) WHERE group_id IS NOT NULL",
+    ),
+)
+
+MIGRATIONS: Final[tuple[Migration, ...]] = (_JOBS, _FILTERS)
 
 
 def migrate(db: sqlite3.Connection, path: Path, steps: tuple[Migration, ...] = MIGRATIONS) -> None:

@@ -11,17 +11,29 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Final, get_type_hints
 
 from broker.core.model import JobRecord
-from broker.protocol.records import Failure, InputFile, JobState, Labels, Needs, Output, Timings
+from broker.protocol.records import Failure, InputFile, JobState, Labels, Member, Needs, Output, Timings
 from broker.protocol.schema import Many, converter
 from broker.store.rules import SUBMITTED
 
-#: In the order of the row, where `submitted` follows the first five and `life` the last.
-COLUMNS: Final = ("sequence", "job_id", "owner", "idempotency_key", "created_utc_ms", "submitted", "state", "life")
+#: In the order of the row.
+COLUMNS: Final = (
+    "sequence",
+    "job_id",
+    "owner",
+    "idempotency_key",
+    "created_utc_ms",
+    "template",
+    "group_id",
+    "submitted",
+    "state",
+    "life",
+)
 
 _CONVERTERS: Final = {
     "labels": converter(Labels),
     "needs": converter(Needs),
     "files": converter(Annotated[tuple[InputFile, ...], Many(256)]),
+    "group": converter(Member | None),
     "failure": converter(Failure | None),
     "timings": converter(Timings | None),
     "outputs": converter(Annotated[tuple[Output, ...], Many(1_000)]),
@@ -38,6 +50,8 @@ def to_row(record: JobRecord) -> tuple[Any, ...]:
         record.owner,
         record.idempotency_key,
         record.created_utc_ms,
+        record.template,
+        record.group.group_id if record.group is not None else None,
         _write(record, _SUBMITTED),
         record.state.value,
         life_of(record),
@@ -57,7 +71,7 @@ def _write(record: JobRecord, names: Sequence[str]) -> str:
 
 def from_row(row: Sequence[Any]) -> JobRecord:
     """The record of a row. Raises ValueError, TypeError or RemoteProtocolError for one that to_row never made."""
-    sequence, job_id, owner, idempotency_key, created_utc_ms, submitted, state, life = row
+    sequence, job_id, owner, idempotency_key, created_utc_ms, template, _, submitted, state, life = row
     fields: dict[str, Any] = json.loads(submitted) | json.loads(life)
     for name in _CONVERTERS.keys() & fields.keys():
         fields[name] = _CONVERTERS[name][1](fields[name], name)
@@ -67,6 +81,7 @@ def from_row(row: Sequence[Any]) -> JobRecord:
         owner=owner,
         idempotency_key=idempotency_key,
         created_utc_ms=created_utc_ms,
+        template=template,
         state=JobState(state),
         **fields,
     )

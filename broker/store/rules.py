@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from broker.core.model import JobRecord
 from broker.protocol.errors import StoreError
-from broker.store.api import Page
+from broker.store.api import Page, Wanted
 
 #: Lines of a job's story that are kept; the oldest go first.
 STORY_LINES: Final = 1_000
@@ -29,6 +29,7 @@ SUBMITTED: Final = (
     "template",
     "needs",
     "files",
+    "group",
 )
 
 _AFTER: Final = re.compile(r"[1-9][0-9]{0,18}")
@@ -47,6 +48,20 @@ def changed(record: JobRecord) -> StoreError:
 
 def unknown(job_id: str) -> StoreError:
     return StoreError(f"a write for job {job_id}, which is not stored")
+
+
+def wants(wanted: Wanted, record: JobRecord) -> bool:
+    """Whether a job is one of those wanted."""
+    created, group = record.created_utc_ms, record.group
+    return (
+        wanted.owner in ("", record.owner)
+        and (not wanted.states or record.state in wanted.states)
+        and wanted.template in ("", record.template)
+        and (not wanted.label or wanted.label in record.labels)
+        and (not wanted.group or (group is not None and group.group_id == wanted.group))
+        and (wanted.since_utc_ms is None or created >= wanted.since_utc_ms)
+        and (wanted.until_utc_ms is None or created < wanted.until_utc_ms)
+    )
 
 
 def before(after: str, last_sequence: int) -> int:

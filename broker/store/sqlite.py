@@ -7,8 +7,9 @@ must exit, because a disk that lost one fsync may report the next as done. It ne
 from __future__ import annotations
 
 import contextlib
+import heapq
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,8 +17,8 @@ from broker.core.model import JobRecord
 from broker.core.step import AddStory, InsertJob, UpdateJob, Write
 from broker.protocol.errors import RemoteProtocolError, StoreError
 from broker.protocol.records import JobState, StoryLine
-from broker.store import rules
-from broker.store.api import Page
+from broker.store import pages, rules
+from broker.store.api import Page, Wanted
 from broker.store.disk import make_folder, sync_folder
 from broker.store.failure import damaged, translate
 from broker.store.lock import DataLock
@@ -41,15 +42,11 @@ _PRAGMAS: Final = (
     "PRAGMA trusted_schema = OFF",
 )
 _JOB: Final = f"SELECT {', '.join(COLUMNS)} FROM job"
-_INSERT_JOB: Final = f"INSERT INTO job ({', '.join(COLUMNS)}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT_JOB: Final = f"INSERT INTO job ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
 _ADD_STORY: Final = """
     INSERT INTO story
     VALUES (?1, (SELECT coalesce(max(line), 0) + 1 FROM story WHERE sequence = ?1), ?2, ?3, ?4, ?5, ?6)
     RETURNING line"""
-_PAGE_OF_LABEL: Final = """
-    SELECT label.sequence FROM label CROSS JOIN job ON job.sequence = label.sequence
-    WHERE label.label = ? AND label.sequence < ? AND (owner = ? OR ? = '') AND instr(?, ' ' || state || ' ')
-    ORDER BY label.sequence DESC LIMIT ?"""
 
 
 class SqliteStore:
@@ -195,23 +192,35 @@ class SqliteStore:
         sequences = self._execute(f"SELECT sequence FROM job WHERE state IN ({states}) ORDER BY sequence")
         return (self._record(sequence) for (sequence,) in sequences)
 
-    def page(self, *, owner: str, states: Sequence[JobState], label: str, after: str, limit: int) -> Page:
-        before = rules.before(after, self.last_sequence())
-        most = limit + 1
-        newest = "sequence < ? ORDER BY sequence DESC LIMIT ?"
-        if label:
-            words = f" {' '.join(states or JobState)} "
-            found = self._execute(_PAGE_OF_LABEL, label, before, owner, owner, words, most)
-        elif owner:
-            where = f"SELECT sequence FROM job WHERE owner = ? AND state = ? AND {newest}"
-            found = [row for state in states or JobState for row in self._execute(where, owner, state, before, most)]
-        elif states:
-            where = f"SELECT sequence FROM job WHERE state = ? AND {newest}"
-            found = [row for state in states for row in self._execute(where, state, before, most)]
-        else:
-            found = self._execute(f"SELECT sequence FROM job WHERE {newest}", before, most)
-        sequences = sorted({sequence for (sequence,) in found}, reverse=True)[:most]
-        return rules.page_of([self._record(sequence) for sequence in sequences], limit)
+    def page(self, wanted: Wanted, *, after: str, limit: int) -> Page:
+        before, first = rules.before(after, self.last_sequence()), 1
+        if wanted.since_utc_ms is not None:
+            first = self._first_since(wanted.since_utc_ms)
+        if wanted.until_utc_ms is not None:
+            before = min(before, self._first_since(wanted.until_utc_ms))
+        rows = (self._rows(sql, *values) for sql, values in pages.statements(wanted, first, before))
+        found: list[int] = []
+        for looked_at, (sequence, fits) in enumerate(heapq.merge(*rows, reverse=True), 1):
+            if fits:
+                found.append(sequence)
+            if len(found) > limit or looked_at == pages.LOOKED_AT:
+                shown = found[:limit]
+                after = str(shown[-1] if len(found) > limit else sequence)
+                return Page(tuple(map(self._record, shown)), after)
+        return Page(tuple(map(self._record, found)), "")
+
+    def _first_since(self, utc_ms: int) -> int:
+        """The first sequence whose job, and every later one, was submitted at that time or later."""
+        older, first = 0, self._last_sequence + 1
+        while first - older > 1:
+            middle = (older + first) // 2
+            where = "WHERE sequence >= ? ORDER BY sequence LIMIT 1"
+            rows = self._execute(f"SELECT sequence, created_utc_ms FROM job {where}", middle)
+            if rows and rows[0][0] < first and rows[0][1] < utc_ms:
+                older = rows[0][0]
+            else:
+                first = middle
+        return first
 
     def story(self, job_id: str) -> tuple[StoryLine, ...]:
         rows = self._execute(
@@ -262,6 +271,14 @@ class SqliteStore:
         db = self._open
         try:
             return db.execute(sql, values).fetchall()
+        except (sqlite3.Error, OverflowError, UnicodeError) as e:
+            raise self._fail(e, sql.split(maxsplit=1)[0]) from e
+
+    def _rows(self, sql: str, *values: Any) -> Iterator[Any]:
+        """The rows one by one, as far as somebody goes on asking."""
+        try:
+            with contextlib.closing(self._open.execute(sql, values)) as cursor:
+                yield from cursor
         except (sqlite3.Error, OverflowError, UnicodeError) as e:
             raise self._fail(e, sql.split(maxsplit=1)[0]) from e
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import resource
 import shutil
@@ -18,8 +19,9 @@ import pytest
 from broker.core.model import JobRecord
 from broker.core.step import AddStory, InsertJob, UpdateJob
 from broker.protocol.errors import StoreError
-from broker.protocol.records import JobState, StoryLine
-from broker.store import sqlite
+from broker.protocol.records import JobState, Member, StoryLine
+from broker.store import pages, sqlite
+from broker.store.api import Wanted
 from broker.store.failure import StoreFull
 from broker.store.migrations import MIGRATIONS, Migration, migrate
 from broker.store.sqlite import SqliteStore
@@ -65,10 +67,15 @@ def test_no_page_and_no_write_scans_or_sorts(store: SqliteStore, new_job: NewJob
     store.apply(AddStory(job.job_id, StoryLine(utc_ms=1, what="leased", attempt=1, worker="", text="")))
     store.apply(UpdateJob(dataclasses.replace(job, state=JobState.FAILED)))
     store.commit()
-    for owner in ("", "ann"):
-        for states in ((), (JobState.QUEUED, JobState.FAILED)):
-            for label in ("", "a"):
-                store.page(owner=owner, states=states, label=label, after="", limit=10)
+    filters = itertools.product(
+        ("", "ann"), ((), (JobState.QUEUED, JobState.FAILED)), ("", "t"), ("", "a"), ("", "g"), (None, 1), (None, 9)
+    )
+    for owner, states, template, label, group, since_ms, until_ms in filters:
+        wanted = Wanted(
+            owner=owner, states=states, template=template, label=label, group=group, since_utc_ms=since_ms,
+            until_utc_ms=until_ms,
+        )  # fmt: skip
+        store.page(wanted, after="", limit=10)
     store.job(job.job_id), store.job_by_key("ann", "key 1"), store.workflow(job.job_id), store.story(job.job_id)
     raw(store).set_trace_callback(None)
     asked = {text for text in statements if text.startswith(("SELECT", "INSERT", "UPDATE", "\n"))}
@@ -76,6 +83,22 @@ def test_no_page_and_no_write_scans_or_sorts(store: SqliteStore, new_job: NewJob
     # Without any filter a page reads the table itself from its end: SEARCH by rowid.
     assert plans
     assert [plan for plan in plans if plan.startswith("SCAN") or "TEMP B-TREE" in plan] == []
+
+
+def test_a_page_looks_at_so_many_jobs_and_no_more_and_its_key_leads_on(
+    store: SqliteStore, new_job: NewJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "LOOKED_AT", 3)
+    for number in range(1, 21):
+        store.apply(InsertJob(new_job(number, template="a" if number in (1, 9, 10) else "b", labels=("x",)), b"", b""))
+    found, after = [], ""
+    while True:
+        page = store.page(Wanted(template="a", label="x"), after=after, limit=2)
+        found.append([job.sequence for job in page.jobs])
+        after = page.next
+        if not after:
+            break
+    assert found == [[], [], [], [10, 9], [], [], [1]]
 
 
 # ---- alone

@@ -11,8 +11,18 @@ import pytest
 from broker.core.model import JobRecord
 from broker.core.step import AddStory, InsertJob, UpdateJob, Write
 from broker.protocol.errors import StoreError
-from broker.protocol.records import Failure, InputFile, JobState, Needs, Output, Reason, StoryLine, Timings
-from broker.store.api import Page, Store
+from broker.protocol.records import (
+    Failure,
+    InputFile,
+    JobState,
+    Member,
+    Needs,
+    Output,
+    Reason,
+    StoryLine,
+    Timings,
+)
+from broker.store.api import Page, Store, Wanted
 from broker.store.rules import STORY_LINES
 
 NewJob = Callable[..., JobRecord]
@@ -40,6 +50,7 @@ FULL: dict[str, Any] = {
         signature="abc",
     ),
     "files": (InputFile(name="in.png", sha256="a" * 64, size_bytes=5),),
+    "group": Member(group_id="00000000-0000-0000-0000-00000000abcd", index=1, size=2),
 }
 ENDED: dict[str, Any] = {
     "state": JobState.FAILED,
@@ -76,10 +87,9 @@ def line(number: int, text: str = "") -> StoryLine:
 
 
 def pages(store: Store, limit: int, **filters: Any) -> list[list[int]]:
-    asked: dict[str, Any] = {"owner": "", "states": (), "label": ""} | filters
     found, after = [], ""
     while True:
-        page: Page = store.page(**asked, after=after, limit=limit)
+        page: Page = store.page(Wanted(**filters), after=after, limit=limit)
         found.append([job.sequence for job in page.jobs])
         after = page.next
         if not after:
@@ -263,9 +273,9 @@ def test_pages_are_newest_first_and_meet_without_gap_or_overlap(store: Store, ne
 
 def test_a_page_is_not_shifted_by_jobs_that_came_after_the_first(store: Store, new_job: NewJob) -> None:
     put(store, *(insert(new_job(n)) for n in range(1, 5)))
-    first = store.page(owner="", states=(), label="", after="", limit=2)
+    first = store.page(Wanted(), after="", limit=2)
     put(store, insert(new_job(5)))
-    second = store.page(owner="", states=(), label="", after=first.next, limit=2)
+    second = store.page(Wanted(), after=first.next, limit=2)
     assert [job.sequence for job in (*first.jobs, *second.jobs)] == [4, 3, 2, 1]
 
 
@@ -288,11 +298,49 @@ def test_filters_narrow_a_page_together(store: Store, new_job: NewJob) -> None:
     assert pages(store, 2, owner="nobody") == [[]]
 
 
+def test_filters_by_template_group_and_time_narrow_a_page_too(store: Store, new_job: NewJob) -> None:
+    one, other = (Member(group_id=f"00000000-0000-0000-0000-{n:012}", index=0, size=2) for n in (1, 2))
+    failed = JobState.FAILED
+    put(
+        store,
+        insert(new_job(1, template="a", created_utc_ms=10)),
+        insert(new_job(2, template="a", created_utc_ms=20, group=one, labels=("x",), owner="bob")),
+        insert(new_job(4, template="b", created_utc_ms=20, group=one, state=failed, owner="bob")),
+        insert(new_job(5, template="a", created_utc_ms=30, group=other, state=failed)),
+        insert(new_job(9, template="a", created_utc_ms=40, labels=("x",))),
+    )
+    for filters, expected in (
+        ({"template": "a"}, [9, 5, 2, 1]),
+        ({"template": "a", "owner": "bob"}, [2]),
+        ({"template": "a", "states": (failed,)}, [5]),
+        ({"template": "a", "label": "x"}, [9, 2]),
+        ({"template": "b", "label": "x"}, []),
+        ({"template": "c"}, []),
+        ({"group": one.group_id}, [4, 2]),
+        ({"group": one.group_id, "owner": "ann"}, []),
+        ({"group": one.group_id, "template": "a", "states": (JobState.QUEUED,), "label": "x", "owner": "bob"}, [2]),
+        ({"group": other.group_id, "label": "x"}, []),
+        ({"since_utc_ms": 20}, [9, 5, 4, 2]),
+        ({"since_utc_ms": 21}, [9, 5]),
+        ({"until_utc_ms": 20}, [1]),
+        ({"until_utc_ms": 21}, [4, 2, 1]),
+        ({"since_utc_ms": 20, "until_utc_ms": 40, "template": "a"}, [5, 2]),
+        ({"since_utc_ms": 0}, [9, 5, 4, 2, 1]),
+        ({"since_utc_ms": 41}, []),
+        ({"until_utc_ms": 10}, []),
+        ({"since_utc_ms": 30, "until_utc_ms": 20}, []),
+        ({"until_utc_ms": 2**53}, [9, 5, 4, 2, 1]),
+    ):
+        found = pages(store, 2, **filters)
+        assert [sequence for page in found for sequence in page] == expected, filters
+        assert all(len(page) == 2 for page in found[:-1]), filters
+
+
 @pytest.mark.parametrize("after", ["0", "-1", "01", "x", "1.0", " 1", "٣", "4", "9" * 19, "9" * 64, "1\n"])
 def test_a_page_key_that_was_never_given_is_refused(store: Store, new_job: NewJob, after: str) -> None:
     put(store, *(insert(new_job(n)) for n in range(1, 4)))
     with pytest.raises(ValueError, match="no page ends at"):
-        store.page(owner="", states=(), label="", after=after, limit=10)
+        store.page(Wanted(), after=after, limit=10)
     assert store.last_sequence() == 3
 
 

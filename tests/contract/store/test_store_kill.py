@@ -10,6 +10,7 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+from broker.store.api import Wanted
 from broker.store.sqlite import SqliteStore
 
 # Commits groups of 1 to 8 jobs, and reports each group's last job once its commit has returned.
@@ -52,7 +53,7 @@ def test_every_acknowledged_job_survives_sigkill(tmp_path: Path) -> None:
             found = [job.sequence for job in store.live()]
             assert found == list(range(1, len(found) + 1))
             assert len(found) >= acknowledged > 0
-            for job in store.page(owner="", states=(), label="a", after="", limit=100).jobs:
+            for job in store.page(Wanted(label="a"), after="", limit=100).jobs:
                 assert len(store.workflow(job.job_id)) == 2_000
                 assert len(store.story(job.job_id)) == 1
         with closing(sqlite3.connect(path)) as db:

@@ -15,14 +15,16 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from broker.core.model import JobRecord
 from broker.core.step import AddStory, InsertJob, UpdateJob
-from broker.protocol.records import Failure, InputFile, JobState, Needs, Output, Reason, StoryLine, Timings
-from broker.store.api import Store
+from broker.protocol.records import Failure, InputFile, JobState, Member, Needs, Output, Reason, StoryLine, Timings
+from broker.store.api import Store, Wanted
 from broker.store.memory import MemoryStore
 from broker.store.sqlite import SqliteStore
 
 words = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=8)
 numbers = st.integers(0, 2**53)
 owners, labels = st.sampled_from(["", "ann", "bob"]), st.sampled_from(["a", "b", "c"])
+templates = st.sampled_from(["", "one", "two"])
+group_ids = st.sampled_from([f"00000000-0000-0000-0000-{n:012}" for n in range(2)])
 states = st.sampled_from(list(JobState))
 needs = st.builds(
     Needs,
@@ -56,12 +58,13 @@ jobs = st.builds(
     idempotency_key=st.sampled_from(["", "k", "l"]),
     body_sha256=st.just("0" * 64),
     title=words,
-    template=words,
+    template=templates,
     labels=st.lists(labels, max_size=3).map(tuple),
     priority=st.integers(-100, 100),
     needs=needs,
     files=st.lists(files, max_size=2).map(tuple),
-    created_utc_ms=st.integers(-(2**63), 2**63 - 1),
+    created_utc_ms=st.just(0),
+    group=st.none() | st.builds(Member, group_id=group_ids, index=st.integers(0, 63), size=st.integers(2, 64)),
     state=states,
 )
 lives = st.fixed_dictionaries(
@@ -77,6 +80,33 @@ lives = st.fixed_dictionaries(
     }
 )
 lines = st.builds(StoryLine, utc_ms=numbers, what=words, attempt=st.integers(0, 10_000), worker=words, text=words)
+
+
+times = st.none() | st.integers(-(2**63), -(2**63) + 9)
+filters = st.builds(
+    Wanted,
+    owner=owners,
+    states=st.lists(states, max_size=3),
+    template=templates,
+    label=labels | st.just(""),
+    group=group_ids | st.just(""),
+    since_utc_ms=times,
+    until_utc_ms=times,
+)
+
+
+def is_wanted(wanted: Wanted, job: JobRecord) -> bool:
+    return all(
+        (
+            not wanted.owner or job.owner == wanted.owner,
+            not wanted.states or job.state in wanted.states,
+            not wanted.template or job.template == wanted.template,
+            not wanted.label or wanted.label in job.labels,
+            not wanted.group or (job.group is not None and job.group.group_id == wanted.group),
+            wanted.since_utc_ms is None or job.created_utc_ms >= wanted.since_utc_ms,
+            wanted.until_utc_ms is None or job.created_utc_ms < wanted.until_utc_ms,
+        )
+    )
 
 
 @dataclasses.dataclass
@@ -105,12 +135,13 @@ class StoreMachine(RuleBasedStateMachine):
     def restart_store(self) -> Store:
         raise NotImplementedError
 
-    @rule(job=jobs, gap=st.integers(1, 3), workflow=st.binary(max_size=20), form=st.binary(max_size=20))
-    def submit(self, job: JobRecord, gap: int, workflow: bytes, form: bytes) -> None:
+    @rule(job=jobs, gap=st.integers(1, 3), later=st.integers(0, 2), workflow=st.binary(max_size=20), form=st.binary(max_size=20))
+    def submit(self, job: JobRecord, gap: int, later: int, workflow: bytes, form: bytes) -> None:
         taken = {(one.owner, one.idempotency_key) for one in self.now.jobs.values() if one.idempotency_key}
         if (job.owner, job.idempotency_key) in taken:
             job = dataclasses.replace(job, idempotency_key="")
-        job = dataclasses.replace(job, sequence=self.now.last_sequence() + gap)
+        created = max((one.created_utc_ms for one in self.now.jobs.values()), default=-(2**63)) + later
+        job = dataclasses.replace(job, sequence=self.now.last_sequence() + gap, created_utc_ms=created)
         self.store.apply(InsertJob(job, workflow, form))
         self.now.jobs[job.job_id] = job
         self.now.payloads[job.job_id] = (workflow, form)
@@ -154,17 +185,14 @@ class StoreMachine(RuleBasedStateMachine):
         found = self.store.job_by_key(job.owner, job.idempotency_key)
         assert found == (job if job.idempotency_key else None)
 
-    @rule(owner=owners, label=labels | st.just(""), wanted=st.lists(states, max_size=3), limit=st.integers(1, 4))
-    def read_pages(self, owner: str, label: str, wanted: list[JobState], limit: int) -> None:
-        expected = [
-            job
-            for job in sorted(self.now.jobs.values(), key=lambda job: -job.sequence)
-            if owner in ("", job.owner) and (not label or label in job.labels) and (not wanted or job.state in wanted)
-        ]
+    @rule(wanted=filters, limit=st.integers(1, 4))
+    def read_pages(self, wanted: Wanted, limit: int) -> None:
+        newest_first = sorted(self.now.jobs.values(), key=lambda job: -job.sequence)
+        expected = [job for job in newest_first if is_wanted(wanted, job)]
         found: list[JobRecord] = []
         after = ""
         while True:
-            page = self.store.page(owner=owner, states=wanted, label=label, after=after, limit=limit)
+            page = self.store.page(wanted, after=after, limit=limit)
             assert len(page.jobs) <= limit
             found += page.jobs
             after = page.next

@@ -53,6 +53,12 @@ STATS: Final = Stats(
     ram_total_bytes=2, cpu_busy=0.1, comfy_queue=0, comfy_alive=True,
 )  # fmt: skip
 
+#: A List that leaves nothing out.
+ALL_JOBS: Final[dict[str, Any]] = {
+    "owner": "", "states": (), "template": "", "label": "", "group": "", "since_utc_ms": None, "until_utc_ms": None,
+    "after": "", "limit": 200,
+}  # fmt: skip
+
 
 def job_id(number: int) -> str:
     return f"00000000-0000-4000-8000-{number:012x}"
@@ -78,7 +84,7 @@ def record(number: int = 1, **changes: Any) -> JobRecord:
 def submit_of(number: int = 1, **changes: Any) -> client.Submit:
     plain = client.Submit(
         request_id=REQUEST, job_id=job_id(number), idempotency_key="", owner="ann", title="", template="", labels=(),
-        priority=0, needs=NEEDS, files=(), workflow=b"{}", form=b"",
+        priority=0, needs=NEEDS, files=(), parts=(), workflow=b"{}", form=b"",
     )  # fmt: skip
     return dataclasses.replace(plain, **changes)
 
@@ -230,9 +236,12 @@ class Given:
     def asks(self, message: Any) -> Any:
         """A request of a client; the answer comes back."""
         stored = self.records.get(getattr(message, "job_id", ""))
-        if isinstance(message, client.Submit) and message.idempotency_key:
-            same = (r for r in self.records.values() if r.idempotency_key == message.idempotency_key)
-            stored = next((r for r in same if r.owner == message.owner), stored)
+        if isinstance(message, client.Submit):
+            ids = (self.records.get(part.job_id) for part in message.parts)
+            stored = next((one for one in ids if one is not None), stored)
+            if message.idempotency_key:
+                same = (r for r in self.records.values() if r.idempotency_key == message.idempotency_key)
+                stored = next((r for r in same if r.owner == message.owner), stored)
         step = self.happens(FromClient(CLIENT, message, stored))
         (reply,) = step.replies
         assert reply == Send(CLIENT, reply.message)

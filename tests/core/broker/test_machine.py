@@ -30,6 +30,7 @@ from broker.protocol.records import Held, JobState, Phase, ProgressKind, Reason,
 from broker.store.memory import MemoryStore
 from broker.turn import Outbound, Turn
 from tests.core.broker.given import (
+    ALL_JOBS,
     CLIENT,
     NEEDS,
     OUTPUT,
@@ -339,7 +340,7 @@ class Broker(RuleBasedStateMachine):
     @rule(recent=st.integers(0, 5))
     def somebody_looks(self, recent: int) -> None:
         self.asks(client.Snapshot, recent=recent)
-        self.asks(client.List, owner="", states=(), label="", after="", limit=3)
+        self.asks(client.List, **(ALL_JOBS | {"limit": 3}))
 
     # ---- time, and the end of processes
 

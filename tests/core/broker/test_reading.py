@@ -13,7 +13,7 @@ from broker.protocol.codec import BROKER_TO_CLIENT, decode, encode
 from broker.protocol.records import JobState, Phase, Reason, StoryLine
 from broker.reading import SNAPSHOT_LIVE, Reading, answer
 from broker.store.memory import MemoryStore
-from tests.core.broker.given import NEEDS, OUTPUT, REQUEST, UTC_MS, Given, because, job_id, record
+from tests.core.broker.given import ALL_JOBS, NEEDS, OUTPUT, REQUEST, UTC_MS, Given, because, job_id, record
 
 
 class Reader:
@@ -38,7 +38,7 @@ class Reader:
         return reply
 
     def lists(self, **about: Any) -> Any:
-        return self.asks(client.List, **({"owner": "", "states": (), "label": "", "after": "", "limit": 200} | about))
+        return self.asks(client.List, **(ALL_JOBS | about))
 
     def pages(self, **about: Any) -> list[str]:
         """Every job's id, page after page."""

@@ -262,7 +262,7 @@ class World:
             return
         request = client.Submit(
             request_id=f"{number:032x}", job_id=job_id, idempotency_key=f"k{number}", owner="o", title="", template="",
-            labels=(), priority=number % 3, needs=NEEDS, files=(), workflow=b"{}", form=b"",
+            labels=(), priority=number % 3, needs=NEEDS, files=(), parts=(), workflow=b"{}", form=b"",
         )  # fmt: skip
         self.ask(request)
         self.clock.after(3_000, lambda: self.submit(number))
