@@ -33,22 +33,30 @@ class Template:
     workflow: Workflow
 
     def fill(self, params: Mapping[str, object], *, seed: int) -> Workflow:
-        """The workflow with these values; what is left out takes its default, a seed takes one made of `seed`.
+        """The workflow with these values, completed. Raises: WorkflowError naming the field, and the row of a list, for
+        an unknown key or a value that will not do."""
+        complete, values = self.complete(params, seed=seed), {}
+        for field in self.fields:
+            with _blaming(field):
+                values[field.key] = read(field, complete[field.key])
+        return self._set(values)
 
-        Raises: WorkflowError naming the field, and the row of a list, for an unknown key or a value that will not do.
+    def complete(self, params: Mapping[str, object], *, seed: int) -> dict[str, object]:
+        """A value for every field: what is left out takes its default, a seed takes one made of `seed`.
+
+        Raises: WorkflowError for an unknown key. The values are not yet checked.
         """
         keys = [field.key for field in self.fields]
         unknown = next((key for key in params if key not in keys), None)
         if unknown is not None:
             message = f"the template {self.name} has no field {unknown[:100]!r}; it has {', '.join(sorted(keys))}"
             raise WorkflowError("unknown_field", message, {"field": unknown[:100]})
-        values = {}
+        values: dict[str, object] = {}
         for field in self.fields:
             given = params.get(field.key)
             default = seed % (seed_max(field) + 1) if field.type == "seed" else field.default
-            with _blaming(field):
-                values[field.key] = read(field, given if given is not None else default)
-        return self._set(values)
+            values[field.key] = given if given is not None else default
+        return values
 
     def sample(self, params: Mapping[str, object]) -> Workflow:
         """The workflow with these values and the form's defaults; what has neither stays as in workflow.json.

@@ -18,7 +18,7 @@ import bottle
 from bottle import HTTPError, HTTPResponse, request
 
 from web.answers import COMMON, Refusal, answered, refused, status_line
-from web.api import files, fleet, jobs, submit, tasks, uploads
+from web.api import files, fleet, jobs, lists, submit, tasks, uploads
 from web.api.site import Call, Site, words_of
 from web.auth import has_cookie, is_same_origin, set_cookie
 from web.link import BrokerRefused, BrokerSilent, OutOfContract
@@ -175,7 +175,7 @@ ROUTES: Final = (
     Route("GET", "/healthz", healthz, Who.ANYBODY),
     Route("GET", "/api/v1/openapi.json", openapi, Who.ANYBODY),
     Route("POST", "/api/v1/jobs", submit.post),
-    Route("GET", "/api/v1/jobs", jobs.listing),
+    Route("GET", "/api/v1/jobs", lists.listing),
     Route("GET", "/api/v1/jobs/<job_id>", jobs.get),
     Route("DELETE", "/api/v1/jobs/<job_id>", jobs.cancel),
     Route("POST", "/api/v1/jobs/<job_id>/retry", jobs.retry),

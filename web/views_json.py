@@ -7,7 +7,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from broker.protocol.records import FleetStats, Gpu, JobState, JobView, Output, Progress, Stats, StoryLine, WorkerView
+from broker.protocol.records import (
+    FleetStats,
+    Gpu,
+    JobState,
+    JobView,
+    Member,
+    Output,
+    Progress,
+    Stats,
+    StoryLine,
+    WorkerView,
+)
 
 Json = dict[str, Any]
 
@@ -36,6 +47,7 @@ def job(view: JobView) -> Json:
         "title": view.title,
         "template": view.template,
         "labels": list(view.labels),
+        "group": group(view.group) if view.group is not None else None,
         "priority": view.priority,
         "created_ms": view.created_utc_ms,
         "started_ms": view.started_utc_ms,
@@ -64,6 +76,10 @@ def job(view: JobView) -> Json:
         "outputs": [output(view.job_id, found) for found in view.outputs],
         "can": {"cancel": view.state in _CANCELLABLE, "retry": view.state in _RETRYABLE},
     }
+
+
+def group(found: Member) -> Json:
+    return {"id": found.group_id, "index": found.index, "size": found.size}
 
 
 def output(job_id: str, found: Output) -> Json:

@@ -1,4 +1,4 @@
-"""How a page of jobs is looked up in SQLite: one index that leads, newest first, and what is asked of each job it names.
+"""How a page of jobs is looked up in SQLite: one index leads, newest first; the rest is asked of each job it names.
 
 Pure: statements and their values. Each ends in the sequence, so that a page is read from its end and never sorted.
 """
@@ -19,10 +19,8 @@ Statement = tuple[str, tuple[Any, ...]]
 
 
 def statements(wanted: Wanted, first: int, before: int) -> Iterator[Statement]:
-    """Queries for (sequence, whether it is wanted), newest first, whose union holds every wanted job in [first, before).
-
-    No job is in two of them.
-    """
+    """Queries for (sequence, whether it is wanted), newest first: together they name every wanted job in
+    [first, before), and none twice."""
     states = tuple(dict.fromkeys(wanted.states))
     if wanted.group:
         yield _statement("job", {"group_id": wanted.group}, wanted, first, before)

@@ -14,6 +14,7 @@ from typing import Any
 
 import gevent
 
+from broker.core import submits
 from broker.protocol import client, codec, events, files, records
 from broker.protocol.errors import ConfigError
 from broker.protocol.records import JobState, JobView, WorkerState, WorkerView
@@ -39,6 +40,7 @@ def a_job(**changes: Any) -> JobView:
         "title": "a lighthouse",
         "template": "text-to-image",
         "labels": (),
+        "group": None,
         "priority": 0,
         "created_utc_ms": CREATED_MS,
         "started_utc_ms": None,
@@ -127,7 +129,10 @@ class FakeBroker:
         self.stream = secrets.token_hex(16)
         self.serial = 0
         self.jobs: dict[str, JobView] = {}
+        #: Each job as if it had been submitted alone.
         self.submits: dict[str, client.Submit] = {}
+        #: Each Submit, by the id of its job or its group.
+        self.asked_before: dict[str, client.Submit] = {}
         self.workers: dict[str, WorkerView] = {}
         self.files: dict[str, bytes] = {}
         self.paused: set[str] = set()
@@ -220,15 +225,24 @@ class FakeBroker:
         return client.Error(request_id=asked.request_id, code=code, text=text, retry_after_ms=0)
 
     def _submit(self, asked: client.Submit) -> Any:
-        for job_id, before in self.submits.items():
+        for job_id, before in self.asked_before.items():
             same_key = asked.idempotency_key and asked.idempotency_key == before.idempotency_key
             if asked.job_id == job_id or (same_key and before.owner == asked.owner):
                 if (before.workflow, before.form) != (asked.workflow, asked.form):
                     return self._error(asked, "conflict", "this key was used for another body")
-                return self._reply(asked, self.jobs[job_id], existed=True)
-        self.submits[asked.job_id] = asked
-        copied = ("job_id", "owner", "title", "template", "labels", "priority")
-        return self._reply(asked, self.put(a_job(**{name: getattr(asked, name) for name in copied})))
+                return self._submitted(asked, before, existed=True)
+        self.asked_before[asked.job_id] = asked
+        copied = ("owner", "title", "template", "labels", "priority")
+        for job, place in submits.jobs_of(asked):
+            self.submits[job.job_id] = job
+            self.put(a_job(job_id=job.job_id, group=place, **{name: getattr(asked, name) for name in copied}))
+        return self._submitted(asked, asked)
+
+    def _submitted(self, asked: client.Submit, before: client.Submit, existed: bool = False) -> Any:
+        if not before.parts:
+            return self._reply(asked, self.jobs[before.job_id], existed=existed)
+        size = len(before.parts)
+        return client.GroupReply(request_id=asked.request_id, group_id=before.job_id, size=size, existed=existed)
 
     def _get(self, asked: client.Get) -> Any:
         job = self.jobs.get(asked.job_id)
@@ -256,7 +270,11 @@ class FakeBroker:
             for job in reversed(self.jobs.values())
             if asked.owner in ("", job.owner)
             and (not asked.states or job.state in asked.states)
+            and asked.template in ("", job.template)
             and (not asked.label or asked.label in job.labels)
+            and (not asked.group or (job.group is not None and job.group.group_id == asked.group))
+            and (asked.since_utc_ms is None or job.created_utc_ms >= asked.since_utc_ms)
+            and (asked.until_utc_ms is None or job.created_utc_ms < asked.until_utc_ms)
         ]
         start = int(asked.after) if asked.after else 0
         page = tuple(found[start : start + asked.limit])

@@ -1,4 +1,4 @@
-"""Jobs that exist: look, list, cancel, retry, move, follow. Each route checks first whose job it is."""
+"""Jobs that exist: look, cancel, retry, move, follow. Each route checks first whose job it is."""
 
 from __future__ import annotations
 
@@ -37,28 +37,6 @@ def get(call: Call, job_id: str) -> HTTPResponse:
     workflow = json.loads(reply.workflow)
     form = json.loads(reply.form) if reply.form else None
     return answered({**views_json.job(reply.job), "workflow": workflow, "form": form})
-
-
-def listing(call: Call) -> HTTPResponse:
-    """GET /api/v1/jobs"""
-    query = call.query("limit", "after", "state", "label")
-    limit = query.get("limit", "50")
-    if not limit.isascii() or not limit.isdecimal() or len(limit) > 3 or not 1 <= int(limit) <= 200:
-        raise Refusal(400, "bad_query", "limit is a number from 1 to 200")
-    try:
-        states = tuple(JobState(word) for word in query["state"].split(",")) if "state" in query else ()
-    except ValueError as e:
-        raise Refusal(400, "bad_query", f"state is one or more of {', '.join(JobState)}, with commas") from e
-    reply = call.site.link.ask(
-        client.JobsReply,
-        client.List,
-        owner="" if call.viewer.admin else call.viewer.owner,
-        states=states[:7],
-        label=query.get("label", ""),
-        after=query.get("after", ""),
-        limit=int(limit),
-    )
-    return answered({"jobs": [views_json.job(job) for job in reply.jobs], "next": reply.next})
 
 
 def cancel(call: Call, job_id: str) -> HTTPResponse:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import uuid
 from typing import Final
 
@@ -11,7 +10,7 @@ from bottle import HTTPResponse
 from comfyui import strict
 from web import views_json
 from web.answers import Refusal, answered
-from web.api import jobs, submit
+from web.api import jobs, submit, wishes
 from web.api.site import Call
 
 TEMPLATE: Final = "text-to-image"
@@ -46,20 +45,18 @@ def generate(call: Call) -> HTTPResponse:
         raise Refusal(422, "bad_size", "width and height are whole numbers of pixels")
     if "width" in body or "height" in body:
         params["size"] = f"{sides[0]}x{sides[1]}"
-    key, job_id = submit.idempotency_key(call), str(uuid.uuid4())
-    workflow = submit.filled(call, TEMPLATE, params, submit.draw(call, key if key else job_id))
+    key, job_id = wishes.idempotency_key(call), str(uuid.uuid4())
     reply = submit.submit(
         call,
-        submit.Wish(
-            job_id=job_id,
+        wishes.Wish(
+            id=job_id,
             idempotency_key=key,
-            title=submit.title_of(params),
+            title=wishes.title_of(params),
             template=TEMPLATE,
             labels=(),
             priority=0,
             files=(),
-            workflow=workflow,
-            form=json.dumps({"template": TEMPLATE, "params": params}, sort_keys=True).encode(),
+            jobs=wishes.filled(call, TEMPLATE, params, wishes.draw(call, key if key else job_id)),
         ),
     )
     task = views_json.task(reply.job)

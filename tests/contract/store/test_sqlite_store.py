@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 import os
 import resource
 import shutil
@@ -19,11 +20,12 @@ import pytest
 from broker.core.model import JobRecord
 from broker.core.step import AddStory, InsertJob, UpdateJob
 from broker.protocol.errors import StoreError
-from broker.protocol.records import JobState, Member, StoryLine
+from broker.protocol.records import JobState, StoryLine
 from broker.store import pages, sqlite
 from broker.store.api import Wanted
 from broker.store.failure import StoreFull
 from broker.store.migrations import MIGRATIONS, Migration, migrate
+from broker.store.rows import to_row
 from broker.store.sqlite import SqliteStore
 
 NewJob = Callable[..., JobRecord]
@@ -149,6 +151,21 @@ def test_a_newer_schema_is_refused_and_left_alone(sqlite_path: Path) -> None:
     with pytest.raises(StoreError, match="written by a newer release"):
         SqliteStore(sqlite_path)
     assert sqlite_path.read_bytes() == before
+
+
+def test_jobs_of_the_first_schema_are_found_by_what_came_later(sqlite_path: Path, new_job: NewJob) -> None:
+    old = new_job(1, template="text-to-image", title="a lighthouse")
+    sequence, job_id, owner, key, created, _, _, submitted, state, life = to_row(old)
+    submitted = json.dumps({**json.loads(submitted), "template": old.template})
+    sqlite_path.parent.mkdir()
+    with closing(sqlite3.connect(sqlite_path, isolation_level=None)) as db:
+        migrate(db, sqlite_path, MIGRATIONS[:1])
+        values = (sequence, job_id, owner, key, created, submitted, state, life)
+        db.execute("INSERT INTO job VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
+        db.execute("INSERT INTO payload VALUES (1, x'7b7d', x'')")
+    with closing(SqliteStore(sqlite_path, full_check=True)) as store:
+        assert store.job(old.job_id) == old
+        assert store.page(Wanted(template="text-to-image"), after="", limit=9).jobs == (old,)
 
 
 def test_another_programs_database_is_refused_and_left_alone(sqlite_path: Path) -> None:

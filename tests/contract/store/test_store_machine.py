@@ -135,7 +135,13 @@ class StoreMachine(RuleBasedStateMachine):
     def restart_store(self) -> Store:
         raise NotImplementedError
 
-    @rule(job=jobs, gap=st.integers(1, 3), later=st.integers(0, 2), workflow=st.binary(max_size=20), form=st.binary(max_size=20))
+    @rule(
+        job=jobs,
+        gap=st.integers(1, 3),
+        later=st.integers(0, 2),
+        workflow=st.binary(max_size=20),
+        form=st.binary(max_size=20),
+    )
     def submit(self, job: JobRecord, gap: int, later: int, workflow: bytes, form: bytes) -> None:
         taken = {(one.owner, one.idempotency_key) for one in self.now.jobs.values() if one.idempotency_key}
         if (job.owner, job.idempotency_key) in taken:

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from broker import reading
-from broker.core.admission import HANDLERS, body_sha256
+from broker.core.admission import HANDLERS
 from broker.core.rules import Rules
+from broker.core.submits import body_sha256
 from broker.protocol import client
 from broker.protocol import worker as wire
 from broker.protocol.codec import ADMIN_SENDS, TYPES
