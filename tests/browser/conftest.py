@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -21,9 +21,20 @@ CHROMIUM_FLAGS = (
 PATIENCE_MS = 30_000
 
 
+#: Installed by scripts/test.
+AXE = Path(__file__).parents[2] / "node_modules" / "axe-core" / "axe.min.js"
+
+
 class OpenPage(Protocol):
     def __call__(
-        self, *, faults: bool = ..., scripts: bool = ..., width: int = ..., theme: Literal["light", "dark"] = ...
+        self,
+        path: str = ...,
+        *,
+        faults: bool = ...,
+        scripts: bool = ...,
+        width: int = ...,
+        theme: Literal["light", "dark"] = ...,
+        lang: str = ...,
     ) -> Page: ...
 
 
@@ -48,9 +59,9 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 
 @pytest.fixture
 def open_page(chromium: Browser, fleet: Fleet) -> Iterator[OpenPage]:
-    """Opens the studio in a browser of its own and waits until it is live.
+    """Opens a page in a browser of its own and waits until it is live.
 
-    faults: the test breaks the connection itself, and the browser will say so.
+    faults: the test breaks the connection itself, and the browser will say so. lang: what the browser prefers.
     """
     contexts: list[BrowserContext] = []
     complaints: list[str] = []
@@ -64,10 +75,16 @@ def open_page(chromium: Browser, fleet: Fleet) -> Iterator[OpenPage]:
             complaints.append(said.text)
 
     def opened(
-        *, faults: bool = False, scripts: bool = True, width: int = 1280, theme: Literal["light", "dark"] = "light"
+        path: str = "/",
+        *,
+        faults: bool = False,
+        scripts: bool = True,
+        width: int = 1280,
+        theme: Literal["light", "dark"] = "light",
+        lang: str = "en-US",
     ) -> Page:
         context = chromium.new_context(
-            viewport={"width": width, "height": 900}, color_scheme=theme, java_script_enabled=scripts
+            viewport={"width": width, "height": 900}, color_scheme=theme, java_script_enabled=scripts, locale=lang
         )
         contexts.append(context)
         context.set_default_timeout(PATIENCE_MS)
@@ -76,7 +93,7 @@ def open_page(chromium: Browser, fleet: Fleet) -> Iterator[OpenPage]:
         page.on("dialog", dismiss)
         if not faults:
             page.on("console", note)
-        page.goto(fleet.url)
+        page.goto(fleet.url + path)
         if scripts:
             page.wait_for_selector("#link[data-link=live]")
         return page
@@ -85,6 +102,25 @@ def open_page(chromium: Browser, fleet: Fleet) -> Iterator[OpenPage]:
     for context in contexts:
         context.close()
     assert complaints == []
+
+
+@pytest.fixture(scope="session")
+def hindrances() -> Callable[[Page], list[str]]:
+    """What axe-core finds on a page, as it looks now, that would hinder a person: its rule, how bad, and where."""
+    assert AXE.is_file(), "the browser tests need axe-core: scripts/test installs it"
+    source = AXE.read_text("utf-8")
+
+    def found(page: Page) -> list[str]:
+        page.evaluate(source)
+        violations = page.evaluate(
+            "async () => (await axe.run(document, { rules: { 'target-size': { enabled: true } } })).violations"
+        )
+        return [
+            f"{one['id']} ({one['impact']}): {', '.join(str(node['target'][0]) for node in one['nodes'])}"
+            for one in violations
+        ]
+
+    return found
 
 
 @pytest.fixture
