@@ -65,7 +65,7 @@ class Product:
         )  # fmt: skip
         request = client.Submit(
             request_id=f"{job.number:032x}", job_id=job_id(job), idempotency_key="", owner=job.owner, title="",
-            template="", labels=(), priority=0, needs=needs, files=(), workflow=b"", form=b"",
+            template="", labels=(), priority=0, needs=needs, files=(), workflow=b"", form=b"", parts=(),
         )  # fmt: skip
         self.tell(FromClient(CLIENT, request))
 
