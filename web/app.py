@@ -76,7 +76,10 @@ def index(call: Call) -> HTTPResponse:
 
 def gallery(call: Call) -> HTTPResponse:
     """GET /gallery"""
-    return _html(gallery_page.page(_frame(call)))
+    filters = {name: value for name, value in call.query(*gallery_page.FILTERS, "after").items() if value}
+    after = filters.pop("after", "")
+    offers = {"templates": list(call.site.templates), "labels": []}
+    return _html(gallery_page.page(_frame(call), None, filters, offers, after))
 
 
 def fleet_view(call: Call) -> HTTPResponse:

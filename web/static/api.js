@@ -56,3 +56,6 @@ export const retry = (id) => request("POST", `${job(id)}/retry`);
 export const details = (id, signal) => request("GET", job(id), { signal });
 export const templates = () => request("GET", "/templates");
 export const upload = (file) => request("POST", "/uploads", { body: file });
+export const jobs = (query, signal) => request("GET", `/jobs?${query}`, { signal });
+export const story = (id, signal) => request("GET", `${job(id)}/story`, { signal });
+export const bulk = (verb, ids) => request("POST", "/jobs/bulk", { body: { verb, ids } });

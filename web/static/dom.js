@@ -46,16 +46,35 @@ export function hideBroken(root) {
   root.addEventListener("error", ({ target }) => target.matches("img[data-part]") && (target.hidden = true), true);
 }
 
-/** Rows of a <dl>; empty values are left out. */
+/** Rows of a <dl>; empty values are left out. Rows that say what they said stay, with whatever is marked in them. */
 export function list(dl, rows) {
+  const wanted = rows.filter(([, value]) => value !== "");
+  if (Array.from(dl.children, (one) => one.textContent).join("\n") === wanted.flat().join("\n")) return;
   dl.replaceChildren(
-    ...rows
-      .filter(([, value]) => value !== "")
-      .flatMap(([name, value]) => {
-        const [term, text] = [document.createElement("dt"), document.createElement("dd")];
-        term.textContent = name;
-        text.textContent = value;
-        return [term, text];
-      }),
+    ...wanted.flatMap(([name, value]) => {
+      const [term, text] = [document.createElement("dt"), document.createElement("dd")];
+      term.textContent = name;
+      text.textContent = value;
+      return [term, text];
+    }),
   );
+}
+
+/** Hand a number to the stylesheet, as --name. Numbers alone: nothing that data say becomes style. */
+export const measure = (element, name, number) => element.style.setProperty(`--${name}`, Number(number));
+
+/** Put text on the clipboard; resolves to whether it is there. Plain http has only the old way of doing it. */
+export async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    const field = document.createElement("textarea");
+    field.value = text;
+    (document.querySelector("dialog[open]") ?? document.body).append(field);
+    field.select();
+    const done = document.execCommand("copy");
+    field.remove();
+    return done;
+  }
 }

@@ -1,4 +1,329 @@
-// The page `gallery`: takes over what the server rendered, and keeps it true by the events of the fleet.
-import { follow } from "./shell.js";
+// Puts the gallery together: pages of jobs from the API, kept true by the fleet's events, and what a person does there.
+import * as api from "./api.js";
+import { MOST, all, forget } from "./ask.js";
+import { Choice, moved } from "./choice.js";
+import { write } from "./dom.js";
+import { Filters } from "./filters.js";
+import { Grid } from "./grid.js";
+import { Previews } from "./previews.js";
+import { asked, format, isEmpty, matches, parse } from "./query.js";
+import { $, announce, data, follow, say, toast, words } from "./shell.js";
+import { Shelf } from "./shelf.js";
+import { Viewer } from "./viewer.js";
 
-follow({ draw() {} });
+const PAGE = 100;
+/** So many pages without a match in a row, and a person is asked whether to look further back. */
+const PATIENCE = 5;
+/** While words are sought only the server knows what matches: it is asked again at most so often. */
+const RENEW_MS = 1_500;
+
+const shelf = new Shelf();
+const choice = new Choice();
+const previews = new Previews();
+const filters = new Filters($("filters"), refine);
+const grid = new Grid($("shots"), $("shot"), words, choice, (job) => previews.url(job), schedule);
+let wanted = parse(location.search);
+let loading = null;
+/** Why the last page did not come, "" if it did. */
+let trouble = "";
+/** Pages in a row that brought nothing. */
+let barren = 0;
+/** New jobs wait here while a person looks at older ones: put above them they would move what is looked at. */
+const arrived = new Map();
+
+const { store, touch } = follow({ draw: take, message: heard, preview: onPreview });
+const viewer = new Viewer($("viewer"), words, {
+  find: (id) => {
+    const job = store.jobs.get(id) ?? shelf.get(id);
+    return [job, job === undefined ? "" : previews.url(job)];
+  },
+  beside: (id, by) => {
+    if (by > 0 && shelf.beside(id, 3) === null) load();
+    return shelf.beside(id, by);
+  },
+  act: (verb, id) => act(verb, [id]),
+  closed: (id) => grid.focus(keyOf(id)),
+});
+
+// ---- pages
+
+async function load({ further = false } = {}) {
+  if (loading !== null || shelf.next === "" || (barren >= PATIENCE && !further)) return;
+  const answer = await fetched({ after: shelf.next ?? "", limit: PAGE });
+  if (answer === null) return;
+  barren = answer.jobs.length > 0 ? 0 : barren + 1;
+  const first = shelf.next === null;
+  shelf.append(answer);
+  if (first) for (const job of store.jobs.values()) meet(job);
+  schedule();
+}
+
+/** A page of what is wanted; null if it did not come, or something else is wanted by now. */
+async function fetched(page) {
+  const mine = (loading = new AbortController());
+  trouble = "";
+  schedule();
+  try {
+    return await api.jobs(asked(wanted, page), mine.signal);
+  } catch (cause) {
+    if (cause instanceof api.Refusal) trouble = api.explain(cause, words);
+    else if (cause.name !== "AbortError") throw cause;
+    return null;
+  } finally {
+    if (loading === mine) loading = null;
+    schedule();
+  }
+}
+
+let renewing = null;
+
+/** Ask for the newest again, soon and once: the feed was lost, or only the server can tell what matches. */
+function renew() {
+  renewing ??= setTimeout(async () => {
+    renewing = null;
+    if (loading !== null || shelf.next === null) return;
+    const answer = await fetched({ limit: MOST });
+    if (answer !== null) shelf.renew(answer);
+  }, RENEW_MS);
+}
+
+/** Show other jobs. typing: the address is one step on from before the words, not one for each of them. */
+function refine(next, typing) {
+  if (format(next) === format(wanted)) return;
+  const step = typing && history.state?.typing ? "replaceState" : "pushState";
+  history[step]({ typing }, "", format(next) || location.pathname);
+  restart();
+}
+
+/** Show what the address asks for. */
+function restart() {
+  wanted = parse(location.search);
+  filters.value = wanted;
+  loading?.abort();
+  loading = null;
+  shelf.clear();
+  arrived.clear();
+  choice.none();
+  barren = 0;
+  scrollTo({ top: 0, behavior: "instant" });
+  load();
+}
+
+// ---- what the fleet says
+
+let fed = false;
+
+function take(due) {
+  previews.retain((id, attempt) => store.wants(id, attempt));
+  if (due.all && trouble !== "") load();
+  else if (due.all && fed) renew();
+  fed ||= due.all;
+  for (const id of due.all ? store.jobs.keys() : due.jobs) {
+    const job = store.jobs.get(id);
+    if (job === undefined) continue;
+    meet(job);
+    viewer.draw(job);
+  }
+  draw();
+}
+
+/** How the jobs stood that only the server can find in their words. */
+const sought = new Map();
+
+/** A job as it is now: on the shelf, kept for later, or not wanted. */
+function meet(job) {
+  if (shelf.next === null) return;
+  if (!matches(job, wanted)) {
+    shelf.drop(job.id);
+    arrived.delete(job.id);
+  } else if (shelf.has(job.id)) {
+    shelf.put(job);
+  } else if (wanted.q) {
+    if (sought.get(job.id) !== job.state) renew();
+    sought.set(job.id, job.state);
+  } else if (shelf.reaches(job)) {
+    if (arrived.has(job.id) || (scrollY > innerHeight / 2 && shelf.leads(job))) arrived.set(job.id, job);
+    else shelf.put(job);
+  }
+}
+
+function heard({ type, id }) {
+  if (type !== "job_gone") return;
+  if (viewer.id === id) viewer.leave();
+  shelf.drop(id);
+  arrived.delete(id);
+  schedule();
+}
+
+function onPreview({ id, attempt, blob }) {
+  if (!shelf.has(id)) return;
+  previews.put(id, attempt, blob);
+  touch({ job: id });
+}
+
+// ---- drawing
+
+let drawing = false;
+
+function schedule() {
+  if (drawing) return;
+  drawing = true;
+  requestAnimationFrame(draw);
+}
+
+function draw() {
+  drawing = false;
+  if (arrived.size > 0 && scrollY < innerHeight / 2) reveal();
+  const cards = shelf.cards();
+  if (choice.picked.size > 0) {
+    const keys = new Set(order());
+    choice.retain((key) => keys.has(key));
+  }
+  grid.draw(cards);
+  drawAround(cards);
+  if (grid.view.near && trouble === "") load();
+}
+
+function reveal() {
+  for (const job of arrived.values()) shelf.put(job);
+  arrived.clear();
+}
+
+function drawAround(cards) {
+  const none = cards.length === 0;
+  const over = shelf.next === "";
+  const tired = barren >= PATIENCE;
+  $("skeleton").hidden = !(loading !== null && none);
+  $("no-shots").hidden = !(none && over && isEmpty(wanted));
+  $("no-match").hidden = !(none && (over || tired) && !isEmpty(wanted));
+  $("trouble").hidden = trouble === "";
+  write($("why"), trouble);
+  $("more").hidden = none || over || trouble !== "" || (loading === null && !tired);
+  $("further").hidden = !tired || over;
+  $("clear").hidden = isEmpty(wanted);
+  write($("news"), arrived.size === 0 ? "" : say("gallery.news", { count: arrived.size }));
+  const first = grid.view.card?.jobs[0];
+  const day = { weekday: "short", day: "numeric", month: "long", year: "numeric" };
+  write($("when"), first === undefined ? "" : new Date(first.created_ms).toLocaleDateString(words["app.lang"], day));
+  drawChoice();
+}
+
+function drawChoice() {
+  const chosen = jobsChosen();
+  $("chosen").hidden = chosen.length === 0;
+  if (chosen.length === 0) return;
+  write($("chosen-count"), say("gallery.chosen", { count: chosen.length }));
+  const can = {
+    cancel: chosen.some((job) => job.can.cancel),
+    retry: chosen.some((job) => job.can.retry),
+    delete: chosen.some(isOver),
+  };
+  for (const [verb, may] of Object.entries(can)) $("chosen").querySelector(`[data-act=${verb}]`).hidden = !may;
+  const made = chosen.filter((job) => job.outputs.length > 0).map(({ id }) => id);
+  const zip = $("zip");
+  zip.hidden = made.length === 0;
+  zip.toggleAttribute("data-many", made.length > MOST);
+  zip.href = `/api/v1/jobs/zip?ids=${made.slice(0, MOST).join(",")}`;
+}
+
+// ---- what a person does
+
+const isOver = (job) => ["succeeded", "failed", "cancelled"].includes(job.state);
+const order = () => shelf.cards().map((card) => card.key);
+const keyOf = (id) => shelf.cards().find((card) => card.jobs.some((job) => job.id === id))?.key ?? null;
+const jobsChosen = () => shelf.cards().filter(({ key }) => choice.picked.has(key)).flatMap((card) => card.jobs);
+
+async function act(verb, ids) {
+  if (verb === "delete") {
+    await forget(ids, (gone) => {
+      if (gone.includes(viewer.id)) viewer.leave();
+      for (const id of gone) shelf.drop(id);
+    });
+  } else {
+    const done = await all(verb, ids);
+    if (done.length > 0) announce(say(`gallery.done.${verb}`, { count: done.length }));
+  }
+  schedule();
+}
+
+/** Do it to those of the chosen jobs that it can be done to. */
+function actOnChosen(verb) {
+  const can = { cancel: (job) => job.can.cancel, retry: (job) => job.can.retry, delete: isOver }[verb];
+  const ids = jobsChosen().filter(can).map(({ id }) => id);
+  if (ids.length > 0) act(verb, ids);
+}
+
+$("shots").addEventListener("click", (event) => {
+  const key = event.target.closest("[data-key]")?.dataset.key;
+  const box = event.target.closest("input");
+  const link = event.target.closest("a");
+  if (key === undefined || (box === null && link === null)) return;
+  if (event.shiftKey) choice.stretch(key, order());
+  else if (box !== null || event.ctrlKey || event.metaKey) choice.toggle(key);
+  else choice.at = key;
+  if (link !== null && (event.shiftKey || event.ctrlKey || event.metaKey)) event.preventDefault();
+  schedule();
+});
+
+document.addEventListener("keydown", (event) => {
+  if (document.querySelector("dialog[open]") !== null || event.altKey) return;
+  const { target, key } = event;
+  if (target.closest("input:not([type=checkbox]), select, textarea, button, summary") !== null) return;
+  if (key === "Escape" && choice.picked.size > 0) choice.none();
+  else if (key === "a" && (event.ctrlKey || event.metaKey)) choice.all(order());
+  else if (key === "Delete") actOnChosen("delete");
+  else if (!$("shots").contains(target) || !move(event)) return;
+  event.preventDefault();
+  schedule();
+});
+
+/** Move the keys from card to card; returns whether the key was for that. */
+function move({ key, shiftKey: shift, ctrlKey: ctrl }) {
+  const keys = order();
+  if (key === " ") {
+    if (choice.at !== null) choice.toggle(choice.at);
+    return choice.at !== null;
+  }
+  const to = ctrl ? null : moved(key, Math.max(0, keys.indexOf(choice.at)), grid.shape);
+  if (to === null) return false;
+  if (shift) choice.stretch(keys[to], keys);
+  choice.at = keys[to];
+  grid.focus(keys[to]);
+  return true;
+}
+
+$("shots").addEventListener("focusin", ({ target }) => {
+  choice.at = target.closest("[data-key]")?.dataset.key ?? choice.at;
+});
+$("chosen").addEventListener("click", (event) => {
+  const button = event.target.closest("[data-act]");
+  if (event.target.closest("[data-many]") !== null) {
+    event.preventDefault();
+    toast(say("gallery.many", { count: MOST }));
+  } else if (button?.dataset.act === "none") {
+    choice.none();
+    schedule();
+  } else if (button !== null) {
+    actOnChosen(button.dataset.act);
+  }
+});
+$("news").addEventListener("click", () => {
+  reveal();
+  scrollTo({ top: 0, behavior: "instant" });
+});
+$("again").addEventListener("click", () => load({ further: true }));
+$("further").addEventListener("click", () => {
+  barren = 0;
+  load({ further: true });
+});
+$("more").addEventListener("click", (event) => {
+  event.preventDefault();
+  barren = 0;
+  load({ further: true });
+});
+addEventListener("popstate", () => format(parse(location.search)) !== format(wanted) && restart());
+
+filters.value = wanted;
+if (data.page !== undefined) shelf.append(data.page);
+viewer.follow();
+load();

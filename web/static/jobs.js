@@ -62,6 +62,13 @@ export class Jobs {
     for (const job of jobs.values()) this.draw(job, preview(job), now);
   }
 
+  /** The job whose card is `by` further in the same list, or null. */
+  beside(id, by) {
+    const element = this.#cards.get(id)?.element;
+    const other = by < 0 ? element?.previousElementSibling : element?.nextElementSibling;
+    return other?.dataset.job ?? null;
+  }
+
   remove(id) {
     this.#cards.get(id)?.element.remove();
     this.#cards.delete(id);

@@ -1,5 +1,6 @@
 // Puts the studio together: what the server rendered is taken over, then kept true by the events of the fleet.
 import * as api from "./api.js";
+import { forget } from "./ask.js";
 import { write } from "./dom.js";
 import { counts, jobCard } from "./format.js";
 import { Jobs } from "./jobs.js";
@@ -14,8 +15,10 @@ const previews = new Previews();
 const jobs = new Jobs({ queue: $("queue"), gallery: $("gallery") }, $("job-card"), words, act);
 const workers = new Workers($("workers"), $("worker-card"), words);
 const picker = $("create") === null ? null : new Picker($("picker"), $("create"), templates, words, send);
-const viewer = new Viewer($("viewer"), words, templates, act, () => {
-  if (location.hash !== "") history.replaceState(null, "", location.pathname + location.search);
+const viewer = new Viewer($("viewer"), words, {
+  find: (id) => [store.jobs.get(id), store.jobs.has(id) ? previews.url(store.jobs.get(id)) : ""],
+  beside: (id, by) => jobs.beside(id, by),
+  act,
 });
 const { store, touch } = follow({ draw, message: heard, preview: onPreview });
 
@@ -29,8 +32,9 @@ function draw(due) {
   } else {
     drawDue(due);
   }
-  const open = store.jobs.get(viewer.id);
-  if (open !== undefined) viewer.draw(open, previews.url(open));
+  for (const job of due.all ? store.jobs.values() : [...due.jobs].map((id) => store.jobs.get(id))) {
+    if (job !== undefined) viewer.draw(job);
+  }
   $("no-workers").hidden = store.workers.size > 0;
   $("no-pictures").hidden = store.jobs.size > 0;
   $("waiting").hidden = $("queue").childElementCount === 0;
@@ -86,6 +90,10 @@ function onPreview({ id, attempt, blob }) {
 // ---- what a person does
 
 async function act(verb, id) {
+  if (verb === "delete") {
+    await forget([id], () => viewer.leave());
+    return;
+  }
   const job = await attempt(() => (verb === "cancel" ? api.cancel(id) : api.retry(id)));
   if (job !== null) touch(store.offer(job));
 }
@@ -97,12 +105,5 @@ async function send(template, params, key) {
   announce(say("create.sent", { title: jobCard(job, words).title }));
 }
 
-function openFromAddress() {
-  const id = /^#job-([\w-]+)$/.exec(location.hash)?.[1];
-  if (id === undefined) viewer.close();
-  else viewer.open(id, store.jobs.get(id), store.jobs.has(id) ? previews.url(store.jobs.get(id)) : "");
-}
-
-addEventListener("hashchange", openFromAddress);
 setInterval(() => jobs.tick(Date.now()), 1_000);
-openFromAddress();
+viewer.follow();

@@ -1,72 +1,63 @@
-// One job, large: its picture or preview, its settings, its timings, or what went wrong. Stays live while it is open.
-import { Refusal, details, explain } from "./api.js";
-import { fill, hideBroken, list, parts, show, write } from "./dom.js";
-import { duration, fileSize, jobCard, pictures, sayer } from "./format.js";
+// One job, large: its picture or preview, how it was made, or what went wrong; by arrows on to the next. Stays live.
+import { Refusal, details, explain, jobs, story, templates } from "./api.js";
+import { copy, fill, hideBroken, parts, show, write } from "./dom.js";
+import { Facts, settings } from "./facts.js";
+import { jobCard, pictures, sayer } from "./format.js";
+import { Stage } from "./stage.js";
 
 const TEXTS = ["badge", "title", "status", "percent", "problem", "node", "message"];
+const ENDED = ["succeeded", "failed", "cancelled"];
 
-/** The rows of the timings: what took how long, as far as it is known. */
-export function timings(job, say) {
-  const rows = [];
-  const atWorker = job.timings === null ? 0 : job.timings.staging_ms + job.timings.waiting_ms;
-  if (job.started_ms !== null) rows.push(["queue", Math.max(0, job.started_ms - job.created_ms - atWorker)]);
-  for (const part of ["staging", "waiting", "running", "finishing"]) {
-    if (job.timings !== null) rows.push([part, job.timings[`${part}_ms`]]);
-  }
-  if (job.finished_ms !== null) rows.push(["total", Math.max(0, job.finished_ms - job.created_ms)]);
-  return rows.map(([part, ms]) => [say(`time.${part}`), duration(ms, say)]);
-}
+/** What the strip offers of these jobs: each picture of each, or one place for a job that has none: {id, at, file}. */
+export const sheet = (jobs) =>
+  jobs.flatMap((job) => {
+    const files = pictures(job);
+    return files.length === 0 ? [{ id: job.id, at: 0 }] : files.map((file, at) => ({ id: job.id, at, file }));
+  });
 
-/** The rows of the settings: each parameter under its field's label, in the form's order, then what no field names. */
-export function settings(form, templates) {
-  const given = form?.params ?? {};
-  const fields = templates.find((one) => one.name === form?.template)?.fields ?? [];
-  const labels = new Map(fields.map((field) => [field.key, field.label]));
-  const named = [...labels.keys()].filter((key) => key in given);
-  const others = Object.keys(given).filter((key) => !labels.has(key));
-  const line = ({ name, description, roles, text, caption }) =>
-    name !== undefined
-      ? `[${name}] ${description}`
-      : `${roles.map((one) => `[${one}] `).join("")}${text}${caption ? ` #${caption}` : ""}`;
-  const rows = (value) => Array.isArray(value) && value.every((row) => Array.isArray(row?.roles) || row?.description);
-  const text = (value) => {
-    if (rows(value)) return value.map(line).join("\n");
-    return typeof value === "string" ? value : JSON.stringify(value);
-  };
-  return [...named, ...others].map((key) => [labels.get(key) ?? key, text(given[key])]);
-}
+/** Jobs of one submit, in their order. */
+const inOrder = (members) => [...members].sort((a, b) => (a.group?.index ?? 0) - (b.group?.index ?? 0));
 
 export class Viewer {
   #dialog;
   #part;
-  #say;
   #words;
-  #templates;
+  #say;
+  #on;
+  #facts;
+  #stage;
   #id = null;
   /** Which of the job's files is shown. */
   #at = 0;
-  #job = null;
-  #preview = "";
+  /** The job and those submitted with it, by id, as far as they are known. */
+  #members = new Map();
+  /** What was fetched of the job: {form, workflow}; null before. */
+  #details = null;
+  /** How the job stood when its story was fetched. */
+  #told = "";
   #loading = new AbortController();
+  #labels = null;
 
-  constructor(dialog, words, templates, act, closed) {
+  /**
+   * on.find(id): [job or undefined, address of its preview or ""]. on.beside(id, by): the job next to it in the page's
+   * list, or null. on.act(verb, id): cancel, retry, delete. on.closed(id): it was the last one that was looked at.
+   */
+  constructor(dialog, words, on) {
     this.#dialog = dialog;
     this.#part = parts(dialog);
-    this.#say = sayer(words);
     this.#words = words;
-    this.#templates = templates;
+    this.#say = sayer(words);
+    this.#on = on;
+    this.#facts = new Facts(this.#part, words);
+    this.#stage = new Stage(this.#part.frame, this.#part.picture, {
+      swiped: (by) => this.#step(by),
+      zoomed: (percent, fits) => this.#seen(percent, fits),
+    });
     hideBroken(dialog);
-    dialog.addEventListener("close", () => {
-      this.#id = null;
-      this.#loading.abort();
-      closed();
-    });
-    dialog.addEventListener("click", ({ target }) => {
-      const button = target.closest("button");
-      if (target === dialog || button?.dataset.act === "close") dialog.close();
-      else if (button?.dataset.at !== undefined) this.#choose(Number(button.dataset.at));
-      else if (button?.dataset.act !== undefined) act(button.dataset.act, this.#id);
-    });
+    dialog.addEventListener("close", () => this.#closed());
+    dialog.addEventListener("click", (event) => this.#clicked(event));
+    dialog.addEventListener("keydown", (event) => this.#key(event));
+    setInterval(() => this.#tick(), 1_000);
   }
 
   /** Of the job that is open, or null. */
@@ -74,116 +65,276 @@ export class Viewer {
     return this.#id;
   }
 
-  /** Open the job of this id: what is known at once, what has to be fetched as soon as it is here. */
-  async open(id, known, preview) {
+  /** Open what the address names, now and whenever it changes: #job-ID. */
+  follow() {
+    const open = () => {
+      const id = /^#job-([\w-]+)$/.exec(location.hash)?.[1];
+      if (id === undefined) this.close();
+      else if (id !== this.#id) this.open(id);
+    };
+    addEventListener("hashchange", open);
+    open();
+  }
+
+  /** Open a job: what is known at once, the rest as soon as it is here. last: at its last picture. */
+  async open(id, { last = false } = {}) {
     this.#loading.abort();
     this.#loading = new AbortController();
-    this.#id = id;
-    this.#clear();
+    const { signal } = this.#loading;
+    const [known] = this.#on.find(id);
+    this.#clear(id, known);
     if (!this.#dialog.open) this.#dialog.showModal();
-    if (known !== undefined) this.draw(known, preview);
-    else write(this.#part.status, this.#say("viewer.loading"));
-    try {
-      const job = await details(id, this.#loading.signal);
-      if (this.#job === null) this.draw(job, preview);
-      list(this.#part.params, settings(job.form, this.#templates));
-      this.#part.settings.hidden = this.#part.params.childElementCount === 0;
-    } catch (cause) {
-      if (!(cause instanceof Refusal)) return;
-      this.#unread(explain(cause, this.#words));
+    if (known === undefined) write(this.#part.status, this.#say("viewer.loading"));
+    else {
+      if (last) this.#at = Math.max(0, pictures(known).length - 1);
+      this.draw(known);
     }
+    try {
+      const [job] = await Promise.all([details(id, signal), this.#labelled()]);
+      this.#details = job;
+      if (!this.#members.has(id)) this.draw(job);
+      this.#facts.settings(settings(job.form, this.#labels ?? []));
+      this.#offer();
+      if (job.group) await this.#gather(job.group.id, signal);
+    } catch (cause) {
+      if (cause instanceof Refusal) this.#unread(explain(cause, this.#words));
+      else if (cause.name !== "AbortError") throw cause;
+    }
+  }
+
+  /** The names of the settings; asked for once. Without them the settings stand under their keys. */
+  async #labelled() {
+    this.#labels ??= await templates().then((answer) => answer.templates, () => null);
+  }
+
+  /** The others of the same submit. */
+  async #gather(group, signal) {
+    const found = await jobs(`group=${encodeURIComponent(group)}&limit=64`, signal);
+    for (const job of found.jobs) if (!this.#members.has(job.id)) this.#members.set(job.id, job);
+    this.#redraw();
   }
 
   /** Its details could not be had: nothing at all is known, or only the settings are missing. */
   #unread(why) {
-    const { status, note, settings: section, params } = this.#part;
-    if (this.#job === null) {
-      write(status, "");
-      write(note, this.#say("viewer.gone", { why }));
+    if (this.#members.has(this.#id)) {
+      this.#facts.unread(why);
       return;
     }
-    list(params, [[this.#say("viewer.unread"), why]]);
-    section.hidden = false;
+    write(this.#part.status, "");
+    write(this.#part.note, this.#say("viewer.gone", { why }));
   }
 
   close() {
     if (this.#dialog.open) this.#dialog.close();
   }
 
-  #clear() {
+  #closed() {
+    const id = this.#id;
+    this.#id = null;
+    this.#loading.abort();
+    if (location.hash !== "") history.replaceState(history.state, "", location.pathname + location.search);
+    this.#on.closed?.(id);
+  }
+
+  #clear(id, known) {
     const part = this.#part;
+    // Another job of the same submit: its siblings are known already.
+    if (!this.#members.has(id) || known === undefined) this.#members.clear();
+    this.#id = id;
     this.#at = 0;
-    this.#job = null;
-    for (const one of [part.badge, part.title, part.status, part.percent, part.note]) write(one, "");
-    for (const one of [part.plight, part.bar, part.strip, part.settings, part.clock, part.download]) one.hidden = true;
-    for (const one of [part.strip, part.params, part.identity]) one.replaceChildren();
+    this.#details = null;
+    this.#told = "";
+    this.#stage.reset();
+    this.#facts.clear();
+    for (const one of [part.badge, part.title, part.status, part.percent, part.note, part.where]) write(one, "");
+    for (const one of [part.plight, part.bar, part.strip, part.download, part.zip, part.again]) one.hidden = true;
     for (const button of this.#dialog.querySelectorAll(".acts button")) button.hidden = true;
     show(part.picture, "", "");
+    delete this.#dialog.dataset.state;
   }
 
-  #choose(at) {
-    this.#at = at;
-    this.draw(this.#job, this.#preview);
+  // ---- drawing
+
+  /** Draw the job if it is the one that is open, or one of its submit. */
+  draw(job) {
+    if (this.#id === null) return;
+    const siblings = [...this.#members.values()].some((one) => one.group && one.group.id === job.group?.id);
+    if (job.id !== this.#id && !siblings) return;
+    this.#members.set(job.id, job);
+    this.#redraw();
   }
 
-  /** Draw the job if it is the one that is open. */
-  draw(job, preview) {
-    if (job.id !== this.#id) return;
-    this.#job = job;
-    this.#preview = preview;
+  #redraw() {
+    const [, preview] = this.#on.find(this.#id);
+    const job = this.#members.get(this.#id);
+    if (job === undefined) return;
     const view = jobCard(job, this.#words);
     const part = this.#part;
     this.#dialog.dataset.state = view.state;
     for (const key of TEXTS) write(part[key], view[key]);
+    write(part.advice, this.#words[`advice.${job.error?.reason}`] ?? "");
     part.plight.hidden = view.problem === "";
     write(part.traceback, job.error?.traceback ?? "");
     part.trace.hidden = part.traceback.hidden;
     fill(part.bar, view.bar, view.title);
-    for (const [act, can] of [["cancel", view.can_cancel], ["retry", view.can_retry]]) {
-      this.#dialog.querySelector(`[data-act=${act}]`).hidden = !can;
-    }
-    const file = this.#files(view);
-    this.#facts(job, file);
+    const file = this.#files(job, view, preview);
+    this.#strip();
+    this.#facts.identity(job, file);
+    this.#offer();
+    this.#listen(job);
   }
 
   /** Show the chosen file, or the preview; returns the file, if there is one. */
-  #files(view) {
-    const { picture, note, download, strip } = this.#part;
-    const shown = pictures(this.#job);
-    const files = shown.length > 0 ? shown : this.#job.outputs;
+  #files(job, view, preview) {
+    const { picture, note, download } = this.#part;
+    const shown = pictures(job);
+    const files = shown.length > 0 ? shown : job.outputs;
     const file = files[Math.min(this.#at, files.length - 1)];
     if (shown.length > 0) show(picture, file.url, view.title);
-    else show(picture, view.bar === null ? "" : this.#preview, view.title);
+    else show(picture, view.bar === null ? "" : preview, view.title);
     write(note, file !== undefined && shown.length === 0 ? this.#say("viewer.file", { name: file.name }) : "");
     download.hidden = file === undefined;
     if (file !== undefined) Object.assign(download, { href: file.url, download: file.name });
-    strip.hidden = shown.length < 2;
-    if (strip.childElementCount !== shown.length) strip.replaceChildren(...shown.map((one, at) => this.#thumb(one, at)));
-    for (const [at, item] of [...strip.children].entries()) {
-      item.firstElementChild.setAttribute("aria-pressed", String(at === this.#at));
-    }
     return file;
   }
 
-  #thumb(file, at) {
-    const [item, button, image] = ["li", "button", "img"].map((name) => document.createElement(name));
-    button.type = "button";
-    button.dataset.at = at;
-    show(image, file.url, this.#say("viewer.picture", { number: at + 1 }));
-    button.append(image);
-    item.append(button);
-    return item;
+  /** All pictures of the job, or of its submit, small. */
+  #strip() {
+    const { strip, where, zip } = this.#part;
+    const members = inOrder(this.#members.values());
+    const places = sheet(members);
+    const at = places.findIndex((one) => one.id === this.#id && one.at === this.#at);
+    strip.hidden = places.length < 2;
+    write(where, strip.hidden ? "" : this.#say("viewer.where", { number: at + 1, count: places.length }));
+    while (strip.childElementCount > places.length) strip.lastElementChild.remove();
+    while (strip.childElementCount < places.length) strip.append(thumb());
+    for (const [index, { file }] of places.entries()) {
+      const button = strip.children[index].firstElementChild;
+      const name = this.#say("viewer.picture", { number: index + 1 });
+      button.dataset.place = index;
+      button.setAttribute("aria-label", name);
+      button.setAttribute("aria-pressed", String(index === at));
+      show(button.firstElementChild, file?.url ?? "", "");
+    }
+    zip.hidden = places.filter(({ file }) => file !== undefined).length < 2;
+    zip.href = `/api/v1/jobs/zip?ids=${members.map(({ id }) => id).join(",")}`;
+    for (const button of this.#dialog.querySelectorAll("[data-step]")) {
+      button.hidden = this.#beyond(Number(button.dataset.step)) === null;
+    }
   }
 
-  #facts(job, file) {
-    const times = timings(job, this.#say);
-    list(this.#part.timings, times);
-    this.#part.clock.hidden = times.length === 0;
-    list(this.#part.identity, [
-      [this.#say("viewer.worker"), job.worker ?? ""],
-      [this.#say("viewer.try"), job.attempt > 0 ? String(job.attempt) : ""],
-      [this.#say("viewer.size"), file === undefined ? "" : fileSize(file.size_bytes)],
-      [this.#say("viewer.id"), job.id],
-    ]);
+  /** What can be done with the job as it is. */
+  #offer() {
+    const job = this.#members.get(this.#id);
+    const params = this.#details?.form?.params ?? {};
+    const can = { cancel: job?.can.cancel, retry: job?.can.retry, delete: job !== undefined && ENDED.includes(job.state) };
+    for (const [act, may] of Object.entries(can)) this.#dialog.querySelector(`.acts [data-act=${act}]`).hidden = !may;
+    const { again, copy_prompt: prompt, copy_seed: seed, copy_workflow: workflow } = this.#part;
+    again.hidden = !this.#details?.form;
+    again.href = `/?from=${encodeURIComponent(this.#id)}`;
+    prompt.hidden = typeof params.prompt !== "string";
+    seed.hidden = params.seed === undefined;
+    workflow.hidden = this.#details === null;
   }
+
+  /** Hear what happened to the job each time it stands otherwise. */
+  async #listen(job) {
+    const now = `${job.id} ${job.state} ${job.attempt} ${job.worker}`;
+    if (now === this.#told) return;
+    this.#told = now;
+    this.#tick(true);
+    const { lines } = await story(job.id, this.#loading.signal).catch(() => ({ lines: [] }));
+    if (this.#told !== now || lines.length === 0) return;
+    this.#facts.story(lines);
+    this.#tick(true);
+  }
+
+  #tick(always = false) {
+    const job = this.#members.get(this.#id);
+    if (job !== undefined && (always || !ENDED.includes(job.state))) this.#facts.clock(job, Date.now());
+  }
+
+  #seen(percent, fits) {
+    const { lens, percent_seen: seen } = this.#part;
+    lens.hidden = percent === null;
+    lens.toggleAttribute("data-close", !fits);
+    write(seen, percent === null ? "" : this.#say("viewer.percent", { percent }));
+  }
+
+  // ---- what a person does
+
+  #clicked({ target }) {
+    const button = target.closest("button");
+    if (target === this.#dialog) this.close();
+    if (button === null) return;
+    const { act, step, grow, place, copy: what } = button.dataset;
+    if (act === "close") this.close();
+    else if (act !== undefined) this.#on.act(act, this.#id);
+    else if (step !== undefined) this.#step(Number(step));
+    else if (place !== undefined) this.#go(sheet(inOrder(this.#members.values()))[place]);
+    else if (what !== undefined) this.#copy(button, what);
+    else if (grow === "0") this.#stage.toggle();
+    else if (grow !== undefined) this.#stage.grow(Number(grow));
+  }
+
+  #key(event) {
+    if (event.altKey || event.ctrlKey || event.metaKey || event.target.closest("pre") !== null) return;
+    const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (!this.#stage.key(event)) {
+      if (by === undefined || event.shiftKey) return;
+      this.#step(by);
+    }
+    event.preventDefault();
+  }
+
+  /** The place `by` away: in the strip, else in the list of the page; null where it ends. */
+  #beyond(by) {
+    const places = sheet(inOrder(this.#members.values()));
+    const at = places.findIndex((one) => one.id === this.#id && one.at === this.#at);
+    if (places[at + by] !== undefined) return places[at + by];
+    let id = this.#on.beside(this.#id, by);
+    while (id !== null && this.#members.has(id)) id = this.#on.beside(id, by);
+    return id === null ? null : { id, at: by < 0 ? null : 0 };
+  }
+
+  #step(by) {
+    const to = this.#beyond(by);
+    if (to !== null) this.#go(to);
+  }
+
+  /** at: null = its last picture. */
+  #go({ id, at }) {
+    this.#stage.reset();
+    if (id === this.#id) {
+      this.#at = at;
+      this.#redraw();
+      return;
+    }
+    history.replaceState(history.state, "", `#job-${id}`);
+    this.open(id, { last: at === null });
+  }
+
+  /** The open job is about to be gone: on to the next one, or back. */
+  leave() {
+    const to = this.#beyond(1) ?? this.#beyond(-1);
+    if (to === null || to.id === this.#id) this.close();
+    else this.#go(to);
+  }
+
+  async #copy(button, what) {
+    const { form, workflow } = this.#details;
+    const text = what === "workflow" ? JSON.stringify(workflow, null, 2) : String(form.params[what]);
+    const done = await copy(text);
+    const name = button.textContent;
+    button.textContent = this.#say(done ? "viewer.copied" : "viewer.copy.failed");
+    setTimeout(() => (button.textContent = name), 1_500);
+  }
+}
+
+function thumb() {
+  const [item, button, image] = ["li", "button", "img"].map((name) => document.createElement(name));
+  button.type = "button";
+  button.append(image);
+  item.append(button);
+  return item;
 }

@@ -1,12 +1,15 @@
 // Records on standard input, a language as argument, what the browser says of them on standard output.
 import { readFileSync } from "node:fs";
 import { counts, jobCard, place, workerCard } from "../../../web/static/format.js";
+import { shot } from "../../../web/static/shot.js";
 
 const words = JSON.parse(readFileSync(new URL(`../../../web/views/${process.argv[2]}.json`, import.meta.url)));
-const found = JSON.parse(readFileSync(0)).map(({ job, worker, stats }) => [
+const found = JSON.parse(readFileSync(0)).map(({ job, worker, stats, together }) => [
   jobCard(job, words),
   place(job),
   workerCard(worker, new Map([["known", job]]), words),
   counts(stats, [job], words),
+  shot([job], words),
+  shot(together, words),
 ]);
 process.stdout.write(JSON.stringify(found));

@@ -77,6 +77,11 @@ def failed(**changes: Any) -> Json:
     )
 
 
+def submitted(*jobs: Json) -> list[Json]:
+    """These jobs as those of one submit."""
+    return [{**one, "group": {"id": "g", "index": at, "size": len(jobs)}} for at, one in enumerate(jobs)]
+
+
 def output(**changes: Any) -> Json:
     given = {"name": "a_00001_.png", "node_id": "9", "kind": "output", "media_type": "image/png"}
     return {**given, "sha256": "ab" * 32, "size_bytes": 1_400_000, "url": "/api/v1/files/" + "ab" * 32, **changes}

@@ -16,6 +16,7 @@ from broker.protocol.records import JobState, Reason, WorkerState
 from tests.core.page import records
 from web import describe
 from web.describe import GIB
+from web.pages.gallery import shot
 from web.words import ENGLISH, LANGUAGES, Words
 
 HERE = Path(__file__).parent
@@ -160,6 +161,24 @@ def test_a_job_that_a_worker_holds_ready_waits() -> None:
     assert describe.counts(records.stats(running=2, queued=1), [ready, live], ENGLISH) == ["1 running", "2 waiting"]
 
 
+def test_jobs_of_one_submit_are_one_card() -> None:
+    done = records.succeeded(id="a", outputs=[records.output(url="/1")])
+    live, waiting = records.running(id="b"), records.job(id="c")
+    card = shot(records.submitted(done, live, waiting), ENGLISH)
+    assert (card["state"], card["many"], card["tiles"]) == ("running", "1 of 3", ["/1", "", ""])
+    assert (card["bar"], card["aside"], card["status"]) == ((1 + 0.25) / 3, "41 %", "KSampler · 5 of 20")
+    finished = shot(records.submitted(done, done), ENGLISH)
+    assert (finished["many"], finished["bar"], finished["status"]) == ("2 pictures", None, "text-to-image")
+
+
+def test_a_card_of_one_job_shows_its_first_pictures() -> None:
+    many = [records.output(url=f"/{n}") for n in range(6)]
+    card = shot([records.succeeded(outputs=many)], ENGLISH)
+    assert (card["tiles"], card["many"], card["aside"]) == (["/0", "/1", "/2", "/3"], "6 pictures", "12.4 s")
+    assert shot([records.failed(template="")], ENGLISH)["problem"] == "A node stopped with an error"
+    assert shot([records.succeeded(template="")], ENGLISH)["status"] == "workflow"
+
+
 node = pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
 
 
@@ -176,13 +195,15 @@ def in_the_browser(given_records: list[dict[str, Any]], lang: str) -> Any:
     return json.loads(run.stdout)
 
 
-def on_the_server(record: dict[str, Any], words: Words) -> Any:
+def on_the_server(record: dict[str, Any], together: list[records.Json], words: Words) -> Any:
     job, held = record["job"], record["worker"]
     return [
         describe.job_card(job, words),
         list(describe.place(job)),
         describe.worker_card(held, {"known": job}, words),
         describe.counts(record["stats"], [job], words),
+        shot([job], words),
+        shot(together, words),
     ]
 
 
@@ -200,7 +221,8 @@ def test_server_and_browser_say_the_same(data: st.DataObject) -> None:
             max_size=60,
         )
     )
+    together = [records.submitted(*(one["job"] for one in batch[at : at + 6])) for at in range(len(batch))]
     words = data.draw(st.sampled_from(list(LANGUAGES.values())))
-    found = in_the_browser(batch, words.lang)
-    for record, browser in zip(batch, found, strict=True):
-        assert browser == json.loads(json.dumps(on_the_server(record, words)))
+    found = in_the_browser([{**one, "together": few} for one, few in zip(batch, together, strict=True)], words.lang)
+    for record, few, browser in zip(batch, together, found, strict=True):
+        assert browser == json.loads(json.dumps(on_the_server(record, few, words)))

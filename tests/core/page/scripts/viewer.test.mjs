@@ -3,7 +3,8 @@ import { test } from "node:test";
 import { readFileSync } from "node:fs";
 import { before, elapsed, fileSize, place, sayer } from "../../../../web/static/format.js";
 import { Previews } from "../../../../web/static/previews.js";
-import { settings, timings } from "../../../../web/static/viewer.js";
+import { settings, totals } from "../../../../web/static/facts.js";
+import { sheet } from "../../../../web/static/viewer.js";
 
 const say = sayer(JSON.parse(readFileSync(new URL("../../../../web/views/en.json", import.meta.url))));
 
@@ -16,14 +17,17 @@ test("settings stand in the form's order under its labels, strangers after them"
   assert.deepEqual(settings({ template: "gone", params: { a: "b" } }, []), [["a", "b"]]);
 });
 
-test("timings are as many as are known", () => {
-  const job = { created_ms: 0, started_ms: null, finished_ms: null, timings: null };
-  const rows = (changes) => timings({ ...job, ...changes }, say);
-  assert.deepEqual(rows({}), []);
-  assert.deepEqual(rows({ started_ms: 500 }), [["In the queue", "500 ms"]]);
-  const parts = { staging_ms: 1, waiting_ms: 2, running_ms: 3000, finishing_ms: 4 };
-  assert.deepEqual(rows({ started_ms: 500, finished_ms: 4000, timings: parts }).map(([, text]) => text), [
-    "497 ms", "1 ms", "2 ms", "3.0 s", "4 ms", "4.0 s",
+test("a part that came several times is counted once", () => {
+  const span = (part, from_ms, to_ms) => ({ part, from_ms, to_ms });
+  const found = [span("queue", 0, 5), span("lost", 5, 8), span("backoff", 8, 9), span("lost", 9, 10)];
+  assert.deepEqual(totals(found), [["queue", 5], ["lost", 4], ["backoff", 1]]);
+});
+
+test("the strip has a place for each picture, and one for a job without", () => {
+  const image = (name) => ({ name, kind: "output", media_type: "image/png" });
+  const jobs = [{ id: "a", outputs: [image("1"), image("2")] }, { id: "b", outputs: [] }];
+  assert.deepEqual(sheet(jobs).map(({ id, at, file }) => [id, at, file?.name]), [
+    ["a", 0, "1"], ["a", 1, "2"], ["b", 0, undefined],
   ]);
 });
 

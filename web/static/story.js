@@ -1,0 +1,30 @@
+// What happened to a job, in words: each line of its story as a sentence, and why a worker was given it. Pure.
+import { duration } from "./format.js";
+
+/** What the broker adds in its own words is worth reading where something went another way than straight on. */
+const TELLS_WHY = new Set(["queued", "failed", "cancelled"]);
+
+/** The lines as {at_ms, text, aside, decision}; `at_ms` of the first is when it was submitted. */
+export function tale(lines, say) {
+  return lines.map(({ at_ms, what, attempt, worker, text, decision = null }, index) => {
+    const key = what === "queued" && index > 0 ? "requeued" : what;
+    const said = say(`story.${key}`, { worker: worker ?? say("status.somewhere"), attempt });
+    const tried = what === "leased" && attempt > 1 ? say("jobs.try", { attempt }) : "";
+    return { at_ms, text: said, aside: TELLS_WHY.has(what) ? text : tried, decision };
+  });
+}
+
+/** Why this worker, as a sentence; "" for a reason of a newer broker. */
+export function because({ why, worker, waited_ms: waited }, words, say) {
+  return `why.${why}` in words ? say(`why.${why}`, { worker, waited: duration(waited ?? 0, say) }) : "";
+}
+
+/** The rows of a decision's table, as texts: each worker with what was expected of it, the one that got the job marked. */
+export function candidates({ worker, candidates: found }, say) {
+  const time = (ms) => (ms === null || ms === undefined ? "" : duration(ms, say));
+  return found.map((one) => ({
+    chosen: one.worker === worker,
+    cells: [one.worker, time(one.wait_ms), time(one.load_ms), time(one.run_ms), time(one.finish_ms)],
+    missing: one.missing_models.join(", "),
+  }));
+}
