@@ -33,6 +33,7 @@ def rules(settings: Broker) -> Rules:
         accept_ms=settings.accept_ms,
         max_attempts=settings.attempts,
         max_deaths=settings.deaths,
+        breaker=settings.breaker,
         backoff_base_ms=settings.backoff_ms,
         backoff_cap_ms=settings.backoff_max_ms,
         max_queued=settings.max_queued,

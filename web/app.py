@@ -195,6 +195,8 @@ ROUTES: Final = (
     Route("POST", "/api/v1/workers/<name>/drain", fleet.drain, Who.ADMIN),
     Route("POST", "/api/v1/workers/<name>/pause", fleet.pause, Who.ADMIN),
     Route("POST", "/api/v1/workers/<name>/resume", fleet.resume, Who.ADMIN),
+    Route("POST", "/api/v1/workers/<name>/probe", fleet.probe, Who.ADMIN),
+    Route("POST", "/api/v1/workers/<name>/restart", fleet.restart, Who.ADMIN),
     Route("POST", "/api/v1/queue/pause", fleet.pause_all, Who.ADMIN),
     Route("POST", "/api/v1/queue/resume", fleet.resume_all, Who.ADMIN),
     Route("GET", "/api/v1/stats", fleet.stats),

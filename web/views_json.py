@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from broker.protocol.records import (
+    Breaker,
+    BreakerState,
     FleetStats,
     Gpu,
     JobState,
@@ -17,6 +19,7 @@ from broker.protocol.records import (
     Progress,
     Stats,
     StoryLine,
+    WorkerState,
     WorkerView,
 )
 
@@ -112,6 +115,7 @@ def progress(found: Progress) -> Json:
 
 
 def worker(view: WorkerView) -> Json:
+    here = view.state is not WorkerState.LOST
     return {
         "name": view.worker,
         "state": view.state.value,
@@ -122,11 +126,17 @@ def worker(view: WorkerView) -> Json:
         "gpu": _gpu(view.gpu),
         "stats": _stats(view.stats) if view.stats is not None else None,
         "labels": list(view.labels),
+        "breaker": _breaker(view.breaker),
         "held": [{"job_id": held.job_id, "attempt": held.attempt, "phase": held.phase.value} for held in view.held],
         "succeeded": view.succeeded,
         "failed": view.failed,
         "since_ms": view.since_utc_ms,
+        "can": {"probe": here and view.breaker.state is not BreakerState.PROBING, "restart": here and view.restartable},
     }
+
+
+def _breaker(breaker: Breaker) -> Json:
+    return {"state": breaker.state.value, "why": breaker.why, "since_ms": breaker.since_utc_ms}
 
 
 def _gpu(gpu: Gpu) -> Json:

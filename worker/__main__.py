@@ -6,6 +6,7 @@ SIGTERM drains: what waits goes back to the broker, what runs is finished. A sec
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.resources
 import logging
 import random
 import secrets
@@ -18,8 +19,10 @@ from broker.runtime import config, keys, logs, sockets
 from broker.runtime.entry import ready, run_main
 from broker.runtime.stop import Stop
 from comfyui.client import LIMIT_S, ComfyClient
+from comfyui.workflow import parse
 from worker.core.link import Identity
 from worker.core.machine import Machine
+from worker.core.mending import Mending
 from worker.core.progress import Pacing
 from worker.courier import Courier
 from worker.gpu import Gauge, nvml
@@ -44,13 +47,21 @@ def main() -> int:
         session=secrets.token_hex(16),
         version=importlib.metadata.version("comfyfleet"),
         labels=settings.worker.labels,
+        restartable=bool(settings.worker.restart),
     )
     pacing = Pacing(
         poll_ms=settings.worker.history_poll_ms,
         progress_per_s=settings.worker.progress_per_s,
         previews_per_s=settings.worker.previews_per_s,
     )
-    machine = Machine(who, prefetch=settings.broker.prefetch, pacing=pacing, draw=random.SystemRandom().random)
+    machine = Machine(
+        who,
+        parse(importlib.resources.files("comfyui").joinpath("probe.json").read_bytes()),
+        Mending(possible=who.restartable, patience_ms=settings.worker.restart_after_ms),
+        prefetch=settings.broker.prefetch,
+        pacing=pacing,
+        draw=random.SystemRandom().random,
+    )
     context = zmq.Context[zmq.Socket[bytes]]()
     dial = partial(sockets.dealer, context, network=settings.network, identity=identity)
     limit_s = min(LIMIT_S, settings.broker.lease_ms / 1_000 * LEASE_SHARE)
@@ -67,6 +78,7 @@ def main() -> int:
             dial=partial(dial, "workers", routing_id=who.session.encode()),
             joined=lambda: ready("worker", name=who.worker, comfyui=settings.worker.comfyui),
             max_file_bytes=settings.files.max_file_bytes,
+            restart=settings.worker.restart,
         )
         stop = loop.run(signals)
         context.term()

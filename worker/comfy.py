@@ -33,8 +33,11 @@ RETRY_MS: Final = 200
 RETRY_MAX_MS: Final = 2_000
 #: How often it is asked anew what nodes and models it has: files are added to a running server.
 REFRESH_MS: Final = 10 * 60_000
-#: How often it is asked for its card's memory, where only it knows.
-MEMORY_MS: Final = 10_000
+#: How often it is asked for its card's memory, where only it knows, and whether it lives, where it says nothing.
+LOOK_MS: Final = 10_000
+#: After a call without an answer the next comes sooner; so many in a row, and it counts as frozen.
+MISSED_MS: Final = 2_000
+MISSES: Final = 2
 #: What a prompt carries, so that whoever reads ComfyUI's queue sees where it comes from.
 EXTRA_KEY: Final = "comfyfleet"
 
@@ -61,10 +64,18 @@ class Comfy:
         self._learnt_ms = 0
         #: Whether the next thing to do is to open the socket again, though one is open.
         self._reopen = False
+        #: When it last said anything, and calls since then that it did not answer.
+        self._heard_ms = 0
+        self._misses = 0
 
     @property
     def up(self) -> bool:
         return self.client.connected
+
+    @property
+    def alive(self) -> bool:
+        """Whether it serves, as far as is known: a frozen one keeps its socket open."""
+        return self.up and self._misses < MISSES
 
     # ---- the socket
 
@@ -82,6 +93,7 @@ class Comfy:
             self._act(self._machine.comfy_down(self._now_ms()))
             return False
         if arrived:
+            self._answered()
             self.queue_length = next(
                 (message.queue_remaining for message in reversed(arrived) if isinstance(message, Status)),
                 self.queue_length,
@@ -109,11 +121,11 @@ class Comfy:
                 wait_ms = min(2 * wait_ms, RETRY_MAX_MS)
 
     def _idle(self) -> Errand:
-        if self._gauge.needs_comfy:
+        if self._gauge.needs_comfy or self._now_ms() - self._heard_ms >= LOOK_MS:
             stats = self._answer(self.client.system_stats)
             if stats is not None:
                 self._gauge.told(stats)
-        yield MEMORY_MS
+        yield MISSED_MS if self._misses else LOOK_MS
 
     def _rise(self) -> Errand:
         """Open the socket if that is to be done, and learn what ComfyUI is if that is not known, or old."""
@@ -127,6 +139,7 @@ class Comfy:
             yield 0
             facts = yield from self._learn(stats)
         targeted = self.client.features().targeted_interrupt
+        self._answered()
         self._act(self._machine.comfy_up(facts, targeted_interrupt=targeted, now_ms=self._now_ms()))
 
     def _learn(self, stats: SystemStats) -> Generator[int, None, Facts]:
@@ -193,6 +206,7 @@ class Comfy:
             self._tell(call.key, lambda run, out: run.not_taken(out, why, self._now_ms()))
         except (ComfyUnreachable, ComfyLost) as e:
             log.warning("not sure that comfyui took it", extra={"fields": {"job": job_id, "fault": str(e)}})
+            self._missed()
             self._tell(call.key, lambda run, _out: run.unsure(self._now_ms()))
         else:
             prompt_id, skipped = taken.prompt_id, taken.node_errors
@@ -204,7 +218,24 @@ class Comfy:
     def _answer(self, call: Callable[[], T]) -> T | None:
         """What ComfyUI answers; None when it does not."""
         try:
-            return call()
+            answer = call()
         except ComfyUnreachable as e:
             log.debug("no answer", extra={"fields": {"fault": str(e)}})
+            self._missed()
             return None
+        self._answered()
+        return answer
+
+    def _answered(self) -> None:
+        self._heard_ms = self._now_ms()
+        if self._misses >= MISSES:
+            log.info("comfyui answers again")
+            self._act(self._machine.comfy_answers(True, self._now_ms()))
+        self._misses = 0
+
+    def _missed(self) -> None:
+        self._misses += 1
+        if self._misses == MISSES and self.up:
+            log.warning("comfyui does not answer", extra={"fields": {"url": self.client.url}})
+        if self._misses >= MISSES:
+            self._act(self._machine.comfy_answers(False, self._now_ms()))

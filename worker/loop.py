@@ -24,13 +24,26 @@ from comfyui.client import ComfyClient
 from worker.agenda import Agenda
 from worker.comfy import Comfy
 from worker.core import verdict
-from worker.core.asks import Deliver, Drop, Key, Listen, NewSocket, Pulse, Send, Stage, Stop, StoreCapabilities
+from worker.core.asks import (
+    Deliver,
+    Drop,
+    Key,
+    Listen,
+    NewSocket,
+    Pulse,
+    RestartComfy,
+    Send,
+    Stage,
+    Stop,
+    StoreCapabilities,
+)
 from worker.core.machine import Machine
 from worker.core.patience import earliest
 from worker.core.run import Run
 from worker.courier import Courier
 from worker.errands import Errand, ErrandFailed, Porter
 from worker.gpu import Gauge
+from worker.restart import restarting
 
 #: Messages of the broker taken in one turn.
 AT_ONCE: Final = 100
@@ -59,8 +72,12 @@ class Loop:
         dial: Callable[[], zmq.Socket[bytes]],
         joined: Callable[[], None],
         max_file_bytes: int,
+        restart: tuple[str, ...] = (),
     ) -> None:
-        """dial: a new socket to the broker. joined: called once, when the broker first knows this worker."""
+        """dial: a new socket to the broker. joined: called once, when the broker first knows this worker.
+
+        restart: the command that starts ComfyUI anew.
+        """
         self._machine = machine
         self._courier = courier
         self._gauge = gauge
@@ -68,6 +85,7 @@ class Loop:
         self._porter = Porter(client, courier, max_file_bytes=max_file_bytes, now_ms=now_ms, breathe=self._breathe)
         self._agenda = Agenda()
         self._agenda.add("comfyui", self._comfy.watch())
+        self._restart = restart
         self._dial = dial
         self._socket = dial()
         self._outbox: deque[list[bytes]] = deque(maxlen=OUTBOX)
@@ -125,6 +143,7 @@ class Loop:
         """All that must not wait: read everything, let time pass, say what is to be said."""
         if self._comfy.up and not self._comfy.read():
             self._agenda.hurry("comfyui")
+            self._porter.forget()
         self._hear()
         if self._courier.receive(now_ms()):
             self._agenda.news()
@@ -167,7 +186,7 @@ class Loop:
         if isinstance(message, Fail):
             why = {"reason": message.failure.reason.value, "text": message.failure.text}
             log.info("attempt failed", extra={"fields": {"job": message.job_id, "attempt": message.attempt, **why}})
-            if message.failure.reason is Reason.POISONED:
+            if message.failure.reason is Reason.POISONED and not self._restart:
                 log.error("the card fails everything: start comfyui anew; no work is taken until then")
         self._outbox.append(encode(message))
         self._flush()
@@ -194,7 +213,9 @@ class Loop:
                 case Send(message):
                     self._say(message)
                 case Pulse(held):
-                    stats = self._gauge.read(now_ms(), comfy_queue=self._comfy.queue_length, comfy_alive=self._comfy.up)
+                    stats = self._gauge.read(
+                        now_ms(), comfy_queue=self._comfy.queue_length, comfy_alive=self._comfy.alive
+                    )
                     self._say(Heartbeat(stats=stats, held=held))
                 case NewSocket():
                     self._redial()
@@ -207,6 +228,8 @@ class Loop:
                     # Asked for at every beat until it is done.
                     if "capabilities" not in self._agenda:
                         self._agenda.add("capabilities", self._offer())
+                case RestartComfy(why):
+                    self._agenda.add("restart", restarting(self._restart, why))
                 case Stage(key):
                     self._agenda.add(key, self._stage(ask))
                 case Deliver(key):

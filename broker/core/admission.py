@@ -171,6 +171,28 @@ def _drain(leases: Leases, step: Step, event: FromClient, now: Now) -> Any:
     return client.Done(request_id=said.request_id)
 
 
+def _probe(leases: Leases, step: Step, event: FromClient, now: Now) -> Any:
+    said: client.ProbeWorker = event.message
+    known = leases.roster.by_name.get(said.worker)
+    if known is None or known.state is WorkerState.LOST:
+        return _no_worker(leases, said)
+    leases.breakers.ask(step, known, "an admin asked for a probe", now)
+    return client.Done(request_id=said.request_id)
+
+
+def _restart(leases: Leases, step: Step, event: FromClient, now: Now) -> Any:
+    said: client.RestartWorker = event.message
+    known = leases.roster.by_name.get(said.worker)
+    if known is None or known.state is WorkerState.LOST:
+        return _no_worker(leases, said)
+    if not known.announced.restartable:
+        text = f"worker {said.worker} has no command that starts its ComfyUI anew: set [worker] restart where it runs"
+        return _error(said, "conflict", text)
+    step.sends.append(Send(known.session, worker.Restart(why="an admin asked for it")))
+    leases.breakers.ask(step, known, "its ComfyUI is started anew", now, wait_ms=leases.rules.lease_ms)
+    return client.Done(request_id=said.request_id)
+
+
 def _job(said: Any, record: JobRecord, job: Job | None, *, existed: bool = False) -> client.JobReply:
     return client.JobReply(request_id=said.request_id, job=view(record, job), existed=existed, workflow=b"", form=b"")
 
@@ -198,6 +220,8 @@ HANDLERS: Final[dict[type[Any], Callable[[Leases, Step, FromClient, Now], Any]]]
     client.Pause: _pause,
     client.Resume: _resume,
     client.DrainWorker: _drain,
+    client.ProbeWorker: _probe,
+    client.RestartWorker: _restart,
     client.Pin: _pin,
     client.Reorder: _reorder,
 }

@@ -141,6 +141,8 @@ class Fleet:
                 job = self.jobs.live.get(key)
                 if job is not None and job.not_before_ms <= now.mono_ms:
                     self.jobs.ready_again(job)
+            case "breaker":
+                self.leases.breakers.due(step, key, now)
             case "forget":
                 known = self.roster.by_name.get(key)
                 if known is not None and known.state is WorkerState.LOST:

@@ -48,7 +48,7 @@ def _announce(leases: Leases, stream: str, step: Step, event: FromWorker, now: N
     present = Worker(said, now.utc_ms)
     known = leases.roster.by_name.get(said.worker)
     if known is not None:
-        present.succeeded, present.failed = known.succeeded, known.failed
+        present.succeeded, present.failed, present.breaker = known.succeeded, known.failed, known.breaker
         if known.session != said.session:
             leases.roster.retire(known.session)
             step.sends.append(Send(known.session, worker.Refused(why=NAME_TAKEN, retry=False)))
@@ -58,6 +58,7 @@ def _announce(leases: Leases, stream: str, step: Step, event: FromWorker, now: N
     leases.roster.join(present)
     leases.heard(present, now)
     leases.deadlines.at(present.silent_by_ms, "silent", present.session)
+    leases.breakers.joined(present, now)
     claimed = [leases.claim(step, held, present, now) for held in said.held]
     welcome = worker.Welcome(
         broker=stream,
@@ -174,6 +175,7 @@ def _complete(leases: Leases, step: Step, speaker: Worker, event: FromWorker, no
         return
     leases.release(job)
     speaker.succeeded += 1
+    leases.breakers.succeeded(speaker)
     outcome = {"outputs": said.outputs, "timings": said.timings, "failure": None}
     leases.jobs.move(step, job, JobState.SUCCEEDED, now, "", **outcome)
     _recorded(leases, step, speaker, said.job_id, said.attempt)
@@ -219,6 +221,10 @@ def _leave(leases: Leases, step: Step, speaker: Worker, event: FromWorker, now: 
     leases.left(step, speaker, event.message.why, now)
 
 
+def _probed(leases: Leases, step: Step, speaker: Worker, event: FromWorker, now: Now) -> None:
+    leases.breakers.answered(step, speaker, event.message, now)
+
+
 #: The whole list of what a known session may say.
 HANDLERS: Final[dict[type[Any], Callable[[Leases, Step, Worker, FromWorker, Now], None]]] = {
     worker.Capabilities: _capabilities,
@@ -230,4 +236,5 @@ HANDLERS: Final[dict[type[Any], Callable[[Leases, Step, Worker, FromWorker, Now]
     worker.Fail: _fail,
     worker.Draining: _draining,
     worker.Leave: _leave,
+    worker.Probed: _probed,
 }

@@ -10,13 +10,14 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from broker.core.breaker import Breakers
 from broker.core.deadlines import Deadlines
 from broker.core.jobs import Job, Jobs
 from broker.core.retry import GiveUp, decide, forgiven
 from broker.core.roster import HELD_MOST, Roster, Worker
 from broker.core.rules import Now, Rules
 from broker.core.step import Send, Step
-from broker.protocol.events import WorkerChanged, WorkerGone
+from broker.protocol.events import WorkerGone
 from broker.protocol.records import Failure, Held, JobState, Limits, Phase, Reason, Resume, WorkerState
 from broker.protocol.worker import Abandon, CancelAttempt, Dispatch
 
@@ -35,6 +36,7 @@ class Leases:
         self.jobs = jobs
         self.roster = roster
         self.deadlines = Deadlines()
+        self.breakers = Breakers(rules, roster, self.deadlines)
         #: Leased attempts whose session is over and whose worker's name is expected back: name -> job ids, never none.
         self.orphans: dict[str, set[str]] = {}
         self._jitter = jitter
@@ -133,6 +135,9 @@ class Leases:
     def ended(self, step: Step, job: Job, why: Failure, now: Now, **changes: Any) -> None:
         """An attempt is over without a result: queue the job again, or end it."""
         record = job.record
+        # A worker that falls silent counts once, whatever it held.
+        subject = job.session if why.reason is Reason.WORKER_LOST else record.job_id
+        self.breakers.failed(step, record.worker, subject, why, now)
         self.release(job)
         if record.state is JobState.CANCELLING:
             self.jobs.move(step, job, JobState.CANCELLED, now, why.text, failure=None, **changes)
@@ -224,7 +229,7 @@ class Leases:
         step.published.append(WorkerGone(stream="", serial=0, worker=gone.name))
 
     def show(self, step: Step, known: Worker) -> None:
-        step.published.append(WorkerChanged(stream="", serial=0, worker=self.roster.view(known)))
+        self.roster.show(step, known)
 
     def held(self) -> Iterator[Job]:
         """Every job that somebody has, or is expected back with."""

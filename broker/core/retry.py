@@ -19,6 +19,8 @@ class Verdict:
     burns: bool = True
     #: May have been the job that took the worker down.
     death: bool = False
+    #: Speaks against the worker, not the job: see breaker.py.
+    blames: bool = False
 
 
 VERDICTS: Final[dict[Reason, Verdict]] = {
@@ -26,15 +28,15 @@ VERDICTS: Final[dict[Reason, Verdict]] = {
     Reason.NODE_ERROR: Verdict(again=False),
     Reason.OUT_OF_MEMORY: Verdict(again=True),
     Reason.INPUT_MISSING: Verdict(again=False),
-    Reason.OUTPUT_LOST: Verdict(again=True),
-    Reason.COMFY_UNREACHABLE: Verdict(again=True),
-    Reason.COMFY_LOST: Verdict(again=True, death=True),
+    Reason.OUTPUT_LOST: Verdict(again=True, blames=True),
+    Reason.COMFY_UNREACHABLE: Verdict(again=True, blames=True),
+    Reason.COMFY_LOST: Verdict(again=True, death=True, blames=True),
     Reason.INTERRUPTED: Verdict(again=True),
-    Reason.POISONED: Verdict(again=True),
-    Reason.STALLED: Verdict(again=True),
+    Reason.POISONED: Verdict(again=True, blames=True),
+    Reason.STALLED: Verdict(again=True, blames=True),
     Reason.TIMEOUT: Verdict(again=False),
-    Reason.WORKER_LOST: Verdict(again=True, death=True),
-    Reason.NOT_ACCEPTED: Verdict(again=True),
+    Reason.WORKER_LOST: Verdict(again=True, death=True, blames=True),
+    Reason.NOT_ACCEPTED: Verdict(again=True, blames=True),
     Reason.DRAINING: Verdict(again=True, burns=False),
     Reason.POISON_JOB: Verdict(again=False),
     Reason.EXPIRED: Verdict(again=False),

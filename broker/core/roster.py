@@ -12,7 +12,9 @@ from typing import Final
 from broker.core.backlog import GroupKey
 from broker.core.jobs import Job
 from broker.core.model import WORKER_MOVES
-from broker.protocol.records import Held, Stats, WorkerState, WorkerView
+from broker.core.step import Step
+from broker.protocol.events import WorkerChanged
+from broker.protocol.records import Breaker, BreakerState, Held, Stats, WorkerState, WorkerView
 from broker.protocol.worker import Announce, Capabilities, Ready
 
 #: Attempts that one heartbeat, announce or welcome can name; a worker never has more, whatever room it claims.
@@ -21,6 +23,23 @@ HELD_MOST: Final = 64
 WORKERS_MOST: Final = 5_000
 #: What decides what a worker can run: the digest of its capabilities, its labels, its card's memory in bytes.
 Kind = tuple[str, tuple[str, ...], int]
+
+
+@dataclasses.dataclass(slots=True)
+class Health:
+    """Whether a worker's name gets work, and what speaks against it; breaker.py decides."""
+
+    state: BreakerState = BreakerState.CLOSED
+    why: str = ""
+    since_utc_ms: int = 0
+    #: What failed there since anything last succeeded.
+    against: set[str] = dataclasses.field(default_factory=set)
+    #: Failed probes in a row, and openings soon after the last closing.
+    setbacks: int = 0
+    closed_ms: int | None = None
+    #: The session that was sent the probe of this number and has not answered; empty = none was.
+    probed: str = ""
+    probe: int = 0
 
 
 @dataclasses.dataclass(slots=True)
@@ -39,6 +58,7 @@ class Worker:
     jobs: dict[str, Job] = dataclasses.field(default_factory=dict)
     succeeded: int = 0
     failed: int = 0
+    breaker: Health = dataclasses.field(default_factory=Health)
 
     @property
     def name(self) -> str:
@@ -54,7 +74,8 @@ class Worker:
 
     def room(self) -> int:
         """Attempts it can be sent now: what it offered, less those sent after it looked."""
-        if self.ready is None or self.state is WorkerState.DRAINING:
+        closed = self.breaker.state is BreakerState.CLOSED
+        if self.ready is None or self.state is WorkerState.DRAINING or not closed:
             return 0
         unseen = sum(1 for job in self.jobs.values() if job.dispatch_serial > self.ready.seen)
         return min(self.ready.credits - unseen, HELD_MOST - len(self.jobs))
@@ -130,8 +151,11 @@ class Roster:
     def with_room(self) -> Iterator[Worker]:
         return (w for w in self.by_session.values() if w.name not in self.paused and w.room() > 0)
 
+    def show(self, step: Step, worker: Worker) -> None:
+        step.published.append(WorkerChanged(stream="", serial=0, worker=self.view(worker)))
+
     def view(self, worker: Worker) -> WorkerView:
-        said = worker.announced
+        said, health = worker.announced, worker.breaker
         return WorkerView(
             worker=said.worker,
             session=said.session,
@@ -144,6 +168,8 @@ class Roster:
             gpu=said.gpu,
             stats=worker.stats,
             labels=said.labels,
+            breaker=Breaker(state=health.state, why=health.why, since_utc_ms=health.since_utc_ms),
+            restartable=said.restartable,
             held=tuple(
                 Held(job_id=job_id, attempt=job.record.attempt, phase=job.phase)
                 for job_id, job in worker.jobs.items()

@@ -26,6 +26,13 @@ class Rules:
     max_attempts: int = 3
     #: Workers a job may take down with it before it is kept aside for a person.
     max_deaths: int = 3
+    #: Different jobs that fail in a row on a worker, for reasons of its own, before it gets no more.
+    breaker: int = 3
+    #: A probe not answered for so long has failed.
+    probe_ms: int = 60_000
+    #: The wait before the first probe; doubles with each setback, up to the second.
+    probe_first_ms: int = 5_000
+    probe_cap_ms: int = 5 * 60_000
     backoff_base_ms: int = 500
     backoff_cap_ms: int = 30_000
     max_queued: int = 1_000_000

@@ -156,6 +156,22 @@ class DrainWorker:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeWorker:
+    """Send the worker no work until a small workflow has shown that its ComfyUI works."""
+
+    request_id: RequestId
+    worker: WorkerName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestartWorker:
+    """Let the worker hand back what it holds and start its ComfyUI anew."""
+
+    request_id: RequestId
+    worker: WorkerName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pin:
     """Only this worker may run the job; an empty name lifts the pin."""
 

@@ -99,6 +99,23 @@ class WorkerState(enum.StrEnum):
     LEFT = "left"  # said goodbye
 
 
+class BreakerState(enum.StrEnum):
+    """Whether a worker gets work, as far as its own health goes."""
+
+    CLOSED = "closed"  # it does
+    OPEN = "open"  # too much failed there in a row: none until a probe succeeds
+    PROBING = "probing"  # none but a probe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Breaker:
+    """What keeps a worker from work, if anything does."""
+
+    state: BreakerState
+    why: Line  # empty while closed
+    since_utc_ms: Millis
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gpu:
     """The card, as the worker found it at announce."""
@@ -269,6 +286,8 @@ class WorkerView:
     gpu: Gpu
     stats: Stats | None
     labels: Labels
+    breaker: Breaker
+    restartable: bool  # it can start its ComfyUI anew
     held: Annotated[tuple[Held, ...], Many(64)]
     succeeded: Count
     failed: Count

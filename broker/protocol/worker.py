@@ -48,6 +48,7 @@ class Announce:
     capabilities: Sha256
     gpu: Gpu
     labels: Labels
+    restartable: bool  # it can start its ComfyUI anew
     held: Annotated[tuple[Held, ...], Many(64)]
 
 
@@ -133,6 +134,15 @@ class Leave:
     why: Line
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probed:
+    """What came of the probe with this serial."""
+
+    serial: Serial
+    passed: bool
+    why: Line  # empty when it passed
+
+
 # ---- broker → worker
 
 
@@ -211,6 +221,20 @@ class OutputsMissing:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drain:
     """Finish what you hold, take no more, leave."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """Run the small workflow that shows whether your ComfyUI works, and answer Probed."""
+
+    serial: Serial
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restart:
+    """Hand back what you hold, then start your ComfyUI anew."""
+
+    why: Line
 
 
 # ---- either way

@@ -14,6 +14,7 @@ from typing import Any, TypeVar, dataclass_transform
 from broker.protocol.ids import WORKER_NAME
 from broker.runtime.values import (
     Choice,
+    Command,
     Duration,
     Endpoint,
     FilePath,
@@ -106,6 +107,12 @@ class Broker:
         default="3",
         help="How many workers a job may take down before it has failed and is kept for a person to look at.",
     )
+    breaker: int = _setting(
+        Whole(1, 100),
+        default="3",
+        help="How many different jobs in a row may fail on a worker for reasons of its own before it gets no more "
+        "until a probe has succeeded there.",
+    )
     backoff_ms: int = _setting(
         Duration("10 ms", "1 h"),
         default="500 ms",
@@ -166,6 +173,17 @@ class Worker:
         Many(Word(WORKER_NAME, "a word such as fast or a100"), 32),
         default="",
         help="A job that asks for labels runs where all are.",
+    )
+    restart: tuple[str, ...] = _setting(
+        Command(),
+        default="",
+        help="What starts its ComfyUI anew, such as docker restart comfyui-1. Used when the card fails everything, "
+        "when ComfyUI has long not answered, and when an admin asks. Nothing: a person has to.",
+    )
+    restart_after_ms: int = _setting(
+        Duration("10 s", "1 d"),
+        default="5 min",
+        help="How long ComfyUI may be away before that, and the least time between two restarts.",
     )
     history_poll_ms: int = _setting(
         Duration("100 ms", "5 min"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import ipaddress
 import re
+import shlex
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -199,6 +200,19 @@ class Word:
         if not self.shape.fullmatch(text):
             raise ValueError(f"want {self.wants}, got {text!r}")
         return text
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """A program with its arguments, quoted as in a shell, which is not asked; parsed to a tuple."""
+
+    wants = "nothing, or a command with its arguments; no shell reads it"
+
+    def parse(self, text: str) -> tuple[str, ...]:
+        try:
+            return tuple(shlex.split(text))
+        except ValueError as e:
+            raise ValueError(f"want {self.wants}, got {text!r}: {e}") from e
 
 
 @dataclasses.dataclass(frozen=True)

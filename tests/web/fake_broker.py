@@ -70,6 +70,8 @@ def a_worker(name: str = "worker-1", **changes: Any) -> WorkerView:
         "gpu": records.Gpu(name="card", kind="cuda", vram_total_bytes=24 << 30),
         "stats": None,
         "labels": (),
+        "breaker": records.Breaker(state=records.BreakerState.CLOSED, why="", since_utc_ms=0),
+        "restartable": False,
         "held": (),
         "succeeded": 0,
         "failed": 0,
@@ -366,6 +368,8 @@ ANSWERS: dict[type[Any], Callable[[Any, Any], Any]] = {
     client.Pause: FakeBroker._of_worker,
     client.Resume: FakeBroker._of_worker,
     client.DrainWorker: FakeBroker._of_worker,
+    client.ProbeWorker: FakeBroker._of_worker,
+    client.RestartWorker: FakeBroker._of_worker,
     client.Pin: FakeBroker._amend,
     client.Reorder: FakeBroker._amend,
 }

@@ -91,6 +91,8 @@ ALLOWED: dict[tuple[str, str], int] = {
     ("POST", "/api/v1/workers/<name>/drain"): 202,
     ("POST", "/api/v1/workers/<name>/pause"): 202,
     ("POST", "/api/v1/workers/<name>/resume"): 202,
+    ("POST", "/api/v1/workers/<name>/probe"): 202,
+    ("POST", "/api/v1/workers/<name>/restart"): 202,
     ("POST", "/api/v1/queue/pause"): 202,
     ("POST", "/api/v1/queue/resume"): 202,
     ("POST", "/api/v1/generate"): 202,

@@ -354,8 +354,14 @@ def test_the_story_of_a_job(shared: Stage) -> None:
     assert line["what"] == "queued" and line["worker"] is None
 
 
-def test_workers_are_paused_resumed_and_drained(shared: Stage) -> None:
-    for verb, kind in (("pause", client.Pause), ("resume", client.Resume), ("drain", client.DrainWorker)):
+def test_workers_are_paused_resumed_drained_probed_and_restarted(shared: Stage) -> None:
+    for verb, kind in (
+        ("pause", client.Pause),
+        ("resume", client.Resume),
+        ("drain", client.DrainWorker),
+        ("probe", client.ProbeWorker),
+        ("restart", client.RestartWorker),
+    ):
         answer = shared.post(f"/api/v1/workers/worker-1/{verb}")
         assert (answer.status, answer.json) == (202, {"done": True})
         assert isinstance(shared.broker.heard[-1], kind)

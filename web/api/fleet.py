@@ -59,6 +59,16 @@ def resume(call: Call, name: str) -> HTTPResponse:
     return _done(call, client.Resume, _worker(name))
 
 
+def probe(call: Call, name: str) -> HTTPResponse:
+    """POST /api/v1/workers/{name}/probe"""
+    return _done(call, client.ProbeWorker, _worker(name))
+
+
+def restart(call: Call, name: str) -> HTTPResponse:
+    """POST /api/v1/workers/{name}/restart"""
+    return _done(call, client.RestartWorker, _worker(name))
+
+
 def pause_all(call: Call) -> HTTPResponse:
     """POST /api/v1/queue/pause"""
     return _done(call, client.Pause, "")

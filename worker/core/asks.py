@@ -105,6 +105,13 @@ class Survey:
 
 
 @dataclass(frozen=True, slots=True)
+class RestartComfy:
+    """Run the operator's command that starts ComfyUI anew."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Listen:
     """Open ComfyUI's socket anew under this client id."""
 

@@ -46,6 +46,8 @@ class Identity:
     session: str
     version: str
     labels: tuple[str, ...]
+    #: It has a command that starts its ComfyUI anew.
+    restartable: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,6 +193,7 @@ class Link:
             capabilities=facts.capabilities,
             gpu=facts.gpu,
             labels=self._who.labels,
+            restartable=self._who.restartable,
             held=self._held(),
         )
 

@@ -19,16 +19,21 @@ from broker.protocol.worker import (
     Drain,
     Fail,
     OutputsMissing,
+    Probe,
     ProgressReport,
     Recorded,
+    Restart,
     Welcome,
 )
 from comfyui import messages
 from comfyui.replies import Finished, Found, Pending, Queue, QueueItem, Running
+from comfyui.workflow import Workflow
 from worker.core import verdict
-from worker.core.asks import Key, Listen, Send, Survey
+from worker.core.asks import Deliver, Key, Listen, RestartComfy, Send, Survey
 from worker.core.link import Facts, Identity, Link
+from worker.core.mending import Mending
 from worker.core.patience import earliest
+from worker.core.probing import Probing
 from worker.core.progress import Pacing
 from worker.core.run import Run
 from worker.core.steps import Step
@@ -39,11 +44,22 @@ DELIVERING_MOST: Final = 2
 #: All that is held, ended attempts included, fits one heartbeat.
 HELD_MOST: Final = 32
 SURVEY_AGAIN_MS: Final = 1_000
+#: Why a worker that drains hands attempts back.
+LEAVING: Final = "handed back by a worker that is leaving"
 
 
 class Machine:
-    def __init__(self, who: Identity, *, prefetch: int, pacing: Pacing, draw: Callable[[], float]) -> None:
-        """draw: uniform in [0, 1)."""
+    def __init__(
+        self,
+        who: Identity,
+        probe: Workflow,
+        mending: Mending,
+        *,
+        prefetch: int,
+        pacing: Pacing,
+        draw: Callable[[], float],
+    ) -> None:
+        """probe: the workflow that shows whether ComfyUI works. draw: uniform in [0, 1)."""
         self.link = Link(who, draw=draw, held=self._held)
         self.runs: dict[Key, Run] = {}
         #: The client id of ComfyUI's socket. Its beginning marks this worker's prompts, whichever process sent them.
@@ -51,7 +67,11 @@ class Machine:
         self._mark = f"comfyfleet:{who.worker}:"
         self._prefetch = prefetch
         self._pacing = pacing
+        self._probing = Probing(probe, who.session)
+        self._mending = mending
         self._up = False
+        #: It answers calls; a frozen one keeps its socket open.
+        self._answers = True
         self._draining = ""
         #: The card fails everything until ComfyUI is started anew.
         self._poisoned = False
@@ -64,7 +84,8 @@ class Machine:
 
     def deadline_ms(self) -> int | None:
         """When tick must come at the latest; None: whenever something else happens."""
-        return earliest(self.link.deadline_ms(), self._survey_ms, *(run.deadline_ms() for run in self.runs.values()))
+        mine = self.link.deadline_ms(), self._survey_ms, self._mending.deadline_ms()
+        return earliest(*mine, *(run.deadline_ms() for run in self.runs.values()))
 
     # ---- ComfyUI
 
@@ -77,7 +98,8 @@ class Machine:
         asks: list[Any] = []
         self._slots = 1 + (self._prefetch if targeted_interrupt else 0)
         self._poisoned = self._poisoned and self._up
-        self._up = True
+        self._up = self._answers = True
+        self._mending.back()
         self._socket_ms = now_ms
         self.link.introduce(asks, facts, now_ms)
         for run in self.runs.values():
@@ -89,6 +111,16 @@ class Machine:
     def comfy_down(self, now_ms: int) -> list[Any]:
         """ComfyUI's socket has ended and cannot be opened again for now."""
         self._up = False
+        self._mending.away(now_ms)
+        return self._settled([], now_ms)
+
+    def comfy_answers(self, answers: bool, now_ms: int) -> list[Any]:
+        """Whether ComfyUI, whose socket is open, still answers calls. One at work may be too busy to."""
+        self._answers = answers
+        if answers:
+            self._mending.back()
+        elif not any(run.step is Step.RUNNING and not run.stuck for run in self.runs.values()):
+            self._mending.away(now_ms)
         return self._settled([], now_ms)
 
     def heard(self, arrived: Iterable[messages.Message], now_ms: int) -> list[Any]:
@@ -160,6 +192,12 @@ class Machine:
                 self._dispatched(asks, out, message, now_ms)
             case Drain():
                 self._drain(asks, out, "the broker asked it to", now_ms)
+            case Probe(serial=serial):
+                self._probe(asks, out, serial, now_ms)
+            case Restart(why=why):
+                self._mending.ask(why, now_ms)
+                for run in self.runs.values():
+                    run.hand_back(out, "its ComfyUI is started anew", now_ms, softly=False)
             case Abandon() | CancelAttempt() | Recorded() | OutputsMissing():
                 self._about(out, message, now_ms)
         self._route(asks, out, now_ms)
@@ -181,6 +219,9 @@ class Machine:
         if self._survey_ms is not None and now_ms >= self._survey_ms:
             self._survey_ms = None
             asks.append(Survey())
+        restart = self._mending.due(now_ms, busy=self._in_front() > 0)
+        if restart:
+            asks.append(RestartComfy(restart))
         for run in list(self.runs.values()):
             out: list[Any] = []
             run.tick(out, now_ms)
@@ -198,7 +239,7 @@ class Machine:
             if key not in self.runs:
                 self.runs[key] = Run.resumed(out, resume, self._pacing, now_ms)
                 if self._draining:
-                    self.runs[key].hand_back(out, now_ms)
+                    self.runs[key].hand_back(out, LEAVING, now_ms)
         if not self._surveyed:
             self._survey_ms = now_ms
 
@@ -236,15 +277,51 @@ class Machine:
         self._draining = self._draining if self._draining else why
         self.link.drain(asks)
         for run in self.runs.values():
-            run.hand_back(out, now_ms)
+            run.hand_back(out, LEAVING, now_ms)
+
+    def _probe(self, asks: list[Any], out: list[Any], serial: int, now_ms: int) -> None:
+        self._probing.serial = serial
+        if self._probing.key is not None or self._draining:
+            return
+        there = self._up and self._answers
+        if not there or self._mending.wanted:
+            why = "its ComfyUI is about to be started anew" if there else "its ComfyUI does not answer"
+            asks.append(Send(self._probing.refused(why)))
+            return
+        run = self._probing.begin(out, self._pacing, now_ms)
+        self.runs[run.key] = run
+
+    def _of_probe(self, asks: list[Any], said: Any, now_ms: int) -> None:
+        """What the probe says is ours to answer; what it asks of ComfyUI is asked, but for its picture."""
+        match said:
+            case Complete() | Fail():
+                run = self.runs.get((said.job_id, said.attempt))
+                asks.append(Send(self._probing.answer(said)))
+                if run is not None:
+                    run.recorded()
+                self._poisoned = self._poisoned and not isinstance(said, Complete)
+                if isinstance(said, Fail) and said.failure.reason is not Reason.INVALID_WORKFLOW:
+                    self._mending.want(f"the probe failed: {said.failure.text}", now_ms)
+            case Deliver(key):
+                out: list[Any] = []
+                self.runs[key].delivered(out, (), now_ms)
+                self._route(asks, out, now_ms)
+            case Accepted() | ProgressReport():
+                pass
+            case _:
+                asks.append(said)
 
     def _route(self, asks: list[Any], out: list[Any], now_ms: int) -> None:
         """What attempts say goes to the broker through the link; what they ask goes to the shell."""
         for said in out:
+            if self._probing.is_about(said):
+                self._of_probe(asks, said, now_ms)
+                continue
             match said:
                 case Complete() | Fail():
-                    poisoned = isinstance(said, Fail) and said.failure.reason is Reason.POISONED
-                    self._poisoned = self._poisoned or poisoned
+                    if isinstance(said, Fail) and said.failure.reason is Reason.POISONED:
+                        self._poisoned = True
+                        self._mending.want(f"its card fails everything: {said.failure.text}", now_ms)
                     self.link.ended(asks, said, now_ms)
                 case Accepted() | ProgressReport():
                     # Lost while there is no broker: progress grows old, and Welcome is answered with every acceptance.
@@ -264,7 +341,8 @@ class Machine:
 
     def _room(self) -> int:
         stuck = any(run.stuck for run in self.runs.values())
-        if not self._up or self._poisoned or not self._surveyed or stuck:
+        sound = self._up and self._answers and not self._poisoned and not self._mending.wanted
+        if not sound or not self._surveyed or stuck:
             return 0
         going = sum(1 for run in self.runs.values() if run.end is None)
         places = (self._slots - self._in_front(), self._slots + DELIVERING_MOST - going, HELD_MOST - len(self.runs))
@@ -274,7 +352,8 @@ class Machine:
         return sum(1 for run in self.runs.values() if run.in_front)
 
     def _held(self) -> tuple[Held, ...]:
-        return tuple(held for run in self.runs.values() if (held := run.held) is not None)
+        runs = (run for run in self.runs.values() if run.key != self._probing.key)
+        return tuple(held for run in runs if (held := run.held) is not None)
 
     def _subject(self, message: messages.Message) -> Run | None:
         """The attempt a message is about. What names no prompt is about the one that runs."""

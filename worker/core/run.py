@@ -135,11 +135,10 @@ class Run:
     def cancel(self, out: list[Any], now_ms: int) -> None:
         self._withdraw(out, verdict.failure(Reason.CANCELLED, "cancelled"), now_ms)
 
-    def hand_back(self, out: list[Any], now_ms: int) -> None:
-        """Let another worker have it, unless it runs already."""
-        if self.step is not Step.RUNNING:
-            text = "handed back by a worker that is leaving"
-            self._withdraw(out, verdict.failure(Reason.DRAINING, text), now_ms, softly=True)
+    def hand_back(self, out: list[Any], why: str, now_ms: int, *, softly: bool = True) -> None:
+        """Let another worker have it. softly: unless it runs already."""
+        if not softly or self.step is not Step.RUNNING:
+            self._withdraw(out, verdict.failure(Reason.DRAINING, why), now_ms, softly=softly)
 
     def abandon(self, out: list[Any], now_ms: int) -> None:
         """The attempt is not ours any more: say nothing more about it, and take its prompt back."""

@@ -100,6 +100,7 @@ class Session:
     vram_bytes: int = 8 << 30
     labels: tuple[str, ...] = ()
     key_name: str = ""
+    restartable: bool = False
     #: Of the newest Ready.
     serial: int = 0
     #: What the broker sent, in order.
@@ -115,7 +116,7 @@ class Session:
         return wire.Announce(
             worker=self.name, session=self.session, version="1", comfyui_version="0.3.64", simulated=True,
             capabilities=self.capabilities, gpu=Gpu(name="card", kind="cuda", vram_total_bytes=self.vram_bytes),
-            labels=self.labels, held=held,
+            labels=self.labels, restartable=self.restartable, held=held,
         )  # fmt: skip
 
     def offers(self, *nodes: str, models: tuple[str, ...] = ()) -> Step:

@@ -25,7 +25,7 @@ def worker(number: int = 1, **facts: Any) -> Worker:
     gpu = Gpu(name="card", kind="cuda", vram_total_bytes=facts.pop("vram_bytes", 8 << 30))
     said = Announce(
         worker=f"gpu-{number}", session=session_id(number), version="1", comfyui_version="0.3.64", simulated=True,
-        capabilities=DIGEST, gpu=gpu, labels=(), held=(),
+        capabilities=DIGEST, gpu=gpu, labels=(), restartable=False, held=(),
     )  # fmt: skip
     return Worker(dataclasses.replace(said, **facts), UTC_MS)
 

@@ -98,6 +98,8 @@ def worker(**changes: Any) -> Json:
         "gpu": {"name": "NVIDIA GeForce RTX 4090", "kind": "cuda", "vram_total_bytes": 24 * GIB},
         "stats": readings(),
         "labels": [],
+        "breaker": {"state": "closed", "why": "", "since_ms": 0},
+        "can": {"probe": True, "restart": False},
         "held": [],
         "succeeded": 0,
         "failed": 0,

@@ -62,6 +62,12 @@ class TestOrder:
         assert found.security.keys == Path("/abs")
         assert load(path, environ={}).broker.data == tmp_path / "data"
 
+    def test_a_command_is_split_as_a_shell_would(self, write: Write) -> None:
+        found = load(write("[worker]\nrestart = docker restart 'comfyui 1'\n"), environ={})
+        assert found.worker.restart == ("docker", "restart", "comfyui 1")
+        with pytest.raises(ConfigError, match="No closing quotation"):
+            load(write("[worker]\nrestart = docker 'restart\n"), environ={})
+
     def test_units_become_plain_numbers(self, write: Write) -> None:
         found = load(write("[broker]\nstart_to_close = 2h\n[files]\nchunk = 64 KiB\n[web]\nport = *\n"), environ={})
         assert found.broker.start_to_close_ms == 7_200_000

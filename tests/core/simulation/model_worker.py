@@ -114,7 +114,7 @@ class ModelWorker:
             wire.Announce(
                 worker=self.name, session=self.session, version="1", comfyui_version="0.3.64", simulated=True,
                 capabilities="0" * 64, gpu=Gpu(name="card", kind="cuda", vram_total_bytes=1), labels=(),
-                held=self._held(),
+                restartable=False, held=self._held(),
             )
         )  # fmt: skip
 
@@ -146,6 +146,8 @@ class ModelWorker:
                 self._forget((message.job_id, message.attempt))
             case wire.Beat():
                 self._offer(message.need_capabilities)
+            case wire.Probe():
+                self.send(wire.Probed(serial=message.serial, passed=True, why=""))
             case wire.CancelAttempt():
                 self._cancel((message.job_id, message.attempt))
             case _:

@@ -76,19 +76,19 @@ def test_cancel_while_nobody_knows_whether_comfyui_has_it() -> None:
 def test_a_hand_back_takes_what_waits_and_leaves_what_runs() -> None:
     attempt = Try()
     attempt.submit()
-    assert attempt.tell("hand_back", 0) == [Dequeue(ID)]
+    assert attempt.tell("hand_back", "leaving", 0) == [Dequeue(ID)]
     attempt.look(RUNNING)
     assert Interrupt(ID) not in attempt.out
-    assert attempt.tell("hand_back", 0) == []
+    assert attempt.tell("hand_back", "leaving", 0) == []
     assert isinstance(attempt.look(Finished(entry(ID)))[0], Deliver)
 
 
 def test_a_cancel_overrides_a_hand_back_and_not_the_other_way_round() -> None:
     attempt = Try()
     attempt.submit()
-    attempt.tell("hand_back", 0)
+    attempt.tell("hand_back", "leaving", 0)
     cancelled(attempt)
-    attempt.tell("hand_back", 0)
+    attempt.tell("hand_back", "leaving", 0)
     assert Interrupt(ID) in attempt.look(RUNNING)
 
 

@@ -28,6 +28,7 @@ from comfyui.replies import (
     QueueItem,
     Running,
 )
+from comfyui.workflow import parse
 from worker.core import verdict
 from worker.core.asks import (
     Deliver,
@@ -49,6 +50,7 @@ from worker.core.asks import (
 )
 from worker.core.link import Facts, Identity
 from worker.core.machine import Machine
+from worker.core.mending import Mending
 from worker.core.progress import Pacing
 
 SESSION = "a" * 32
@@ -91,9 +93,10 @@ def dispatch(serial: int, job_id: str | None = None, attempt: int = 1, **changes
     return dataclasses.replace(said, **changes)
 
 
-def machine(prefetch: int = 1) -> Machine:
+def machine(prefetch: int = 1, *, restartable: bool = False) -> Machine:
     who = Identity(worker="w1", session=SESSION, version="1", labels=("fast",))
-    return Machine(who, prefetch=prefetch, pacing=PACING, draw=lambda: 0.5)
+    mending = Mending(possible=restartable, patience_ms=60_000)
+    return Machine(who, parse(WORKFLOW), mending, prefetch=prefetch, pacing=PACING, draw=lambda: 0.5)
 
 
 def entry(prompt_id: str, outcome: Outcome = Outcome.SUCCESS, **changes: Any) -> HistoryEntry:
@@ -164,10 +167,10 @@ class ComfyModel:
 class World:
     """A machine, its ComfyUI, and the shell between: `said` is what went to the broker, in order."""
 
-    def __init__(self, prefetch: int = 1) -> None:
+    def __init__(self, prefetch: int = 1, *, restartable: bool = False) -> None:
         self.now_ms = 1_000
         self.comfy = ComfyModel()
-        self.machine = machine(prefetch)
+        self.machine = machine(prefetch, restartable=restartable)
         self.said: list[Any] = []
         self.calls: deque[Any] = deque()
         self.carried: deque[Stage | Deliver] = deque()
