@@ -247,6 +247,8 @@ def late(stage: Stage, method: str, path: str, body: Any) -> Answer:
         return ask(
             stage, method, path, {"template": "text-to-image", "params": prompt} if "params" in body else prompt, **key
         )
+    if "restart" in path:
+        stage.broker.refuse[client.RestartWorker] = ("conflict", "it has no command for that", 0)
     if "pin" in path or "priority" in path:
         kind = client.Pin if "pin" in path else client.Reorder
         stage.broker.refuse[kind] = ("conflict", "only a queued job can be moved", 0)
