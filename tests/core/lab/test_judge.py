@@ -1,0 +1,76 @@
+"""Measures, goals and the table: what is told of a run."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+
+from scripts.laboratory.arena import Ran, Run
+from scripts.laboratory.judge import OURS, judge
+from scripts.laboratory.measures import Measures, fairness, jain, measure, median
+from scripts.laboratory.table import COLUMNS, markdown, text
+from scripts.laboratory.trials import OTHERS, trial
+from tests.core.lab.fleets import PLAIN, SLOW, job, scenario
+
+GOOD = Measures(
+    makespan_s=100, bound_s=95, wait_p50_s=1, wait_p95_s=2, done_p50_s=3, done_p95_s=40, loads=5, busy=0.9, jain=0.99,
+    tail_s=0, wasted_s=0,
+)  # fmt: skip
+
+
+def ran(number: int, began_s: int, *, owner: str = "ann", card: int = 0) -> Ran:
+    return Ran(job(number, owner=owner), card, began_s * 1_000, began_s * 1_000 + 10_000)
+
+
+def run_of(*rows: Ran) -> Run:
+    made = scenario([row.job for row in rows], (PLAIN, SLOW))
+    return Run(made, list(rows), loads=1, busy_ms=20_000, wasted_ms=500, resubmitted=0)
+
+
+def test_jain_is_one_for_equals_and_a_share_for_one_who_takes_all() -> None:
+    assert jain([2, 2, 2]) == pytest.approx(1)
+    assert jain([5, 0, 0, 0]) == pytest.approx(1 / 4)
+
+
+def test_fairness_looks_at_the_time_in_which_all_had_work() -> None:
+    fair = run_of(ran(0, 0), ran(1, 0, owner="bob"), ran(2, 10), ran(3, 10, owner="bob"), ran(4, 20))
+    assert fairness(fair) == pytest.approx(1)
+    unfair = run_of(ran(0, 0), ran(1, 10), ran(2, 20), ran(3, 30, owner="bob"))
+    assert fairness(unfair) == pytest.approx(1 / 2)
+    assert math.isnan(fairness(run_of(ran(0, 0))))
+
+
+def test_a_run_is_measured() -> None:
+    found = measure(run_of(ran(0, 0), ran(1, 10), ran(2, 2, card=1)), 15_000)
+    assert (found.makespan_s, found.bound_s, found.wait_p50_s, found.done_p95_s) == (20, 15, 2, 20)
+    assert (found.busy, found.tail_s, found.wasted_s) == (0.5, 0, 0.5)
+    assert measure(run_of(ran(0, 0), ran(1, 20, card=1)), 0).tail_s == 20
+
+
+def test_medians_are_taken_figure_by_figure() -> None:
+    many = [dataclasses.replace(GOOD, loads=loads) for loads in (1, 9, 4)]
+    assert median(many).loads == 4
+
+
+def test_goals_are_held_against_the_best_of_the_others() -> None:
+    slower = dataclasses.replace(GOOD, done_p95_s=60, makespan_s=130)
+    figures = judge({"mixed-speed": {OURS: GOOD, "SWARM": slower, "HORDE": slower}}, tuple(OTHERS))
+    assert [figure.holds for figure in figures] == [True] * 4
+    assert not any(f.holds for f in judge({"mixed-speed": {OURS: slower, "SWARM": GOOD}}, tuple(OTHERS)))
+    unfair = dataclasses.replace(GOOD, jain=0.9)
+    assert [f.holds for f in judge({"greedy-user": {OURS: unfair}}, ())] == [True, False]
+
+
+def test_the_table_has_every_figure() -> None:
+    found = {"greedy-user": {OURS: GOOD, "HORDE": dataclasses.replace(GOOD, jain=math.nan)}}
+    assert all(heading in text(found) and heading in markdown(found) for heading in COLUMNS)
+    assert "| HORDE | 100.0 |" in markdown(found)
+
+
+@pytest.mark.parametrize("name", ["same-cards", "vram-mixed"])
+def test_a_scenario_runs_under_every_policy(name: str) -> None:
+    found = trial(name, (*OTHERS, OURS), seed=1)
+    assert found.keys() == {*OTHERS, OURS}
+    assert all(m.bound_s <= m.makespan_s * 1.001 and 0 < m.busy <= 1 for m in found.values())
