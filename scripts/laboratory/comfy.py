@@ -19,11 +19,13 @@ from scripts.laboratory.traffic import Foreign, Job, Model
 class Prompt:
     """What is posted to a ComfyUI: a job's picture, or (job None) a tiny one for the sake of its models."""
 
-    __slots__ = ("attempt", "began_ms", "job", "loads", "models", "posted_ms", "work")
+    __slots__ = ("attempt", "began_ms", "job", "load_ms", "models", "posted_ms", "work")
 
     def __init__(self, job: Job | None, models: tuple[Model, ...], work: float, attempt: int = 0) -> None:
         self.job, self.models, self.work, self.attempt = job, models, work, attempt
-        self.posted_ms = self.began_ms = self.loads = 0
+        self.posted_ms = self.began_ms = 0
+        #: What loading alone took, on a card that is not shared.
+        self.load_ms = 0.0
 
 
 def picture(job: Job, attempt: int = 0) -> Prompt:
@@ -88,7 +90,8 @@ class Comfy:
             return
         prompt = self.running = self.waiting.popleft()
         prompt.began_ms = self._agenda.now_ms
-        need_ms = self._load_ms(prompt) + 1_000 * prompt.work * self.card.step_s
+        prompt.load_ms = self._load(prompt.models)
+        need_ms = prompt.load_ms + 1_000 * prompt.work * self.card.step_s
         self._agenda.at(self._done_ms(need_ms), functools.partial(self._end, prompt))
         self.began(self, prompt)
 
@@ -100,19 +103,16 @@ class Comfy:
         self._next()
         self.ended(self, prompt)
 
-    def _load_ms(self, prompt: Prompt) -> float:
-        need_ms = 0.0
-        prompt.loads = 0
-        for model in prompt.models:
-            if model not in self.resident:
-                prompt.loads += 1
-                need_ms += 1_000 * model.size_bytes / self.card.load_bytes_per_s
+    def _load(self, models: tuple[Model, ...]) -> float:
+        """Bring models into memory; answers the milliseconds that takes."""
+        absent = [model for model in models if model not in self.resident]
+        self.loads += len(absent)
+        for model in models:
             self.resident[model] = None
             self.resident.move_to_end(model)
-        while len(self.resident) > len(prompt.models) and self.used_bytes > self.card.vram_bytes:
+        while len(self.resident) > len(models) and self.used_bytes > self.card.vram_bytes:
             self.resident.popitem(last=False)
-        self.loads += prompt.loads
-        return need_ms
+        return sum(1_000 * model.size_bytes / self.card.load_bytes_per_s for model in absent)
 
     def _done_ms(self, need_ms: float) -> int:
         """When so much time of the card alone is over, if it begins now."""
