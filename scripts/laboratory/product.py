@@ -143,7 +143,7 @@ class Worker:
         self._say(
             wire.Announce(
                 worker=f"gpu-{self.comfy.number:04}", session=self.session, version="1", comfyui_version="0.3.64",
-                simulated=True, capabilities=CAPABILITIES, labels=(), held=(),
+                simulated=True, restartable=False, capabilities=CAPABILITIES, labels=(), held=(),
                 gpu=Gpu(name=card.name, kind=card.kind, vram_total_bytes=card.vram_bytes),
             )
         )  # fmt: skip
