@@ -15,7 +15,7 @@ from broker.files import FileChannel
 from broker.runtime import config, keys, logs, sockets
 from broker.runtime.entry import ready, run_main
 from broker.runtime.gate import Allowed
-from broker.runtime.settings import Broker
+from broker.runtime.settings import Broker, Placement
 from broker.runtime.stop import Stop
 from broker.server import Server, now
 from broker.store.files import FileStore
@@ -25,8 +25,8 @@ from broker.turn import Turn
 log = logging.getLogger(__name__)
 
 
-def rules(settings: Broker) -> Rules:
-    """The core's figures, from [broker]."""
+def rules(settings: Broker, placement: Placement) -> Rules:
+    """The core's figures, from [broker] and [placement]."""
     return Rules(
         heartbeat_ms=settings.heartbeat_ms,
         lease_ms=settings.lease_ms,
@@ -40,6 +40,9 @@ def rules(settings: Broker) -> Rules:
         max_queued_per_owner=settings.max_queued_per_owner,
         start_to_close_ms=settings.start_to_close_ms,
         stall_ms=settings.stall_ms,
+        policy=placement.policy,
+        max_running_per_owner=placement.max_running_per_owner,
+        weights=dict(placement.weights),
     )
 
 
@@ -51,7 +54,7 @@ def main() -> None:
     log.info("settings", extra={"fields": settings.effective()})
     store = SqliteStore(settings.broker.data / "fleet.sqlite3")
     fleet = Fleet(
-        rules(settings.broker),
+        rules(settings.broker, settings.placement),
         secrets.token_hex(16),
         jitter=random.SystemRandom().random,
         counts=store.counts(),

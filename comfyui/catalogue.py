@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from comfyui.workflow import FILE_INPUTS
+from comfyui.workflow import FILE_INPUTS, Node
 
 MODEL_SUFFIXES: Final = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".sft")
 
@@ -55,6 +55,16 @@ LOADERS: Final[Mapping[tuple[str, str], str]] = {
     for name, class_types in inputs.items()
     for class_type in class_types
 }
+
+
+_LOADER_CLASSES: Final = frozenset(class_type for class_type, _ in LOADERS)
+
+
+def loads_models(node: Node) -> bool:
+    """Whether the time a node takes is that of loading: one of ComfyUI's loaders, or one that names a model file."""
+    return node.class_type in _LOADER_CLASSES or any(
+        isinstance(value, str) and value.lower().endswith(MODEL_SUFFIXES) for value in node.inputs.values()
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,6 +156,7 @@ def _set_paused(leases: Leases, step: Step, event: FromClient, paused: bool) -> 
     if known is None:
         return _no_worker(leases, said)
     (roster.paused.add if paused else roster.paused.discard)(said.worker)
+    roster.touch(said.worker)
     leases.show(step, known)
     return client.Done(request_id=said.request_id)
 
@@ -167,6 +168,7 @@ def _drain(leases: Leases, step: Step, event: FromClient, now: Now) -> Any:
         return _no_worker(leases, said)
     step.sends.append(Send(known.session, worker.Drain()))
     if known.move(WorkerState.DRAINING):
+        leases.roster.touch(said.worker)
         leases.show(step, known)
     return client.Done(request_id=said.request_id)
 

@@ -1,23 +1,36 @@
-"""The queued jobs, grouped by what they need, so that a decision looks at group heads and never scans the queue.
+"""The queued jobs, grouped by who can run them and whose they are, so that a decision never scans the queue.
 
-Within a group the order is priority, then age. Removal is lazy: an entry counts only while it is its job's own, and a
-group with more dead entries than live ones is built anew.
+Within a group the order is a job's turn: its place of submission, less PLACES for each point of priority, so that what
+is more urgent goes first and what waits grows more urgent. Between groups: priority, then the owner who has had least
+of the fleet, then the turn. A lane is the queue as one kind of worker sees it, or one worker to which jobs are pinned.
+
+Removal is lazy: an entry counts only while it is its job's own, and a group with more dead entries than live ones is
+built anew.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import heapq
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Final, NamedTuple, TypeVar
 
+from broker.core.order import Order
 from broker.protocol.records import Needs
 
-#: Smaller is sooner: (-priority, sequence, job_id).
+#: Jobs submitted later that a point of priority goes before, at most.
+PLACES: Final = 1_000
+
+#: What decides what a worker can run: the digest of its capabilities, its labels, its card's memory in bytes.
+Kind = tuple[str, tuple[str, ...], int]
+Name = TypeVar("Name")
+#: Smaller is sooner: (turn, sequence, job_id).
 Entry = tuple[int, int, str]
 
 
 class GroupKey(NamedTuple):
-    """Who can run a job. How long it takes (size, steps, signature) parts no groups. A tuple, as it is hashed often."""
+    """Who can run a job, and whose it is. How long it takes (size, steps, signature) parts no groups. A tuple, as it is
+    hashed often."""
 
     nodes: tuple[str, ...]
     models: tuple[str, ...]
@@ -25,20 +38,68 @@ class GroupKey(NamedTuple):
     vram_bytes: int
     #: The only worker that may run it; empty = any.
     pin: str
+    owner: str
+
+
+def group_key(needs: Needs, pin: str = "", owner: str = "") -> GroupKey:
+    return GroupKey(needs.nodes, needs.models, needs.labels, needs.vram_bytes, pin, owner)
+
+
+class Lane(NamedTuple):
+    """Workers that are alike, or the one that jobs are pinned to."""
+
+    kind: Kind
+    pin: str = ""
 
 
 @dataclasses.dataclass(slots=True, eq=False)
-class _Group:
+class Group:
     key: GroupKey
     heap: list[Entry] = dataclasses.field(default_factory=list)
-    #: Entries of the heap that count; never 0.
+    #: Entries of the heap that count; never 0 while the group is known.
     waiting: int = 0
+    #: The lanes it stands in.
+    lanes: list[_Line] = dataclasses.field(default_factory=list)
+    #: Since when it waits for a worker that would be better, though another has room; None when it does not.
+    waits_since_ms: int | None = None
+    #: The newest job when others were first let go before it because a worker held their models; None when none were.
+    overtaken_at: int | None = None
+
+
+class _Line:
+    """The groups of one lane in two orders."""
+
+    def __init__(self, fair: Callable[[Group], object], aged: Callable[[Group], object]) -> None:
+        self.fair = Order[Group](fair)
+        self.aged = Order[Group](aged)
+
+    def put(self, group: Group) -> None:
+        self.fair.put(group)
+        self.aged.put(group)
+
+    def remove(self, group: Group) -> None:
+        self.fair.remove(group)
+        self.aged.remove(group)
 
 
 class Backlog:
-    def __init__(self) -> None:
-        self._groups: dict[GroupKey, _Group] = {}
-        self._entry: dict[str, tuple[_Group, Entry]] = {}
+    def __init__(self, serves: Callable[[Kind, GroupKey], bool], share: Callable[[str], float]) -> None:
+        """serves: whether workers of a kind can run a group; it is asked once, until `forget`. share: how much of the
+        fleet an owner has had, for its weight; it may only grow."""
+        self._serves = serves
+        self._share = share
+        self._groups: dict[GroupKey, Group] = {}
+        self._entry: dict[str, tuple[Group, Entry]] = {}
+        self._lines: dict[Lane, _Line] = {}
+        #: Groups by the models they need, and by their owner; and how many are pinned to a worker.
+        self._by_models: dict[tuple[str, ...], dict[Group, None]] = {}
+        self._by_owner: dict[str, dict[Group, None]] = {}
+        self._pinned: dict[str, int] = {}
+        #: Jobs by the models they need.
+        self.waiting_for: dict[tuple[str, ...], int] = {}
+        #: Owners whose jobs have to wait, and groups passed over until `show`.
+        self._held_back: set[str] = set()
+        self._aside: dict[Group, None] = {}
 
     def __len__(self) -> int:
         return len(self._entry)
@@ -46,42 +107,164 @@ class Backlog:
     def __contains__(self, job_id: str) -> bool:
         return job_id in self._entry
 
-    def add(self, job_id: str, needs: Needs, pin: str, priority: int, sequence: int) -> None:
+    # ---- jobs
+
+    def add(self, job_id: str, needs: Needs, *, owner: str, pin: str, priority: int, sequence: int) -> None:
         """Put a job in, or move it when it is in already."""
         self.discard(job_id)
-        key = GroupKey(needs.nodes, needs.models, needs.labels, needs.vram_bytes, pin)
-        entry = (-priority, sequence, job_id)
+        key = group_key(needs, pin, owner)
         group = self._groups.get(key)
         if group is None:
-            group = self._groups[key] = _Group(key)
+            group = self._found(key)
+        entry = (sequence - priority * PLACES, sequence, job_id)
+        first = not group.waiting or entry < self.first_of(group)
         self._entry[job_id] = (group, entry)
         group.waiting += 1
+        self.waiting_for[key.models] = self.waiting_for.get(key.models, 0) + 1
         heapq.heappush(group.heap, entry)
+        if first:
+            self._show(group)
 
     def discard(self, job_id: str) -> None:
-        group, _ = self._entry.pop(job_id, (None, None))
-        if group is None:
+        group, entry = self._entry.pop(job_id, (None, None))
+        if group is None or entry is None:
             return
         group.waiting -= 1
+        models = group.key.models
+        self.waiting_for[models] -= 1
+        if not self.waiting_for[models]:
+            del self.waiting_for[models]
         if not group.waiting:
-            del self._groups[group.key]
-        elif len(group.heap) > 2 * group.waiting + 64:
-            group.heap = [entry for entry in set(group.heap) if self._counts(group, entry)]
+            self._dissolve(group)
+            return
+        if len(group.heap) > 2 * group.waiting + 64:
+            group.heap = [other for other in set(group.heap) if self._counts(group, other)]
             heapq.heapify(group.heap)
+        if _priority(self.first_of(group)) > _priority(entry):
+            self._show(group)  # it may go earlier than it did
 
-    def heads(self) -> list[tuple[Entry, GroupKey]]:
-        """Each group's first job."""
-        return [(self._first(group), group.key) for group in self._groups.values()]
+    # ---- who is next
 
-    def head(self, key: GroupKey) -> Entry | None:
-        """A group's first job, or None when it has none left."""
-        group = self._groups.get(key)
-        return self._first(group) if group is not None else None
+    def next_in(self, lane: Lane, *, by_age: bool = False) -> Group | None:
+        """The group whose first job goes next in this lane. by_age: by turn alone, whatever its priority and whoever's
+        it is."""
+        line = self._lines.get(lane)
+        if line is None:
+            line = self._open(lane)
+        return (line.aged if by_age else line.fair).first()
 
-    def _first(self, group: _Group) -> Entry:
+    def first_of(self, group: Group) -> Entry:
         while not self._counts(group, group.heap[0]):
             heapq.heappop(group.heap)
         return group.heap[0]
 
-    def _counts(self, group: _Group, entry: Entry) -> bool:
+    def urgency(self, group: Group) -> tuple[int, float, int]:
+        """Smaller goes first."""
+        first = self.first_of(group)
+        return -_priority(first), self._share(group.key.owner), first[0]
+
+    def turn(self, group: Group) -> int:
+        return self.first_of(group)[0]
+
+    def with_models(self, models: tuple[str, ...]) -> dict[Group, None]:
+        """The groups that need exactly these models."""
+        return self._by_models.get(models, {})
+
+    def is_pinned_to(self, worker: str) -> bool:
+        """Whether any job may run there only."""
+        return worker in self._pinned
+
+    # ---- what does not count for now
+
+    def is_shown(self, group: Group) -> bool:
+        """Whether its jobs count now."""
+        return group not in self._aside and group.key.owner not in self._held_back
+
+    def set_aside(self, group: Group) -> None:
+        """Look at the others first, until `restore`."""
+        self._aside[group] = None
+        for line in group.lanes:
+            line.remove(group)
+
+    def restore(self) -> None:
+        """Those that were set aside count again."""
+        aside, self._aside = self._aside, {}
+        for group in aside:
+            if group.waiting:
+                self._show(group)
+
+    def hold_back(self, owner: str) -> None:
+        """Its jobs wait, until `let_go`."""
+        if owner not in self._held_back:
+            self._held_back.add(owner)
+            for group in self._by_owner.get(owner, ()):
+                for line in group.lanes:
+                    line.remove(group)
+
+    def let_go(self, owner: str) -> None:
+        if owner in self._held_back:
+            self._held_back.discard(owner)
+            for group in self._by_owner.get(owner, ()):
+                self._show(group)
+
+    def forget(self, lane: Callable[[Lane], bool]) -> None:
+        """What these lanes can run has changed: ask anew when they are next looked at."""
+        for gone in [known for known in self._lines if lane(known)]:
+            line = self._lines.pop(gone)
+            for group in self._groups.values():
+                if line in group.lanes:
+                    group.lanes.remove(line)
+
+    # ---- within
+
+    def _found(self, key: GroupKey) -> Group:
+        group = self._groups[key] = Group(key)
+        group.lanes = [line for lane, line in self._lines.items() if self._stands_in(lane, key)]
+        self._by_models.setdefault(key.models, {})[group] = None
+        self._by_owner.setdefault(key.owner, {})[group] = None
+        if key.pin:
+            self._pinned[key.pin] = self._pinned.get(key.pin, 0) + 1
+        return group
+
+    def _dissolve(self, group: Group) -> None:
+        key = group.key
+        del self._groups[key]
+        for line in group.lanes:
+            line.remove(group)
+        _unlist(self._by_models, key.models, group)
+        _unlist(self._by_owner, key.owner, group)
+        if key.pin:
+            self._pinned[key.pin] -= 1
+            if not self._pinned[key.pin]:
+                del self._pinned[key.pin]
+
+    def _open(self, lane: Lane) -> _Line:
+        line = self._lines[lane] = _Line(self.urgency, self.turn)
+        for group in self._groups.values():
+            if self._stands_in(lane, group.key):
+                group.lanes.append(line)
+                if self.is_shown(group):
+                    line.put(group)
+        return line
+
+    def _stands_in(self, lane: Lane, key: GroupKey) -> bool:
+        return lane.pin == key.pin and self._serves(lane.kind, key)
+
+    def _show(self, group: Group) -> None:
+        if self.is_shown(group):
+            for line in group.lanes:
+                line.put(group)
+
+    def _counts(self, group: Group, entry: Entry) -> bool:
         return self._entry.get(entry[2]) == (group, entry)
+
+
+def _priority(entry: Entry) -> int:
+    turn, sequence, _ = entry
+    return (sequence - turn) // PLACES
+
+
+def _unlist(index: dict[Name, dict[Group, None]], name: Name, group: Group) -> None:
+    del index[name][group]
+    if not index[name]:
+        del index[name]

@@ -17,28 +17,24 @@ The core's time stands still while its own loop was late (`_slip_ms`): a stopped
 from __future__ import annotations
 
 import dataclasses
-import heapq
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from broker.core import placement
 from broker.core.admission import admit
-from broker.core.backlog import GroupKey
+from broker.core.backlog import Backlog
 from broker.core.events import Event, FromClient, FromWorker, Tick, Unreachable
+from broker.core.fairness import Fairness
 from broker.core.hearing import hear
 from broker.core.jobs import Jobs, view
 from broker.core.leases import Leases
 from broker.core.model import JobRecord
 from broker.core.news import newest
-from broker.core.placement import Candidate
-from broker.core.roster import Kind, Roster, Worker
+from broker.core.placing import Placing
+from broker.core.roster import Roster
 from broker.core.rules import Now, Rules
 from broker.core.step import Step
 from broker.protocol.events import JobPreview, StatsChanged, WorkerGone
 from broker.protocol.records import FleetStats, JobState, JobView, WorkerState, WorkerView
-
-#: Workers that can be sent something now, by what they can run, then by name.
-Rooms = dict[Kind, dict[str, Candidate]]
 
 
 class Fleet:
@@ -59,9 +55,12 @@ class Fleet:
         self.serial = 0
         #: Messages that broke the contract, as whoever decodes has counted them; shown with the other counts.
         self.invalid_messages = 0
-        self.jobs = Jobs(counts, last_sequence)
+        fairness = Fairness(rules.weights)
         self.roster = Roster()
+        backlog = Backlog(self.roster.serves, fairness.share)
+        self.jobs = Jobs(counts, last_sequence, backlog, fairness, most_held=rules.max_running_per_owner)
         self.leases = Leases(rules, self.jobs, self.roster, jitter)
+        self.placing = Placing(self.leases, fairness)
         self._started_utc_ms = now.utc_ms
         #: How much of the monotonic clock the loop's own lateness has eaten.
         self._slip_ms = 0
@@ -122,7 +121,7 @@ class Fleet:
         self._last_turn_ms = now.mono_ms
         for kind, key in self.leases.deadlines.fallen(now.mono_ms):
             self._due(step, kind, key, now)
-        self._place(step, now)
+        self.placing.place(step, now)
 
     def _due(self, step: Step, kind: str, key: str, now: Now) -> None:
         """The moment of a deadline has come; what it was for may have moved on."""
@@ -147,6 +146,7 @@ class Fleet:
                 known = self.roster.by_name.get(key)
                 if known is not None and known.state is WorkerState.LOST:
                     del self.roster.by_name[key]
+                    self.roster.touch(key)
                     step.published.append(WorkerGone(stream="", serial=0, worker=key))
 
     def _unreachable(self, session: str) -> None:
@@ -154,41 +154,7 @@ class Fleet:
         gone = self.roster.by_session.get(session)
         if gone is not None:
             gone.ready = None
-
-    # ---- placement
-
-    def _place(self, step: Step, now: Now) -> None:
-        """Hand out work while some worker has room for something that waits: best head first."""
-        if self.roster.fleet_paused or not len(self.jobs.backlog):
-            return
-        rooms: Rooms = {}
-        for present in self.roster.with_room():
-            rooms.setdefault(present.kind, {})[present.name] = _candidate(present)
-        heads = self.jobs.backlog.heads() if rooms else []
-        heapq.heapify(heads)
-        while heads and rooms:
-            (_, _, job_id), group = heapq.heappop(heads)
-            job = self.jobs.live[job_id]
-            avoid = job.record.last_worker if job.record.burnt else ""
-            chosen = placement.least_loaded(self._able(rooms, group), avoid=avoid)
-            if chosen is None:
-                continue  # nobody with room can run this group now
-            present = self.roster.by_name[chosen.worker]
-            self.leases.dispatch(step, job, present, now)
-            if present.room() > 0:
-                rooms[present.kind][present.name] = _candidate(present)
-            else:
-                del rooms[present.kind][present.name]
-            head = self.jobs.backlog.head(group)
-            if head is not None:
-                heapq.heappush(heads, (head, group))
-
-    def _able(self, rooms: Rooms, group: GroupKey) -> Iterator[Candidate]:
-        """Those with room that can run this group: one question for all workers that are alike."""
-        for kind, present in rooms.items():
-            if self.roster.serves(kind, group):
-                names = [group.pin] if group.pin else present
-                yield from (present[name] for name in names if name in present)
+            self.roster.touch(gone.name)
 
     # ---- what others see
 
@@ -223,10 +189,3 @@ class Fleet:
             return message
         self.serial += 1
         return dataclasses.replace(message, stream=self.stream, serial=self.serial)
-
-
-def _candidate(present: Worker) -> Candidate:
-    stats = present.stats
-    busy = stats.gpu_busy if stats is not None and stats.gpu_busy is not None else 0.0
-    free = stats.vram_free_bytes if stats is not None else present.announced.gpu.vram_total_bytes
-    return Candidate(present.name, len(present.jobs), busy, free)

@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, Final
 
+from broker.core import learning
 from broker.core.events import FromWorker
 from broker.core.leases import Leases, failure
 from broker.core.roster import WORKERS_MOST, Worker
@@ -36,6 +37,8 @@ def hear(leases: Leases, stream: str, step: Step, event: FromWorker, now: Now) -
         step.sends.append(Send(event.session, worker.Refused(why=_wrong_key(event, speaker.name), retry=False)))
         return
     leases.heard(speaker, now)
+    if not isinstance(event.message, worker.ProgressReport):
+        leases.roster.touch(speaker.name)
     HANDLERS[type(event.message)](leases, step, speaker, event, now)
 
 
@@ -46,14 +49,17 @@ def _announce(leases: Leases, stream: str, step: Step, event: FromWorker, now: N
         step.sends.append(Send(event.session, worker.Refused(why=refusal, retry=False)))
         return
     present = Worker(said, now.utc_ms)
+    leases.estimates.know_card(said.worker, said.gpu.name, said.gpu.kind)
     known = leases.roster.by_name.get(said.worker)
     if known is not None:
         present.succeeded, present.failed, present.breaker = known.succeeded, known.failed, known.breaker
         if known.session != said.session:
             leases.roster.retire(known.session)
             step.sends.append(Send(known.session, worker.Refused(why=NAME_TAKEN, retry=False)))
-        elif known.state is WorkerState.DRAINING:
-            present.move(WorkerState.DRAINING)
+        else:
+            present.resident, present.sets, present.given = known.resident, known.sets, known.given
+            if known.state is WorkerState.DRAINING:
+                present.move(WorkerState.DRAINING)
         leases.end_session(known, now)
     leases.roster.join(present)
     leases.heard(present, now)
@@ -112,7 +118,7 @@ def _ready(leases: Leases, step: Step, speaker: Worker, event: FromWorker, now: 
 
 def _heartbeat(leases: Leases, step: Step, speaker: Worker, event: FromWorker, now: Now) -> None:
     said: worker.Heartbeat = event.message
-    speaker.stats = said.stats
+    speaker.measured(said.stats)
     unknown = not leases.roster.knows(speaker.announced.capabilities)
     step.sends.append(Send(speaker.session, worker.Beat(need_capabilities=unknown)))
     named = {(held.job_id, held.attempt): held for held in said.held}
@@ -159,6 +165,8 @@ def _progress(leases: Leases, step: Step, speaker: Worker, event: FromWorker, no
     if said.progress.kind is ProgressKind.STARTED:
         # Lossy like all progress: it reaches the disk with the job's next change of state.
         job.phase, job.record = Phase.RUNNING, dataclasses.replace(job.record, started_utc_ms=now.utc_ms)
+        learning.began(leases.estimates, speaker, job, now)
+        leases.roster.touch(speaker.name)
         leases.jobs.show(step, job)
         leases.show(step, speaker)
     step.published.append(
@@ -173,6 +181,7 @@ def _complete(leases: Leases, step: Step, speaker: Worker, event: FromWorker, no
     job = leases.fenced(step, speaker, said.job_id, said.attempt)
     if job is None:
         return
+    learning.succeeded(leases.estimates, speaker, job, said.timings, now)
     leases.release(job)
     speaker.succeeded += 1
     leases.breakers.succeeded(speaker)
@@ -190,6 +199,7 @@ def _fail(leases: Leases, step: Step, speaker: Worker, event: FromWorker, now: N
         return
     if said.failure.reason not in (Reason.CANCELLED, Reason.DRAINING):
         speaker.failed += 1
+    learning.failed(speaker, said.failure.reason)
     leases.ended(step, job, said.failure, now, timings=said.timings)
     _recorded(leases, step, speaker, said.job_id, said.attempt)
 

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from typing import Any
+from typing import Any, Final
 
 from broker.core.backlog import Backlog
+from broker.core.fairness import Fairness
 from broker.core.model import JOB_MOVES, JobRecord
 from broker.core.rules import Now
 from broker.core.step import AddStory, InsertJob, Step, UpdateJob
 from broker.protocol.events import JobChanged
 from broker.protocol.records import JobState, JobView, Phase, Progress, StoryLine
+
+#: States in which a worker has the job.
+HELD: Final = frozenset({JobState.LEASED, JobState.RUNNING, JobState.CANCELLING})
 
 
 class InvalidTransition(Exception):
@@ -42,6 +46,12 @@ class Job:
     phase: Phase | None = None
     progress: Progress | None = None
     progress_serial: int = -1
+    #: When the prompt began to run, on the core's clock; None before, and where nobody saw it.
+    began_ms: int | None = None
+    #: The models its worker was not believed to hold when it began, and how long the run alone was expected to take.
+    cold: tuple[str, ...] = ()
+    #: How often it was taken back from a worker that had not begun it.
+    moves: int = 0
 
 
 def view(record: JobRecord, job: Job | None) -> JobView:
@@ -72,12 +82,25 @@ def view(record: JobRecord, job: Job | None) -> JobView:
 class Jobs:
     """Every live job, the counts of all jobs, and the backlog of the queued ones."""
 
-    def __init__(self, counts: dict[JobState, int], last_sequence: int) -> None:
+    def __init__(
+        self,
+        counts: dict[JobState, int],
+        last_sequence: int,
+        backlog: Backlog,
+        fairness: Fairness,
+        *,
+        most_held: int = 0,
+    ) -> None:
+        """most_held: attempts of one owner that workers may hold; its other jobs wait. 0 = no bound."""
         self.live: dict[str, Job] = {}
-        self.backlog = Backlog()
+        self.backlog = backlog
+        self._fairness = fairness
+        self._most_held = most_held
         self.counts = Counter(counts)
         #: Queued jobs by owner, for the per-owner cap.
         self.queued_of: Counter[str] = Counter()
+        #: Attempts that workers hold, by owner.
+        self.held_of: Counter[str] = Counter()
         self.sequence = last_sequence
 
     def recover(self, record: JobRecord) -> Job:
@@ -85,6 +108,8 @@ class Jobs:
         job = self.live[record.job_id] = Job(record)
         if record.state is JobState.QUEUED:
             self._enqueue(job)
+        else:
+            self._count_held(record.owner, 1)
         return job
 
     def insert(self, step: Step, record: JobRecord, workflow: bytes, form: bytes) -> Job:
@@ -99,17 +124,17 @@ class Jobs:
         """Bring a job back from a terminal state, as a person asked."""
         job = self.move(
             step, Job(record), JobState.QUEUED, now, "asked for again",
-            worker="", last_worker="", prompt_id="", burnt=0, deaths=0,
+            worker="", last_worker="", prompt_id="", burnt=0, deaths=0, why=None, expect_ms=None,
             started_utc_ms=None, finished_utc_ms=None, failure=None, timings=None, outputs=(),
         )  # fmt: skip
         self.live[record.job_id] = job
         return job
 
-    def move(self, step: Step, job: Job, state: JobState, now: Now, why: str, **changes: Any) -> Job:
+    def move(self, step: Step, job: Job, state: JobState, now: Now, text: str, **changes: Any) -> Job:
         """Change a job's state and whatever of its record goes with it. Raises InvalidTransition, changing nothing."""
         before = job.record
         if state not in JOB_MOVES[before.state]:
-            raise InvalidTransition(f"{before.job_id}: {before.state} -> {state} ({why}); attempt {before.attempt}")
+            raise InvalidTransition(f"{before.job_id}: {before.state} -> {state} ({text}); attempt {before.attempt}")
         if before.state is JobState.QUEUED:
             self._dequeue(job)
         if state.terminal:
@@ -118,10 +143,11 @@ class Jobs:
         job.record = dataclasses.replace(before, state=state, **changes)
         self.counts[before.state] -= 1
         self.counts[state] += 1
+        self._count_held(before.owner, (state in HELD) - (before.state in HELD))
         if state is JobState.QUEUED:
             self._enqueue(job)
         step.writes.append(UpdateJob(job.record))
-        self._tell(step, job, state.value, why, now.utc_ms)
+        self._tell(step, job, state.value, text, now.utc_ms)
         return job
 
     def amend(self, step: Step, job: Job, **changes: Any) -> None:
@@ -150,14 +176,34 @@ class Jobs:
         what is looked at before the first queued one is what workers hold."""
         return next((j.record.created_utc_ms for j in self.live.values() if j.record.state is JobState.QUEUED), None)
 
+    def _count_held(self, owner: str, more: int) -> None:
+        if not more:
+            return
+        self.held_of[owner] += more
+        if self._most_held and self.held_of[owner] >= self._most_held:
+            self.backlog.hold_back(owner)
+        else:
+            self.backlog.let_go(owner)
+        if not self.held_of[owner]:
+            del self.held_of[owner]
+
     def _enqueue(self, job: Job) -> None:
+        if not self.queued_of[job.record.owner]:
+            self._fairness.comes(job.record.owner)
         self.queued_of[job.record.owner] += 1
         if job.not_before_ms == 0:
             self._to_backlog(job)
 
     def _to_backlog(self, job: Job) -> None:
         record = job.record
-        self.backlog.add(record.job_id, record.needs, record.pin, record.priority, record.sequence)
+        self.backlog.add(
+            record.job_id,
+            record.needs,
+            owner=record.owner,
+            pin=record.pin,
+            priority=record.priority,
+            sequence=record.sequence,
+        )
 
     def _dequeue(self, job: Job) -> None:
         self.backlog.discard(job.record.job_id)

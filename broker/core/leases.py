@@ -12,13 +12,15 @@ from typing import Any
 
 from broker.core.breaker import Breakers
 from broker.core.deadlines import Deadlines
+from broker.core.estimates import Estimates
 from broker.core.jobs import Job, Jobs
+from broker.core.learning import began
 from broker.core.retry import GiveUp, decide, forgiven
 from broker.core.roster import HELD_MOST, Roster, Worker
 from broker.core.rules import Now, Rules
 from broker.core.step import Send, Step
 from broker.protocol.events import WorkerGone
-from broker.protocol.records import Failure, Held, JobState, Limits, Phase, Reason, Resume, WorkerState
+from broker.protocol.records import Failure, Held, JobState, Limits, Phase, Reason, Resume, Why, WorkerState
 from broker.protocol.worker import Abandon, CancelAttempt, Dispatch
 
 #: How long a lost worker stays on the page.
@@ -35,6 +37,7 @@ class Leases:
         self.rules = rules
         self.jobs = jobs
         self.roster = roster
+        self.estimates = Estimates()
         self.deadlines = Deadlines()
         self.breakers = Breakers(rules, roster, self.deadlines)
         #: Leased attempts whose session is over and whose worker's name is expected back: name -> job ids, never none.
@@ -45,9 +48,11 @@ class Leases:
 
     # ---- beginning
 
-    def dispatch(self, step: Step, job: Job, holder: Worker, now: Now) -> None:
-        """Lease the job's next attempt to a worker that has room, and send it."""
-        self._lease(step, job, holder, now, attempt=job.record.attempt + 1, why=f"to {holder.name}")
+    def dispatch(self, step: Step, job: Job, holder: Worker, now: Now, *, why: Why, expect_ms: int) -> None:
+        """Lease the job's next attempt to a worker that has room, and send it. why: that worker was chosen."""
+        attempt, text = job.record.attempt + 1, f"to {holder.name}"
+        self._lease(step, job, holder, now, text, attempt=attempt, why=why, expect_ms=expect_ms)
+        holder.given += 1
         self._dispatched += 1
         job.dispatch_serial = self._dispatched
         self._await_confirmation(job, now.mono_ms + self.rules.accept_ms)
@@ -113,6 +118,8 @@ class Leases:
     def confirm(self, step: Step, job: Job, held: Held, now: Now) -> None:
         """Its worker named this attempt."""
         job.missed_beats, job.confirmed = 0, True
+        if held.phase is Phase.RUNNING:
+            began(self.estimates, self.roster.by_session[job.session], job, now)
         if job.phase is not held.phase:
             job.phase = held.phase
             self.jobs.show(step, job)
@@ -120,6 +127,17 @@ class Leases:
             self.send_cancel(step, job)
         elif job.record.state is JobState.LEASED and held.phase is not Phase.STAGING:
             self.jobs.move(step, job, JobState.RUNNING, now, "its worker holds it")
+
+    def take_back(self, step: Step, job: Job, now: Now, text: str) -> None:
+        """Queue a job again that its worker has not begun, for another one's sake. It costs the job nothing."""
+        session, attempt = job.session, job.record.attempt
+        self.release(job)
+        job.moves += 1
+        self.jobs.move(
+            step, job, JobState.QUEUED, now, f"taken back: {text}",
+            worker="", prompt_id="", failure=None, why=None, expect_ms=None,
+        )  # fmt: skip
+        self.abandon(step, session, job.record.job_id, attempt, f"taken back: {text}")
 
     def send_cancel(self, step: Step, job: Job) -> None:
         """Ask the holder to stop; repeated at each beat until it reports an end."""
@@ -159,7 +177,8 @@ class Leases:
             self.deadlines.at(job.not_before_ms, "backoff", record.job_id)
         self.jobs.move(
             step, job, JobState.QUEUED, now, f"{why.reason}: {why.text}"[:4_000],
-            burnt=verdict.burnt, deaths=verdict.deaths, worker="", prompt_id="", failure=why, **changes,
+            burnt=verdict.burnt, deaths=verdict.deaths, worker="", prompt_id="", failure=why, why=None, expect_ms=None,
+            **changes,
         )  # fmt: skip
 
     def release(self, job: Job) -> None:
@@ -168,8 +187,10 @@ class Leases:
         if holder is not None:
             holder.jobs.pop(job.record.job_id, None)
             self.settle(holder)
+            self.roster.touch(holder.name)
         self._expect_no_more(job)
         job.session, job.phase, job.progress, job.confirmed, job.dispatch_serial = "", None, None, False, 0
+        job.began_ms, job.cold = None, ()
 
     def overdue(self, step: Step, job: Job, now: Now) -> None:
         """Look at an attempt whose confirmation was due; it may be confirmed, or due later, or over."""
@@ -217,6 +238,7 @@ class Leases:
             self.ended(step, job, failure(Reason.WORKER_LOST, text), now)
         silent.move(WorkerState.LOST)
         del self.roster.by_session[silent.session]
+        self.roster.touch(silent.name)
         self.deadlines.at(now.mono_ms + FORGET_LOST_MS, "forget", silent.name)
         self.show(step, silent)
 
@@ -240,10 +262,12 @@ class Leases:
 
     # ---- within
 
-    def _lease(self, step: Step, job: Job, holder: Worker, now: Now, *, attempt: int, why: str) -> None:
+    def _lease(
+        self, step: Step, job: Job, holder: Worker, now: Now, text: str, *, attempt: int, **changes: Any
+    ) -> None:
         self.jobs.move(
-            step, job, JobState.LEASED, now, why,
-            attempt=attempt, worker=holder.name, last_worker=holder.name, prompt_id="", started_utc_ms=None,
+            step, job, JobState.LEASED, now, text,
+            attempt=attempt, worker=holder.name, last_worker=holder.name, prompt_id="", started_utc_ms=None, **changes,
         )  # fmt: skip
         self._bind(job, holder)
 
@@ -251,7 +275,7 @@ class Leases:
         """Give the last attempt back to the worker that still has it. That it was taken away costs the job nothing."""
         taken_away = job.record.failure
         job.not_before_ms = 0
-        self._lease(step, job, holder, now, attempt=job.record.attempt, why="its worker came back with it")
+        self._lease(step, job, holder, now, "its worker came back with it", attempt=job.record.attempt)
         if taken_away is not None:
             burnt, deaths = forgiven(taken_away.reason, burnt=job.record.burnt, deaths=job.record.deaths)
             self.jobs.amend(step, job, burnt=burnt, deaths=deaths, failure=None)
@@ -261,6 +285,7 @@ class Leases:
         job.session, job.progress_serial = holder.session, -1
         job.missed_beats, job.dispatch_serial, job.confirmed = 0, 0, False
         holder.jobs[job.record.job_id] = job
+        self.roster.touch(holder.name)
         self._expect_no_more(job)
 
     def _expect_no_more(self, job: Job) -> None:

@@ -17,6 +17,7 @@ from broker.protocol.records import (
     Output,
     Priority,
     Timings,
+    Why,
     WorkerState,
 )
 
@@ -79,6 +80,9 @@ class JobRecord:
     prompt_id: str = ""
     #: The only worker that may run it; empty = any.
     pin: str = ""
+    #: Why the present or last attempt went to its worker, and how long it was expected to run, models loaded included.
+    why: Why | None = None
+    expect_ms: int | None = None
     started_utc_ms: int | None = None
     finished_utc_ms: int | None = None
     failure: Failure | None = None

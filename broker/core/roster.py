@@ -6,10 +6,11 @@ Knows nothing of a job's life; fleet.py owns that. A worker's name has at most o
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Final
 
-from broker.core.backlog import GroupKey
+from broker.core import resident
+from broker.core.backlog import GroupKey, Kind
 from broker.core.jobs import Job
 from broker.core.model import WORKER_MOVES
 from broker.core.step import Step
@@ -21,8 +22,12 @@ from broker.protocol.worker import Announce, Capabilities, Ready
 HELD_MOST: Final = 64
 #: Workers that one reply can name.
 WORKERS_MOST: Final = 5_000
-#: What decides what a worker can run: the digest of its capabilities, its labels, its card's memory in bytes.
-Kind = tuple[str, tuple[str, ...], int]
+#: Sets of models that are remembered to have run on a worker.
+SETS: Final = 4
+#: The share of a card's time from which it counts as busy, and for how many heartbeats: the first one after a job may
+#: still tell of it.
+BUSY: Final = 0.5
+STRANGE_BEATS: Final = 2
 
 
 @dataclasses.dataclass(slots=True)
@@ -59,6 +64,14 @@ class Worker:
     succeeded: int = 0
     failed: int = 0
     breaker: Health = dataclasses.field(default_factory=Health)
+    #: Heartbeats in a row in which the card was busy though the worker held nothing.
+    strange_beats: int = 0
+    #: Attempts sent to it.
+    given: int = 0
+    #: The models its ComfyUI is believed to hold, the most recently used last; and the sets of which they were, newest
+    #: first.
+    resident: tuple[str, ...] = ()
+    sets: tuple[tuple[str, ...], ...] = ()
 
     @property
     def name(self) -> str:
@@ -79,6 +92,40 @@ class Worker:
             return 0
         unseen = sum(1 for job in self.jobs.values() if job.dispatch_serial > self.ready.seen)
         return min(self.ready.credits - unseen, HELD_MOST - len(self.jobs))
+
+    def measured(self, stats: Stats) -> None:
+        """What its heartbeat tells."""
+        self.stats = stats
+        busy = stats.gpu_busy is not None and stats.gpu_busy >= BUSY
+        self.strange_beats = self.strange_beats + 1 if busy and not self.jobs else 0
+        if not stats.comfy_alive:
+            self.holds_nothing()
+
+    def is_busy_elsewhere(self) -> bool:
+        """Whether somebody else computes on its card: it has been busy for a while though it holds nothing of ours."""
+        return self.strange_beats >= STRANGE_BEATS
+
+    def holds(self, models: tuple[str, ...], size: Callable[[str], int]) -> None:
+        """A prompt with these models runs, or has run. size: of a model, in bytes."""
+        self.resident = self._after(self.resident, models, size)
+        earlier = (other for other in self.sets if other != models)
+        self.sets = (models, *earlier)[:SETS]
+
+    def will_hold(self, size: Callable[[str], int]) -> tuple[str, ...]:
+        """The models its ComfyUI is believed to hold once everything sent to it has run."""
+        models = self.resident
+        for job in self.jobs.values():
+            models = self._after(models, job.record.needs.models, size)
+        return models
+
+    def holds_nothing(self) -> None:
+        """Its ComfyUI was started anew, or told to let go of everything."""
+        self.resident, self.sets = (), ()
+
+    def _after(self, models: tuple[str, ...], used: tuple[str, ...], size: Callable[[str], int]) -> tuple[str, ...]:
+        said = self.announced
+        more = resident.keeps_more(said.comfyui_version)
+        return resident.after(models, used, keeps_more=more, vram_bytes=said.gpu.vram_total_bytes, size=size)
 
     def move(self, state: WorkerState) -> bool:
         """Take a state the table allows; answers whether it changed."""
@@ -105,17 +152,27 @@ class Roster:
         self.fleet_paused = False
         #: Sessions a newer one of the same name has replaced; they are never let in again.
         self.retired: dict[str, None] = {}
+        #: Names of workers about which something has changed that placement goes by.
+        self.touched: dict[str, None] = {}
+        #: Kinds of which it must be asked anew what they can run.
+        self.relearnt: set[str] = set()
         self._offers: dict[str, Offer] = {}
-        self._serves: dict[tuple[Kind, GroupKey], bool] = {}
+        self._serves: dict[tuple[Kind, tuple[object, ...]], bool] = {}
 
     def join(self, worker: Worker) -> None:
         self.by_session[worker.session] = worker
         self.by_name[worker.name] = worker
+        self.touch(worker.name)
 
     def part(self, worker: Worker) -> None:
         """Its session is over; its name may come back."""
         del self.by_session[worker.session]
         del self.by_name[worker.name]
+        self.touch(worker.name)
+
+    def touch(self, name: str) -> None:
+        """Placement must look at this worker again before it goes on."""
+        self.touched[name] = None
 
     def retire(self, session: str) -> None:
         self.retired[session] = None
@@ -127,11 +184,13 @@ class Roster:
 
     def learn(self, capabilities: Capabilities) -> None:
         self._offers[capabilities.digest] = Offer(frozenset(capabilities.nodes), frozenset(capabilities.models))
+        self.relearnt.add(capabilities.digest)
         self._forget_unused()
 
     def serves(self, kind: Kind, group: GroupKey) -> bool:
-        """Whether workers of this kind can run jobs of this group at all, whatever they do now; their names aside."""
-        known = self._serves.get((kind, group))
+        """Whether workers of this kind can run jobs of this group at all, whatever they do now; names aside."""
+        asked = kind, group[:4]
+        known = self._serves.get(asked)
         if known is None:
             digest, labels, vram_bytes = kind
             offer = self._offers.get(digest)
@@ -145,13 +204,17 @@ class Roster:
             )
             if len(self._serves) > 50_000:
                 self._serves.clear()
-            self._serves[kind, group] = known
+            self._serves[asked] = known
         return known
 
-    def with_room(self) -> Iterator[Worker]:
-        return (w for w in self.by_session.values() if w.name not in self.paused and w.room() > 0)
+    def may_work(self, worker: Worker) -> bool:
+        """Whether it may be sent anything, whether or not it has room."""
+        present = self.by_session.get(worker.session) is worker and worker.breaker.state is BreakerState.CLOSED
+        return present and worker.state is not WorkerState.DRAINING and worker.name not in self.paused
 
     def show(self, step: Step, worker: Worker) -> None:
+        """Publish a worker as it is now; what is worth showing may matter to placement, too."""
+        self.touch(worker.name)
         step.published.append(WorkerChanged(stream="", serial=0, worker=self.view(worker)))
 
     def view(self, worker: Worker) -> WorkerView:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -41,3 +42,9 @@ class Rules:
     stall_ms: int = 5 * 60_000
     #: How often counts are published at most.
     stats_every_ms: int = 500
+    #: By which jobs are given to workers; a name of placement.POLICIES.
+    policy: str = "finish_time"
+    #: Attempts of one owner that workers may hold at once; 0 = as many as there is room for.
+    max_running_per_owner: int = 0
+    #: The share of the fleet an owner has beside others; 1 for whoever is not named.
+    weights: Mapping[str, float] = dataclasses.field(default_factory=dict)

@@ -80,6 +80,19 @@ class Phase(enum.StrEnum):
     ENDED = "ended"  # COMPLETE or FAIL sent, RECORDED awaited
 
 
+class Why(enum.StrEnum):
+    """Why a worker was chosen for an attempt."""
+
+    ONLY_ONE = "only_one"  # no other can run it
+    PINNED = "pinned"
+    HOLDS_MODELS = "holds_models"  # others would have to load them
+    WAITED_FOR_MODELS = "waited_for_models"  # it was let wait for that worker, though others had room
+    SOONEST = "soonest"  # the least expected finish
+    MOVED = "moved"  # taken back from a worker that would have done it later
+    LEAST_LOADED = "least_loaded"
+    TURN = "turn"  # it was that worker's turn
+
+
 class ProgressKind(enum.StrEnum):
     STARTED = "started"
     NODE = "node"
@@ -230,6 +243,7 @@ class Timings:
     staging_ms: Millis
     waiting_ms: Millis  # in ComfyUI's own queue
     running_ms: Millis
+    loading_ms: Millis  # of running_ms: in nodes that load models
     finishing_ms: Millis
 
 

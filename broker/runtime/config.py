@@ -25,6 +25,7 @@ from broker.runtime.settings import (
     Files,
     Log,
     Network,
+    Placement,
     Security,
     Setting,
     Web,
@@ -51,6 +52,7 @@ class Given:
 class Config:
     network: Network = dataclasses.field(default_factory=Network)
     broker: Broker = dataclasses.field(default_factory=Broker)
+    placement: Placement = dataclasses.field(default_factory=Placement)
     files: Files = dataclasses.field(default_factory=Files)
     worker: Worker = dataclasses.field(default_factory=Worker)
     web: Web = dataclasses.field(default_factory=Web)

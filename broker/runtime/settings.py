@@ -27,6 +27,7 @@ from broker.runtime.values import (
     Port,
     Size,
     Url,
+    Weight,
     Whole,
     Word,
 )
@@ -139,6 +140,31 @@ class Broker:
     )
     max_queued_per_owner: int = _setting(
         Whole(1, 10_000_000), default="100000", help="Jobs of one owner waiting; beyond that a submit is refused (429)."
+    )
+
+
+@_section
+class Placement:
+    """Which job goes next, and to which worker. docs/placement.md says how it is decided, and why."""
+
+    policy: str = _setting(
+        Choice(("finish_time", "affinity_only", "least_loaded", "round_robin_weighted")),
+        default="finish_time",
+        help=(
+            "finish_time: where the job is expected to be done soonest, loading of models included; it may wait for a "
+            "busy worker that holds them. affinity_only: where its models are. least_loaded: where the least work is. "
+            "round_robin_weighted: each worker in its turn, a faster card more often."
+        ),
+    )
+    max_running_per_owner: int = _setting(
+        Whole(0, 100_000),
+        default="0",
+        help="Jobs of one owner that workers may hold at once, the rest waits; 0: as many as there is room for.",
+    )
+    weights: tuple[tuple[str, float], ...] = _setting(
+        Many(Weight(), 1_000),
+        default="",
+        help="The share of the fleet that an owner gets beside others who want it too; 1 for whoever is not named.",
     )
 
 
@@ -291,6 +317,7 @@ class Setting:
 SECTIONS: dict[str, type[Any]] = {
     "network": Network,
     "broker": Broker,
+    "placement": Placement,
     "files": Files,
     "worker": Worker,
     "web": Web,

@@ -146,6 +146,19 @@ class Many:
 
 
 @dataclasses.dataclass(frozen=True)
+class Weight:
+    """An owner and a number, parsed to a pair."""
+
+    wants = "OWNER=NUMBER, the number from 0.01 to 100"
+
+    def parse(self, text: str) -> tuple[str, float]:
+        match = re.fullmatch(r"([^=\s]{1,64}) ?= ?([0-9]{1,3}(?:\.[0-9]{1,3})?)", text)
+        if match is None or not 0.01 <= float(match[2]) <= 100:
+            raise ValueError(f"want {self.wants}, got {text!r}")
+        return match[1], float(match[2])
+
+
+@dataclasses.dataclass(frozen=True)
 class Url:
     """An http address without user, path, query or fragment; a closing slash is dropped."""
 

@@ -73,7 +73,15 @@ _FILTERS = Migration(
     ),
 )
 
-MIGRATIONS: Final[tuple[Migration, ...]] = (_JOBS, _FILTERS)
+_LOADING = Migration(
+    "how long models were loaded",
+    (
+        """UPDATE job SET life = json_set(life, '$.timings.loading_ms', 0)
+           WHERE json_type(life, '$.timings') = 'object'""",
+    ),
+)
+
+MIGRATIONS: Final[tuple[Migration, ...]] = (_JOBS, _FILTERS, _LOADING)
 
 
 def migrate(db: sqlite3.Connection, path: Path, steps: tuple[Migration, ...] = MIGRATIONS) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Final, get_type_hints
 
 from broker.core.model import JobRecord
-from broker.protocol.records import Failure, InputFile, JobState, Labels, Member, Needs, Output, Timings
+from broker.protocol.records import Failure, InputFile, JobState, Labels, Member, Needs, Output, Timings, Why
 from broker.protocol.schema import Many, converter
 from broker.store.rules import SUBMITTED
 
@@ -36,6 +36,7 @@ _CONVERTERS: Final = {
     "group": converter(Member | None),
     "failure": converter(Failure | None),
     "timings": converter(Timings | None),
+    "why": converter(Why | None),
     "outputs": converter(Annotated[tuple[Output, ...], Many(1_000)]),
 }
 _SUBMITTED: Final = tuple(name for name in SUBMITTED if name not in COLUMNS)

@@ -37,14 +37,16 @@ Attempt = tuple[str, int]
 class Product:
     """The broker's side, and the clients'."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, policy: str) -> None:
+        """policy: one of broker.core.placement.POLICIES."""
         self.resubmitted = 0
+        self._policy = policy
         self._rng = random.Random(seed)
 
     def begin(self, arena: Arena) -> None:
         self.arena, self.agenda = arena, arena.agenda
         beat_ms = arena.scenario.heartbeat_ms
-        self.rules = Rules(heartbeat_ms=beat_ms, lease_ms=BEATS * beat_ms)
+        self.rules = Rules(heartbeat_ms=beat_ms, lease_ms=BEATS * beat_ms, policy=self._policy)
         self.fleet = Fleet(self.rules, "f" * 32, jitter=self._rng.random, counts={}, last_sequence=0, now=self._now())
         self.models = tuple(sorted({model.name for job in arena.scenario.jobs for model in job.models}))
         self._jobs = {job_id(job): job for job in arena.scenario.jobs}
@@ -142,7 +144,7 @@ class Worker:
         card = self.comfy.card
         self._say(
             wire.Announce(
-                worker=f"gpu-{self.comfy.number:04}", session=self.session, version="1", comfyui_version="0.3.64",
+                worker=f"gpu-{self.comfy.number:04}", session=self.session, version="1", comfyui_version="0.45.2",
                 simulated=True, restartable=False, capabilities=CAPABILITIES, labels=(), held=(),
                 gpu=Gpu(name=card.name, kind=card.kind, vram_total_bytes=card.vram_bytes),
             )
@@ -195,7 +197,7 @@ class Worker:
         del self._held[key]
         timings = Timings(
             staging_ms=0, waiting_ms=prompt.began_ms - prompt.posted_ms,
-            running_ms=self._agenda.now_ms - prompt.began_ms, finishing_ms=0,
+            running_ms=self._agenda.now_ms - prompt.began_ms, loading_ms=round(prompt.load_ms), finishing_ms=0,
         )  # fmt: skip
         self._say(wire.Complete(job_id=key[0], attempt=key[1], outputs=(), timings=timings))
         self._ready()
@@ -220,7 +222,7 @@ class Worker:
 
     def _fail(self, job_id: str, attempt: int, reason: Reason) -> None:
         why = Failure(reason=reason, text="it is gone", node_id="", node_type="", traceback="")
-        timings = Timings(staging_ms=0, waiting_ms=0, running_ms=0, finishing_ms=0)
+        timings = Timings(staging_ms=0, waiting_ms=0, running_ms=0, loading_ms=0, finishing_ms=0)
         self._say(wire.Fail(job_id=job_id, attempt=attempt, failure=why, timings=timings))
 
     def _offer(self) -> None:

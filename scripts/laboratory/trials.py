@@ -6,7 +6,9 @@ import multiprocessing
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from functools import partial
 
+from broker.core import placement
 from scripts.laboratory.arena import Arena, Policy
 from scripts.laboratory.baselines import LeastQueue, Random, RoundRobin
 from scripts.laboratory.bound import least_makespan_ms
@@ -25,7 +27,7 @@ OTHERS: dict[str, Callable[[int], Policy]] = {
     "HORDE": Horde,
     "CLUSTER_GATEWAY": ClusterGateway,
 }
-PRODUCT: dict[str, Callable[[int], Product]] = {"least_loaded": Product}
+PRODUCT: dict[str, Callable[[int], Product]] = {name: partial(Product, policy=name) for name in placement.POLICIES}
 POLICIES: dict[str, Callable[[int], Policy]] = {**OTHERS, **PRODUCT}
 Found = dict[str, dict[str, Measures]]
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from broker.core.placement import POLICIES
 from broker.core.rules import Rules
 from broker.protocol.files import MAX_CHUNK_BYTES
 from broker.runtime import config, manual
-from broker.runtime.settings import SECTIONS, SETTINGS, Broker, Security
+from broker.runtime.settings import SECTIONS, SETTINGS, Broker, Placement, Security
+from broker.runtime.values import Choice
 
 ROOT = config.DEFAULT_PATH.parent
 MEND = "run: python -m broker.runtime.manual"
@@ -57,3 +59,10 @@ def test_the_core_decides_by_the_same_defaults() -> None:
     assert (core.backoff_base_ms, core.backoff_cap_ms) == (declared.backoff_ms, declared.backoff_max_ms)
     assert (core.max_queued, core.max_queued_per_owner) == (declared.max_queued, declared.max_queued_per_owner)
     assert (core.start_to_close_ms, core.stall_ms) == (declared.start_to_close_ms, declared.stall_ms)
+    assert (core.policy, core.max_running_per_owner) == (Placement().policy, Placement().max_running_per_owner)
+
+
+def test_every_policy_of_the_core_can_be_chosen_and_is_explained() -> None:
+    policy = SETTINGS["placement.policy"]
+    assert isinstance(policy.kind, Choice) and set(policy.kind.names) == POLICIES.keys()
+    assert all(f"{name}: " in policy.help for name in POLICIES)

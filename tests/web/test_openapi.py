@@ -154,7 +154,8 @@ def a_full_job(stage: Stage, state: JobState) -> str:
     job = a_job(
         owner="root", state=state, attempt=1, worker="full", phase=Phase.FINISHING, progress=a_progress(),
         failure=a_failure() if state is JobState.FAILED else None, labels=("x",), started_utc_ms=1, finished_utc_ms=2,
-        timings=Timings(staging_ms=1, waiting_ms=2, running_ms=3, finishing_ms=4), outputs=(an_output(picture()),),
+        timings=Timings(staging_ms=1, waiting_ms=2, running_ms=3, loading_ms=0, finishing_ms=4),
+        outputs=(an_output(picture()),),
     )  # fmt: skip
     return stage.broker.put(job).job_id
 

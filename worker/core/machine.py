@@ -250,7 +250,7 @@ class Machine:
         if known is not None:
             asks += [Send(message) for message in (known.end, known.acceptance) if message is not None]
         elif self._draining:
-            timings = Timings(staging_ms=0, waiting_ms=0, running_ms=0, finishing_ms=0)
+            timings = Timings(staging_ms=0, waiting_ms=0, running_ms=0, loading_ms=0, finishing_ms=0)
             why = verdict.failure(Reason.DRAINING, "the worker is leaving")
             self.link.ended(asks, Fail(job_id=key[0], attempt=key[1], failure=why, timings=timings), now_ms)
         elif self._in_front() < self._slots:

@@ -234,7 +234,7 @@ class Run:
         """Every output is durable with the broker."""
         if self.step is Step.DELIVERING:
             self._move(Step.OUT)
-            timings = self._stages.timings(now_ms)
+            timings = self._stages.timings(now_ms, self._witness.loading_ms)
             self.end = Complete(job_id=self.key[0], attempt=self.key[1], outputs=outputs, timings=timings)
             out.append(self.end)
 
@@ -394,6 +394,6 @@ class Run:
 
     def _fail(self, out: list[Any], why: Failure, now_ms: int) -> None:
         if self._wanted:
-            timings = self._stages.timings(now_ms)
+            timings = self._stages.timings(now_ms, self._witness.loading_ms)
             self.end = Fail(job_id=self.key[0], attempt=self.key[1], failure=why, timings=timings)
             out.append(self.end)

@@ -76,8 +76,11 @@ class Stages:
         """How long it ran by ComfyUI's clock: all that is known where its socket said nothing."""
         self._run_ms = run_ms
 
-    def timings(self, now_ms: int) -> Timings:
-        """The four parts add up to the attempt's whole time here, whichever of them it reached."""
+    def timings(self, now_ms: int, loading_ms: int) -> Timings:
+        """The four parts add up to the attempt's whole time here, whichever of them it reached.
+
+        loading_ms: of the time it ran, as far as ComfyUI's socket showed.
+        """
         out_ms = self._out_ms if self._out_ms is not None else now_ms
         submitted_ms = self._submitted_ms if self._submitted_ms is not None else out_ms
         running_ms = self._running_ms if self._running_ms is not None else max(submitted_ms, out_ms - self._run_ms)
@@ -85,5 +88,6 @@ class Stages:
             staging_ms=submitted_ms - self._began_ms,
             waiting_ms=running_ms - submitted_ms,
             running_ms=out_ms - running_ms,
+            loading_ms=min(loading_ms, out_ms - running_ms),
             finishing_ms=now_ms - out_ms,
         )

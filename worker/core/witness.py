@@ -10,6 +10,7 @@ from typing import Final
 from broker.protocol.records import ProgressKind
 from broker.protocol.worker import ProgressReport
 from comfyui import messages
+from comfyui.catalogue import loads_models
 from comfyui.replies import HistoryEntry
 from comfyui.workflow import Workflow
 from worker.core.asks import FromSocket, Key
@@ -29,6 +30,11 @@ class Witness:
         self._pictures_bytes = 0
         self._workflow = workflow
         self._meter = Meter(workflow)
+        #: How long nodes that load models took, and since when one does.
+        self.loading_ms = 0
+        self._loads_since_ms: int | None = None
+        nodes = workflow.nodes if workflow is not None else {}
+        self._loaders = frozenset(node_id for node_id, node in nodes.items() if loads_models(node))
         self._reports = Reports(key, pacing)
 
     def started(self, now_ms: int) -> list[ProgressReport]:
@@ -39,6 +45,7 @@ class Witness:
             case messages.ExecutionCached(nodes=nodes):
                 self._meter.cached(nodes)
             case messages.Executing(node=str(node)):
+                self._at_work(node, now_ms)
                 return self._reports.progress(self._meter.node(node), now_ms)
             case messages.Progress(node=node, value=value, max=most):
                 return self._reports.progress(self._meter.steps(node, value, most), now_ms)
@@ -47,6 +54,11 @@ class Witness:
             case messages.Preview():
                 return self._pictured(message, now_ms)
         return []
+
+    def _at_work(self, node: str, now_ms: int) -> None:
+        if self._loads_since_ms is not None:
+            self.loading_ms += now_ms - self._loads_since_ms
+        self._loads_since_ms = now_ms if node in self._loaders else None
 
     def due(self, now_ms: int) -> list[ProgressReport]:
         """Reports that had to wait for their pace."""

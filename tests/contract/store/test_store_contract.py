@@ -65,7 +65,7 @@ ENDED: dict[str, Any] = {
     "started_utc_ms": 0,
     "finished_utc_ms": 2**53,
     "failure": Failure(reason=Reason.NODE_ERROR, text="it\nbroke", node_id="3", node_type="KSampler", traceback="…"),
-    "timings": Timings(staging_ms=1, waiting_ms=2, running_ms=3, finishing_ms=4),
+    "timings": Timings(staging_ms=1, waiting_ms=2, running_ms=3, loading_ms=0, finishing_ms=4),
     "outputs": (
         Output(node_id="9", name="a.png", kind="output", media_type="image/png", sha256="b" * 64, size_bytes=9),
     ),

@@ -49,7 +49,9 @@ outputs = st.builds(
 failures = st.builds(
     Failure, reason=st.sampled_from(list(Reason)), text=words, node_id=words, node_type=words, traceback=words
 )
-timings = st.builds(Timings, staging_ms=numbers, waiting_ms=numbers, running_ms=numbers, finishing_ms=numbers)
+timings = st.builds(
+    Timings, staging_ms=numbers, waiting_ms=numbers, running_ms=numbers, loading_ms=numbers, finishing_ms=numbers
+)
 jobs = st.builds(
     JobRecord,
     job_id=st.uuids().map(str),

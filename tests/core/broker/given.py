@@ -11,10 +11,12 @@ import functools
 from collections.abc import Iterator
 from typing import Any, Final
 
+from broker.core.backlog import Backlog, Lane
 from broker.core.events import Event, FromClient, FromWorker, Tick, Unreachable
+from broker.core.fairness import Fairness
 from broker.core.fleet import Fleet
 from broker.core.invariants import check
-from broker.core.jobs import Job
+from broker.core.jobs import Job, Jobs
 from broker.core.model import JobRecord
 from broker.core.rules import Now, Rules
 from broker.core.step import AddStory, Send, Step
@@ -44,7 +46,7 @@ DIGEST: Final = "d" * 64
 CLIENT: Final = "c" * 32
 REQUEST: Final = "e" * 32
 NEEDS: Final = Needs(nodes=("KSampler",), models=(), labels=(), vram_bytes=0, pixels=0, steps=0, signature="s")
-TIMINGS: Final = Timings(staging_ms=1, waiting_ms=2, running_ms=3, finishing_ms=4)
+TIMINGS: Final = Timings(staging_ms=1, waiting_ms=2, running_ms=3, loading_ms=0, finishing_ms=4)
 OUTPUT: Final = Output(
     node_id="9", name="a.png", kind="output", media_type="image/png", sha256="f" * 64, size_bytes=7
 )  # fmt: skip
@@ -58,6 +60,25 @@ ALL_JOBS: Final[dict[str, Any]] = {
     "owner": "", "states": (), "template": "", "label": "", "group": "", "since_utc_ms": None, "until_utc_ms": None,
     "after": "", "limit": 200,
 }  # fmt: skip
+
+
+#: A lane whose workers can run everything that is not pinned.
+ANYWHERE: Final = Lane((DIGEST, (), 0))
+
+
+def jobs_of(counts: dict[JobState, int], last_sequence: int, **rules: Any) -> Jobs:
+    """The jobs of a core that has no workers."""
+    fairness = Fairness({})
+    return Jobs(counts, last_sequence, Backlog(lambda kind, group: True, fairness.share), fairness, **rules)
+
+
+def drained(backlog: Backlog) -> list[str]:
+    """Every job that is not pinned, in the order in which they would go out."""
+    order = []
+    while group := backlog.next_in(ANYWHERE):
+        order.append(backlog.first_of(group)[2])
+        backlog.discard(order[-1])
+    return order
 
 
 def job_id(number: int) -> str:

@@ -8,52 +8,123 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from broker.core.backlog import Backlog, Entry, GroupKey
+from broker.core.backlog import PLACES, Backlog, Group, Lane, group_key
 from broker.protocol.records import Needs
-from tests.core.broker.given import NEEDS
+from tests.core.broker.given import ANYWHERE, DIGEST, NEEDS, drained
 
 OTHER = dataclasses.replace(NEEDS, nodes=("Other",))
 
 
-def put(backlog: Backlog, *jobs: tuple[str, int, int], needs: Needs = NEEDS, pin: str = "") -> None:
+def backlog_of(shares: dict[str, float] | None = None) -> Backlog:
+    had = shares if shares is not None else {}
+    return Backlog(lambda kind, group: kind[2] >= group.vram_bytes, lambda owner: had.get(owner, 0.0))
+
+
+def put(backlog: Backlog, *jobs: tuple[str, int, int], needs: Needs = NEEDS, pin: str = "", owner: str = "ann") -> None:
     for job_id, priority, sequence in jobs:
-        backlog.add(job_id, needs, pin, priority, sequence)
+        backlog.add(job_id, needs, owner=owner, pin=pin, priority=priority, sequence=sequence)
 
 
-def drained(backlog: Backlog) -> list[str]:
-    order = []
-    while heads := backlog.heads():
-        (_, _, job_id), _ = min(heads)
-        backlog.discard(job_id)
-        order.append(job_id)
-    return order
+def first(backlog: Backlog, lane: Lane = ANYWHERE, *, by_age: bool = False) -> str:
+    group = backlog.next_in(lane, by_age=by_age)
+    return backlog.first_of(group)[2] if group is not None else ""
 
 
 def test_priority_goes_before_age() -> None:
-    backlog = Backlog()
+    backlog = backlog_of()
     put(backlog, ("old", 0, 1), ("new", 0, 2), ("urgent", 9, 3), ("patient", -9, 0))
     assert drained(backlog) == ["urgent", "old", "new", "patient"]
 
 
 def test_the_order_holds_across_groups() -> None:
-    backlog = Backlog()
+    backlog = backlog_of()
     put(backlog, ("1", 0, 1), ("4", 0, 4))
     put(backlog, ("2", 0, 2), needs=OTHER)
-    put(backlog, ("3", 0, 3), pin="gpu-0")
-    assert len(backlog.heads()) == 3
-    assert drained(backlog) == ["1", "2", "3", "4"]
+    put(backlog, ("3", 1, 3), needs=dataclasses.replace(NEEDS, labels=("fast",)))
+    assert drained(backlog) == ["3", "1", "2", "4"]
 
 
 def test_jobs_that_differ_only_in_how_long_they_take_share_a_group() -> None:
-    backlog = Backlog()
+    backlog = backlog_of()
     for number in range(1_000):
         needs = dataclasses.replace(NEEDS, steps=number, pixels=number << 10, signature=f"s{number}")
         put(backlog, (f"{number}", 0, number), needs=needs)
-    assert len(backlog.heads()) == 1
+    assert len(backlog._groups) == 1
+
+
+def test_a_point_of_priority_is_worth_so_many_places_and_no_more() -> None:
+    backlog = backlog_of()
+    put(backlog, ("old", 0, 1), ("urgent", 1, PLACES), ("later", 1, PLACES + 2))
+    assert drained(backlog) == ["urgent", "old", "later"]
+
+
+def test_by_age_an_urgent_job_of_another_group_goes_before_so_many_and_no_more() -> None:
+    backlog = backlog_of()
+    put(backlog, ("old", 0, 1))
+    put(backlog, ("urgent", 9, 9 * PLACES + 2), needs=OTHER)
+    assert first(backlog) == "urgent" and first(backlog, by_age=True) == "old"
+
+
+def test_who_has_had_less_of_the_fleet_goes_first() -> None:
+    shares = {"ann": 5.0, "bob": 3.0}
+    backlog = backlog_of(shares)
+    put(backlog, ("a", 0, 1))
+    put(backlog, ("b", 0, 2), ("c", 0, 3), owner="bob")
+    put(backlog, ("z", 1, 4), owner="zoe")
+    assert first(backlog) == "z", "priority goes before fairness"
+    backlog.discard("z")
+    assert first(backlog) == "b"
+    shares["bob"] = 6.0
+    assert first(backlog) == "a"
+    assert first(backlog, by_age=True) == "a"
+    shares["ann"] = 7.0
+    assert first(backlog) == "b" and first(backlog, by_age=True) == "a"
+
+
+def test_a_lane_sees_what_its_workers_can_run_and_a_pinned_job_is_in_its_workers_lane_alone() -> None:
+    backlog = backlog_of()
+    put(backlog, ("large", 0, 1), needs=dataclasses.replace(NEEDS, vram_bytes=9))
+    put(backlog, ("small", 0, 2))
+    put(backlog, ("pinned", 0, 3), pin="gpu-0")
+    small, large = (DIGEST, (), 8), (DIGEST, (), 10)
+    assert first(backlog, Lane(small)) == "small" and first(backlog, Lane(large)) == "large"
+    assert first(backlog, Lane(small, "gpu-0")) == "pinned" and not first(backlog, Lane(small, "gpu-1"))
+    assert backlog.is_pinned_to("gpu-0") and not backlog.is_pinned_to("gpu-1")
+    backlog.discard("pinned")
+    assert not backlog.is_pinned_to("gpu-0") and not first(backlog, Lane(small, "gpu-0"))
+
+
+def test_a_lane_that_is_forgotten_is_asked_anew() -> None:
+    able: set[str] = set()
+    backlog = Backlog(lambda kind, group: group.nodes[0] in able, lambda owner: 0.0)
+    put(backlog, ("a", 0, 1))
+    assert not first(backlog)
+    able.add(NEEDS.nodes[0])
+    assert not first(backlog)
+    backlog.forget(lambda lane: lane == ANYWHERE)
+    assert first(backlog) == "a"
+
+
+def test_what_is_set_aside_or_held_back_counts_again_later() -> None:
+    backlog = backlog_of()
+    put(backlog, ("a", 0, 1))
+    put(backlog, ("b", 0, 2), needs=OTHER)
+    put(backlog, ("c", 0, 3), owner="bob")
+    group = backlog.next_in(ANYWHERE)
+    assert group is not None
+    backlog.set_aside(group)
+    backlog.hold_back("bob")
+    put(backlog, ("first", 0, 0))
+    assert first(backlog) == "b", "a job that comes to a group set aside does not bring it back"
+    backlog.restore()
+    assert first(backlog) == "first"
+    assert not backlog.is_shown(next(iter(backlog._by_owner["bob"])))
+    backlog.let_go("bob")
+    assert drained(backlog) == ["first", "a", "b", "c"]
 
 
 def test_a_job_put_in_again_moves() -> None:
-    backlog = Backlog()
+    backlog = backlog_of()
     put(backlog, ("a", 0, 1), ("b", 0, 2), ("a", -1, 1))
     assert drained(backlog) == ["b", "a"]
     put(backlog, ("a", 0, 1), ("a", 0, 1))
@@ -61,23 +132,27 @@ def test_a_job_put_in_again_moves() -> None:
 
 
 def test_a_group_that_is_empty_is_gone() -> None:
-    backlog = Backlog()
-    put(backlog, ("a", 0, 1))
-    ((_, key),) = backlog.heads()
-    assert key == GroupKey(NEEDS.nodes, (), (), 0, "")
+    backlog = backlog_of()
+    put(backlog, ("a", 0, 1), needs=dataclasses.replace(NEEDS, models=("m",)))
+    (group,) = backlog.with_models(("m",))
+    assert group.key == group_key(dataclasses.replace(NEEDS, models=("m",)), owner="ann")
+    assert backlog.waiting_for == {("m",): 1}
     backlog.discard("a")
     backlog.discard("a")
-    assert backlog.head(key) is None and not backlog.heads() and "a" not in backlog
+    assert not first(backlog) and not backlog.with_models(("m",)) and "a" not in backlog
+    assert not (backlog._groups or backlog._by_owner or backlog.waiting_for)
 
 
 def test_moving_a_job_for_ever_does_not_grow_the_queue() -> None:
-    backlog = Backlog()
+    backlog = backlog_of()
     put(backlog, ("head", 100, 0))
+    assert first(backlog) == "head"
     for number in range(10_000):
         put(backlog, ("restless", number % 7, 1), ("shortlived", -number % 9, 2))
         backlog.discard("shortlived")
     (group,) = backlog._groups.values()
-    assert len(group.heap) < 200
+    (line,) = group.lanes
+    assert len(group.heap) < 200 and len(line.fair._heap) < 200 and len(line.aged._heap) < 200
     assert drained(backlog) == ["head", "restless"]
 
 
@@ -85,31 +160,45 @@ class Queue(RuleBasedStateMachine):
     """Against a list that is sorted anew each time."""
 
     jobs = st.integers(0, 5).map(str)
+    owners = st.sampled_from(["ann", "bob"])
 
     def __init__(self) -> None:
         super().__init__()
-        self.backlog = Backlog()
-        self.model: dict[str, tuple[Entry, str]] = {}
+        self.shares = {"ann": 0.0, "bob": 0.0}
+        self.backlog = backlog_of(self.shares)
+        #: job -> (its group, turn, sequence)
+        self.model: dict[str, tuple[tuple[str, str], int, int]] = {}
 
-    @rule(job=jobs, needs=st.sampled_from([NEEDS, OTHER]), priority=st.integers(-1, 1), times=st.sampled_from([1, 90]))
-    def put(self, job: str, needs: Needs, priority: int, times: int) -> None:
-        for _ in range(times):
+    @rule(
+        job=jobs, needs=st.sampled_from([NEEDS, OTHER]), owner=owners, priority=st.integers(-1, 1), apart=st.booleans()
+    )
+    def put(self, job: str, needs: Needs, owner: str, priority: int, apart: bool) -> None:
+        sequence = int(job) * (PLACES if apart else 1)
+        for _ in range(70 if apart else 1):
             self.backlog.discard(job)
-            self.backlog.add(job, needs, "", priority, int(job))
-        self.model[job] = ((-priority, int(job), job), needs.nodes[0])
+            self.backlog.add(job, needs, owner=owner, pin="", priority=priority, sequence=sequence)
+        self.model[job] = ((needs.nodes[0], owner), sequence - priority * PLACES, sequence)
 
     @rule(job=jobs)
     def take_out(self, job: str) -> None:
         self.backlog.discard(job)
         self.model.pop(job, None)
 
+    @rule(owner=owners, more=st.integers(1, 3))
+    def serve(self, owner: str, more: int) -> None:
+        self.shares[owner] += more
+
     @invariant()
-    def the_heads_are_the_first_of_their_groups(self) -> None:
-        found = {key.nodes[0]: entry for entry, key in self.backlog.heads()}
-        first: dict[str, Entry] = {}
-        for entry, node in sorted(self.model.values()):
-            first.setdefault(node, entry)
-        assert found == first
+    def the_first_of_each_order_is_first(self) -> None:
+        heads: dict[tuple[str, str], tuple[int, int]] = {}
+        for group, turn, sequence in sorted(self.model.values(), key=lambda job: job[1:]):
+            heads.setdefault(group, (turn, sequence))
+        fair = [((t - s) // PLACES, self.shares[owner], t) for (_, owner), (t, s) in heads.items()]
+        found: list[Group | None] = [self.backlog.next_in(ANYWHERE, by_age=by_age) for by_age in (False, True)]
+        assert [group is not None for group in found] == [bool(heads)] * 2
+        if found[0] is not None and found[1] is not None:
+            assert self.backlog.urgency(found[0]) == min(fair)
+            assert self.backlog.turn(found[1]) == min(turn for turn, _ in heads.values())
         assert len(self.backlog) == len(self.model)
         assert all(len(group.heap) <= 2 * group.waiting + 66 for group in self.backlog._groups.values())
 

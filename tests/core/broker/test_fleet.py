@@ -6,9 +6,8 @@ import dataclasses
 
 import pytest
 
-from broker.core.backlog import GroupKey
+from broker.core.backlog import GroupKey, Kind
 from broker.core.events import Tick
-from broker.core.roster import Kind
 from broker.core.rules import Rules
 from broker.protocol import worker as wire
 from broker.protocol.events import JobChanged, JobPreview, StatsChanged, WorkerChanged, WorkerGone
@@ -178,29 +177,27 @@ def test_a_liar_with_room_for_everything_gets_what_a_heartbeat_can_name(broker: 
     assert len(liar.dispatched) == 64 and broker.fleet.jobs.counts[JobState.QUEUED] == 136
 
 
-def questions(broker: Given, patch: pytest.MonkeyPatch) -> int:
-    """How often a turn asks whether some workers can run some jobs."""
+def test_alike_workers_are_asked_once_about_alike_jobs(broker: Given, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[Kind, GroupKey]] = []
-    right = broker.fleet.roster.serves
+    backlog = broker.fleet.jobs.backlog
+    right = backlog._serves
 
     def counted(kind: Kind, group: GroupKey) -> bool:
         asked.append((kind, group))
         return right(kind, group)
 
-    patch.setattr(broker.fleet.roster, "serves", counted)
-    broker.tick()
-    return len(asked)
-
-
-def test_a_turn_asks_once_for_alike_jobs_and_alike_workers(broker: Given, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backlog, "_serves", counted)
     for number in range(100):
         broker.joined(f"gpu-{number}", vram_bytes=(8 << 30) + number % 2)
     for number in range(100):
         broker.submitted(number + 1, needs=dataclasses.replace(NEEDS, nodes=("Missing",), steps=number, pixels=number))
-    assert questions(broker, monkeypatch) == 2
+    broker.tick()
+    assert len(asked) == 2
     for number in range(100, 110):
         broker.submitted(number + 1, needs=dataclasses.replace(NEEDS, nodes=(f"Missing{number}",)))
-    assert questions(broker, monkeypatch) == 2 * 11
+    broker.tick()
+    broker.tick()
+    assert len(asked) == 2 * 11
 
 
 # ---- what others see

@@ -13,7 +13,7 @@ from broker.core.rules import Now
 from broker.core.step import AddStory, InsertJob, Step, UpdateJob
 from broker.protocol.events import JobChanged
 from broker.protocol.records import JobState, Phase, Reason
-from tests.core.broker.given import OUTPUT, UTC_MS, because, job_id, record
+from tests.core.broker.given import OUTPUT, UTC_MS, because, drained, job_id, jobs_of, record
 
 NOW = Now(mono_ms=7_000, utc_ms=UTC_MS + 7_000)
 PAIRS = list(itertools.product(JobState, JobState))
@@ -23,7 +23,7 @@ ILLEGAL = [(a, b) for a, b in PAIRS if b not in JOB_MOVES[a]]
 
 def jobs_with(*states: JobState) -> Jobs:
     """Jobs 1, 2, …, live or not, each as the store would hand it over."""
-    jobs = Jobs({state: list(states).count(state) for state in JobState}, last_sequence=len(states))
+    jobs = jobs_of({state: list(states).count(state) for state in JobState}, last_sequence=len(states))
     for number, state in enumerate(states, start=1):
         jobs.recover(record(number, state=state, attempt=1, worker="gpu-0"))
     return jobs
@@ -31,7 +31,7 @@ def jobs_with(*states: JobState) -> Jobs:
 
 def seen(jobs: Jobs) -> Any:
     live = {job_id: (job.record, job.not_before_ms) for job_id, job in jobs.live.items()}
-    return live, +jobs.counts, +jobs.queued_of, jobs.backlog.heads(), jobs.sequence
+    return live, +jobs.counts, +jobs.queued_of, dict(jobs.backlog._entry), jobs.sequence
 
 
 def moved(jobs: Jobs, state: JobState, number: int = 1, **changes: Any) -> tuple[Job, Step]:
@@ -86,7 +86,7 @@ def test_only_a_queued_job_is_in_the_backlog_and_counts_for_its_owner() -> None:
 
 
 def test_a_new_job_is_written_whole_with_its_first_line() -> None:
-    jobs, step = Jobs({}, last_sequence=0), Step()
+    jobs, step = jobs_of({}, last_sequence=0), Step()
     job = jobs.insert(step, record(), b"workflow", b"form")
     insert, story = step.writes
     assert insert == InsertJob(job.record, b"workflow", b"form")
@@ -115,12 +115,12 @@ def test_a_backoff_that_ends_when_the_job_runs_again_puts_nothing_in_the_backlog
 def test_amending_a_queued_job_moves_it_in_the_queue_and_tells_no_story() -> None:
     jobs, step = jobs_with(JobState.QUEUED, JobState.QUEUED), Step()
     jobs.amend(step, jobs.live[job_id(2)], priority=1)
-    assert min(jobs.backlog.heads())[0][2] == job_id(2)
+    assert drained(jobs.backlog) == [job_id(2), job_id(1)]
     assert step.writes == [UpdateJob(jobs.live[job_id(2)].record)] and len(step.published) == 1
 
 
 def test_a_job_asked_for_again_begins_anew_but_keeps_its_number_of_attempts() -> None:
-    jobs, step = Jobs({JobState.FAILED: 1}, last_sequence=1), Step()
+    jobs, step = jobs_of({JobState.FAILED: 1}, last_sequence=1), Step()
     over = record(
         state=JobState.FAILED, attempt=3, burnt=3, deaths=2, worker="gpu-0", last_worker="gpu-0", prompt_id="p",
         pin="gpu-0", failure=because(Reason.STALLED), outputs=(OUTPUT,), started_utc_ms=1, finished_utc_ms=2,
@@ -132,7 +132,7 @@ def test_a_job_asked_for_again_begins_anew_but_keeps_its_number_of_attempts() ->
 
 
 def test_a_job_that_succeeded_is_not_asked_for_again() -> None:
-    jobs, step = Jobs({JobState.SUCCEEDED: 1}, last_sequence=1), Step()
+    jobs, step = jobs_of({JobState.SUCCEEDED: 1}, last_sequence=1), Step()
     with pytest.raises(InvalidTransition):
         jobs.revive(step, record(state=JobState.SUCCEEDED), NOW)
     assert not jobs.live and not len(jobs.backlog) and step == Step()

@@ -51,6 +51,7 @@ NAMES = ["gpu-0", "gpu-1", "gpu-2"]
 which = st.integers(0, 40)
 texts = st.sampled_from(["", "a node raised", "é" * 4_000])
 CAME_BACK = "its worker came back with it"
+TAKEN_BACK = "taken back"
 INTRODUCTION = Given().worker("gpu-0").introduction()
 
 
@@ -170,8 +171,9 @@ class Broker(RuleBasedStateMachine):
         for line in story:
             if line.what == JobState.QUEUED:
                 last = line.text.partition(":")[0]
-                burnt = burnt + VERDICTS[Reason(last)].burns if last in set(Reason) else 0
-            elif line.text == CAME_BACK:
+                if last != TAKEN_BACK:
+                    burnt = burnt + VERDICTS[Reason(last)].burns if last in set(Reason) else 0
+            elif line.text == CAME_BACK and last != TAKEN_BACK:
                 burnt -= VERDICTS[Reason(last)].burns
         return story[-1].what, burnt
 

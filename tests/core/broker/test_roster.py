@@ -14,11 +14,13 @@ from broker.core.model import WORKER_MOVES
 from broker.core.roster import HELD_MOST, Roster, Worker
 from broker.protocol.records import Gpu, JobState, Phase, WorkerState
 from broker.protocol.worker import Announce, Capabilities, Ready
-from tests.core.broker.given import DIGEST, UTC_MS, job_id, record, session_id
+from tests.core.broker.given import DIGEST, STATS, UTC_MS, job_id, record, session_id
 
 PAIRS = list(itertools.product(WorkerState, WorkerState))
 ILLEGAL = [(a, b) for a, b in PAIRS if b not in WORKER_MOVES[a]]
-GROUP = GroupKey(nodes=("KSampler",), models=("checkpoints/xl.safetensors",), labels=(), vram_bytes=0, pin="")
+GROUP = GroupKey(
+    nodes=("KSampler",), models=("checkpoints/xl.safetensors",), labels=(), vram_bytes=0, pin="", owner="ann"
+)
 
 
 def worker(number: int = 1, **facts: Any) -> Worker:
@@ -96,13 +98,32 @@ def test_no_claim_of_room_gets_a_worker_more_than_a_heartbeat_can_name(credits: 
     assert dispatched == HELD_MOST
 
 
-def test_who_has_room_leaves_out_the_paused_the_full_and_the_silent_about_it() -> None:
-    here, paused, full, quiet = (worker(n) for n in range(4))
-    for one in (here, paused, full):
-        one.ready = Ready(serial=1, credits=0 if one is full else 1, seen=0)
-    roster = roster_of(here, paused, full, quiet)
+def test_who_may_work_leaves_out_the_paused_the_draining_and_the_gone() -> None:
+    here, paused, draining, lost = (worker(n) for n in range(4))
+    roster = roster_of(here, paused, draining, lost)
     roster.paused.add(paused.name)
-    assert [one.name for one in roster.with_room()] == [here.name]
+    draining.move(WorkerState.DRAINING)
+    del roster.by_session[lost.session]
+    assert [one.name for one in (here, paused, draining, lost) if roster.may_work(one)] == [here.name]
+
+
+def test_a_card_that_is_busy_while_nothing_of_ours_runs_is_noticed_at_the_second_heartbeat() -> None:
+    one, busy = worker(), dataclasses.replace(STATS, gpu_busy=0.9)
+    one.measured(busy)
+    assert not one.is_busy_elsewhere(), "the first one may still tell of a job"
+    one.measured(busy)
+    assert one.is_busy_elsewhere()
+    one.measured(dataclasses.replace(STATS, gpu_busy=None))
+    assert not one.is_busy_elsewhere()
+
+
+def test_a_worker_holds_the_models_of_its_last_prompt_until_its_comfyui_dies() -> None:
+    one = worker()
+    one.holds(("a", "b"), len)
+    one.holds(("c",), len)
+    assert one.resident == ("c",) and one.sets == (("c",), ("a", "b"))
+    one.measured(dataclasses.replace(STATS, comfy_alive=False))
+    assert (len(one.resident), len(one.sets)) == (0, 0)
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,8 @@ def test_an_id_that_is_in_use_anywhere_in_a_group_refuses_all_of_it(broker: Give
 
 @pytest.mark.parametrize(("rule", "code"), [("max_queued", "full"), ("max_queued_per_owner", "quota")])
 def test_a_group_that_does_not_fit_whole_is_refused_whole(rule: str, code: str) -> None:
-    broker = Given(Rules(**{rule: 4}))
+    most: Any = {rule: 4}
+    broker = Given(Rules(**most))
     broker.submitted(9)
     broker.submitted(10)
     reply = broker.asks(group_of(1, 2, 3))

@@ -82,6 +82,15 @@ class TestOrder:
         found = load(write("[web]\nallowed_hosts = a.example, 10.0.0.1\n"), environ={})
         assert found.web.allowed_hosts == ("a.example", "10.0.0.1")
 
+    def test_weights_are_owners_with_numbers(self, write: Write) -> None:
+        found = load(write("[placement]\nweights = ann=2, bob = 0.5\n"), environ={})
+        assert found.placement.weights == (("ann", 2.0), ("bob", 0.5))
+
+    @pytest.mark.parametrize("weights", ["ann", "ann=0", "ann=-1", "ann=1e9", "=1", "ann=nan", "a b=1", "ann=1=2"])
+    def test_a_weight_that_is_none_is_refused(self, write: Write, weights: str) -> None:
+        path = write(f"[placement]\nweights = {weights}\n")
+        assert refusal(path).startswith(f"{path}:2: [placement] weights: want OWNER=NUMBER, the number from 0.01 to")
+
 
 class TestFlags:
     def test_a_shortcut_and_set(self, write: Write) -> None:

@@ -15,7 +15,7 @@ from broker.protocol.records import Failure, Gpu, Held, Output, Phase, Reason, S
 from tests.core.simulation.net import Clock
 
 SLOTS = 2
-TIMINGS = Timings(staging_ms=0, waiting_ms=0, running_ms=1, finishing_ms=0)
+TIMINGS = Timings(staging_ms=0, waiting_ms=0, running_ms=1, loading_ms=0, finishing_ms=0)
 STATS = Stats(
     gpu_busy=0.5, vram_free_bytes=1, vram_total_bytes=2, gpu_celsius=None, gpu_watts=None, ram_free_bytes=1,
     ram_total_bytes=2, cpu_busy=0.1, comfy_queue=0, comfy_alive=True,

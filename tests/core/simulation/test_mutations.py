@@ -100,8 +100,8 @@ def lease_never_ends(patch: Patch) -> dict[str, Any]:
 def attempts_not_counted(patch: Patch) -> dict[str, Any]:
     right = leases.Leases._lease
 
-    def wrong(self: Leases, step: Step, job: Job, holder: Worker, now: Now, *, attempt: int, why: str) -> None:
-        right(self, step, job, holder, now, attempt=1, why=why)
+    def wrong(self: Leases, step: Step, job: Job, *rest: Any, attempt: int, **changes: Any) -> None:
+        right(self, step, job, *rest, attempt=1, **changes)
 
     patch.setattr(Leases, "_lease", wrong)
     return {}

@@ -23,7 +23,7 @@ from worker.core.asks import NewSocket, Pulse, Send, Stop, StoreCapabilities
 from worker.core.link import ANNOUNCE_MAX_MS, ANNOUNCE_MS, REPEAT_MS, Identity, Link, State
 
 HELD = (Held(job_id="0" * 8 + "-0000-0000-0000-" + "0" * 12, attempt=1, phase=Phase.RUNNING),)
-NO_TIME = Timings(staging_ms=0, waiting_ms=0, running_ms=0, finishing_ms=0)
+NO_TIME = Timings(staging_ms=0, waiting_ms=0, running_ms=0, loading_ms=0, finishing_ms=0)
 END = Complete(job_id=HELD[0].job_id, attempt=1, outputs=(), timings=NO_TIME)
 KEY = END.job_id, 1
 

@@ -41,7 +41,7 @@ def test_from_dispatch_to_recorded() -> None:
     assert attempt.phase() is Phase.FINISHING and not attempt.run.in_front
     (complete,) = attempt.tell("delivered", (output("a"),), 40)
     assert complete.outputs == (output("a"),)
-    assert complete.timings == Timings(staging_ms=5, waiting_ms=7, running_ms=18, finishing_ms=10)
+    assert complete.timings == Timings(staging_ms=5, waiting_ms=7, running_ms=18, loading_ms=0, finishing_ms=10)
     assert (attempt.phase(), attempt.run.over) == (Phase.ENDED, False)
     attempt.run.recorded()
     assert (attempt.run.over, attempt.phase()) == (True, None)

@@ -18,7 +18,7 @@ from worker.core import verdict
 from worker.core.asks import FromComfy, FromSocket
 from worker.core.steps import Step
 
-NO_TIME = Timings(staging_ms=0, waiting_ms=0, running_ms=0, finishing_ms=0)
+NO_TIME = Timings(staging_ms=0, waiting_ms=0, running_ms=0, loading_ms=0, finishing_ms=0)
 
 
 def file(name: str, folder: str = "output", node_id: str = "2") -> OutputFile:

@@ -1,0 +1,151 @@
+"""How long a job would take where: learnt from what ran, seeded by what is known of cards and files. Pure.
+
+A run is learnt per unit of work (pixels x steps) for each signature on each worker. Where that pair has not met yet,
+the signature's time on a reference card is divided by the worker's speed; both are learnt from the same runs. A load is
+learnt for each model on each worker, then for the model anywhere, then taken from the file's size.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import deque
+from collections.abc import Iterator
+from statistics import median
+from typing import Final
+
+from broker.core import cards
+from broker.protocol.records import Needs
+
+#: The weight of the newest measurement.
+NEW: Final = 0.25
+#: Figures kept of one kind; beyond that the one used longest ago is forgotten.
+FIGURES: Final = 20_000
+#: Attempts over which the error of what was expected is told.
+ERRORS: Final = 500
+SLOWEST, FASTEST = 0.001, 100.0
+
+
+class Kind:
+    """What a figure is about; the names are those in the store."""
+
+    RUN: Final = "run"  # ms per unit of work: signature, worker
+    REFERENCE: Final = "reference"  # ms per unit of work on the reference card: signature
+    SPEED: Final = "speed"  # relative to the reference card: worker
+    LOAD: Final = "load"  # ms: model, worker; worker empty = anywhere
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Figure:
+    """Something learnt, as the store keeps it."""
+
+    kind: str
+    subject: str
+    worker: str
+    value: float
+    samples: int
+
+
+class Estimates:
+    def __init__(self) -> None:
+        self._figures: dict[tuple[str, str, str], Figure] = {}
+        #: Sizes that workers have told, in bytes.
+        self._sizes: dict[str, int] = {}
+        #: What cards are thought to do before they have done anything: by worker.
+        self._cards: dict[str, float] = {}
+        self._errors: deque[float] = deque(maxlen=ERRORS)
+        #: Figures changed since they were last saved.
+        self._unsaved: dict[tuple[str, str, str], None] = {}
+
+    def recall(self, figure: Figure) -> None:
+        """Take over what the store holds."""
+        self._figures[figure.kind, figure.subject, figure.worker] = figure
+
+    def unsaved(self) -> Iterator[Figure]:
+        """Each figure that has changed since the last call."""
+        changed, self._unsaved = self._unsaved, {}
+        return (self._figures[key] for key in changed if key in self._figures)
+
+    def know_card(self, worker: str, name: str, kind: str) -> None:
+        self._cards[worker] = cards.speed_of(name, kind)
+
+    def know_size(self, model: str, size_bytes: int) -> None:
+        self._sizes[model] = size_bytes
+
+    # ---- what is expected
+
+    def size_bytes(self, model: str) -> int:
+        return self._sizes.get(model) or cards.size_of(model)
+
+    def speed(self, worker: str) -> float:
+        learnt = self._figures.get((Kind.SPEED, worker, ""))
+        return learnt.value if learnt is not None else self._cards.get(worker, 1.0)
+
+    def run_ms(self, needs: Needs, worker: str) -> int:
+        figure = self._figures.get((Kind.RUN, needs.signature, worker))
+        if figure is not None:
+            return max(1, int(figure.value * work(needs)))
+        return max(1, int(self.reference_ms(needs) / self.speed(worker)))
+
+    def reference_ms(self, needs: Needs) -> float:
+        """The run on a reference card: what a job costs, whoever runs it."""
+        figure = self._figures.get((Kind.REFERENCE, needs.signature, ""))
+        if figure is not None:
+            return figure.value * work(needs)
+        return cards.RUN_MS_PER_UNIT * work(needs) if needs.pixels and needs.steps else cards.RUN_MS
+
+    def has_run(self, needs: Needs, worker: str) -> bool:
+        """Whether such a job was ever timed there."""
+        return (Kind.RUN, needs.signature, worker) in self._figures
+
+    def load_ms(self, model: str, worker: str) -> int:
+        for where in (worker, ""):
+            figure = self._figures.get((Kind.LOAD, model, where))
+            if figure is not None:
+                return int(figure.value)
+        return self.size_bytes(model) // cards.LOAD_BYTES_PER_MS
+
+    def median_error(self) -> float | None:
+        """By how much, relative to what was measured, attempts were expected wrongly; None before the first."""
+        return median(self._errors) if self._errors else None
+
+    # ---- what was measured
+
+    def ran(self, needs: Needs, worker: str, run_ms: int) -> None:
+        """A prompt took so long, loading aside."""
+        measured = max(run_ms, 1) / work(needs)
+        reference = self._figures.get((Kind.REFERENCE, needs.signature, ""))
+        if reference is not None:
+            speed = self.speed(worker)
+            seen = min(FASTEST, max(SLOWEST, reference.value / measured))
+            self._set(Kind.SPEED, worker, "", speed + NEW * (seen - speed))
+        self._learn(Kind.REFERENCE, needs.signature, "", measured * self.speed(worker))
+        self._learn(Kind.RUN, needs.signature, worker, measured)
+
+    def loaded(self, models: tuple[str, ...], worker: str, load_ms: int) -> None:
+        """These models were loaded in so long: each in its expected share."""
+        expected = {model: self.load_ms(model, worker) + 1 for model in models}
+        total = sum(expected.values())
+        for model, share in expected.items():
+            self._learn(Kind.LOAD, model, worker, load_ms * share / total)
+            self._learn(Kind.LOAD, model, "", load_ms * share / total)
+
+    def turned_out(self, expected_ms: int, measured_ms: int) -> None:
+        self._errors.append(abs(measured_ms - expected_ms) / max(1, measured_ms))
+
+    def _learn(self, kind: str, subject: str, worker: str, measured: float) -> None:
+        known = self._figures.get((kind, subject, worker))
+        self._set(kind, subject, worker, measured if known is None else known.value + NEW * (measured - known.value))
+
+    def _set(self, kind: str, subject: str, worker: str, value: float) -> None:
+        key = kind, subject, worker
+        known = self._figures.pop(key, None)
+        samples = known.samples + 1 if known is not None else 1
+        self._figures[key] = Figure(kind, subject, worker, value, samples)
+        self._unsaved[key] = None
+        if len(self._figures) > FIGURES:
+            del self._figures[next(iter(self._figures))]
+
+
+def work(needs: Needs) -> int:
+    """Units that a run's time grows with; 1 where the workflow does not tell."""
+    return max(1, needs.pixels) * max(1, needs.steps)

@@ -1,0 +1,231 @@
+"""Hands out work: which job goes next, to which worker, and what is taken back from where it would wait too long.
+
+Called once a turn, after everything that had arrived was heard. Looks at the first jobs of a few lanes and at a few
+workers for each (backlog.py, rooms.py), whatever the length of the queue; a policy (placement.py) chooses among those.
+What is promised: a job is let wait for a better worker only as long as loading its models elsewhere would take, and
+others go before it for the sake of loaded models only if they were there when the first one did.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Final
+
+from broker.core.backlog import Backlog, Group, group_key
+from broker.core.fairness import Fairness
+from broker.core.jobs import Job
+from broker.core.leases import Leases
+from broker.core.placement import POLICIES, Candidate, Choice, Waiting, finish_time
+from broker.core.rooms import Rooms, Stand, Tier, waits
+from broker.core.rules import Now
+from broker.core.step import Step
+from broker.protocol.records import JobState, Why
+
+#: Jobs looked at in a row that nobody is sent: further ones have to wait for the next turn.
+LOOKS: Final = 32
+#: One job in so many goes by its age alone, whatever its priority and whoever's it is.
+BY_AGE: Final = 8
+#: Groups that need the models a worker holds, of which one may go before its turn.
+RIVALS: Final = 16
+#: How far, in loads, another owner's share may be ahead when a job of theirs goes first because its models are there.
+AHEAD: Final = 2
+#: A staged job is taken back when it would be done earlier elsewhere by this much, and by this part of what it takes.
+GAIN_MS: Final = 1_000
+GAIN: Final = 0.2
+#: It must not begin for so long, or it could have begun before the worker hears of it.
+NOT_BEGUN_MS: Final = 1_000
+#: Staged jobs looked at in one turn, and how often one job is taken back.
+STAGED: Final = 16
+MOVES: Final = 3
+
+
+class Placing:
+    def __init__(self, leases: Leases, fairness: Fairness) -> None:
+        self._leases = leases
+        self._fairness = fairness
+        self._estimates = leases.estimates
+        self.rooms = Rooms(leases.roster, leases.estimates)
+        self._policy = POLICIES[leases.rules.policy]
+        #: Whether the policy expects anything, so that what is loaded and how long it takes count.
+        self._expects = self._policy is finish_time
+        self._placed = 0
+
+    def place(self, step: Step, now: Now) -> None:
+        """Hand out work while some worker has room for something that waits."""
+        self._look_again(now)
+        if self._leases.roster.fleet_paused:
+            return
+        self._hand_out(step, now)
+        if self._expects and self.rooms.staged:
+            self._take_back(step, now)
+
+    # ---- handing out
+
+    def _hand_out(self, step: Step, now: Now) -> None:
+        backlog, looks = self._backlog, LOOKS
+        while looks and len(backlog):
+            group = self._next()
+            if group is None:
+                break
+            if not self._try(step, group, now):
+                looks -= 1
+                backlog.set_aside(group)
+        backlog.restore()
+
+    def _next(self) -> Group | None:
+        """The group whose first job goes next, of all that some worker with room can run."""
+        backlog, by_age = self._backlog, self._placed % BY_AGE == BY_AGE - 1
+        firsts = (backlog.next_in(lane, by_age=by_age) for lane in self.rooms.lanes(backlog.is_pinned_to))
+        return min(
+            (group for group in firsts if group is not None),
+            key=backlog.turn if by_age else backlog.urgency,
+            default=None,
+        )
+
+    def _try(self, step: Step, group: Group, now: Now) -> bool:
+        """Send the group's first job to a worker, or another job that may go before it; answers whether one was."""
+        job = self._first(group)
+        candidates = self._candidates(job, group, now)
+        if not any(candidate.room for candidate in candidates):
+            return False
+        choice = self._policy(candidates, self._waiting(group, candidates, now))
+        if not choice.now:
+            if group.waits_since_ms is None:
+                group.waits_since_ms = now.mono_ms
+            return False
+        chosen = next(candidate for candidate in candidates if candidate.worker == choice.worker)
+        rival = self._rival(group, chosen) if self._expects and chosen.missing else None
+        if rival is not None:
+            if group.overtaken_at is None:
+                group.overtaken_at = self._leases.jobs.sequence
+            group, job = rival, self._first(rival)
+            candidates = self._candidates(job, group, now)
+            choice = Choice(choice.worker, Why.HOLDS_MODELS)
+        else:
+            if group.waits_since_ms is not None and choice.why is Why.HOLDS_MODELS:
+                choice = choice._replace(why=Why.WAITED_FOR_MODELS)
+            group.overtaken_at = None
+        self._send(step, job, candidates, choice, now)
+        group.waits_since_ms = None
+        return True
+
+    def _send(self, step: Step, job: Job, candidates: list[Candidate], choice: Choice, now: Now) -> None:
+        chosen = next(candidate for candidate in candidates if candidate.worker == choice.worker)
+        why = Why.PINNED if job.record.pin else Why.MOVED if job.moves else choice.why
+        self._placed += 1
+        needs, owner = job.record.needs, job.record.owner
+        self._fairness.served(owner, self._estimates.reference_ms(needs))
+        holder = self._leases.roster.by_name[chosen.worker]
+        expect_ms = chosen.load_ms + chosen.run_ms
+        self._leases.dispatch(step, job, holder, now, why=why, expect_ms=expect_ms)
+        self.rooms.look(chosen.worker, now)
+
+    def _waiting(self, group: Group, candidates: list[Candidate], now: Now) -> Waiting:
+        alike = self._backlog.waiting_for[group.key.models]
+        since_ms = group.waits_since_ms
+        ready = min((c for c in candidates if c.room), key=lambda c: c.finish_ms)
+        patience_ms = ready.load_ms if ready.load_ms else ready.run_ms
+        patient = since_ms is None or now.mono_ms - since_ms < patience_ms
+        return Waiting(alike, len(self._backlog) - alike, patient)
+
+    def _rival(self, group: Group, chosen: Candidate) -> Group | None:
+        """A group whose first job may go before this one's, because that worker holds its models."""
+        backlog, stand = self._backlog, self.rooms.stand(chosen.worker)
+        if stand is None:
+            return None
+        urgency, latest = backlog.urgency(group), group.overtaken_at
+        best: Group | None = None
+        for models in stand.sets:
+            for other in islice(backlog.with_models(models), RIVALS):
+                if other is group or not backlog.is_shown(other) or other.key.pin not in ("", chosen.worker):
+                    continue
+                first, theirs = backlog.first_of(other), backlog.urgency(other)
+                if (
+                    theirs[0] <= urgency[0]
+                    and (latest is None or first[1] <= latest)
+                    and theirs[1] - urgency[1] <= AHEAD * chosen.load_ms
+                    and (best is None or theirs < backlog.urgency(best))
+                    and self._leases.roster.serves(stand.kind, other.key)
+                ):
+                    best = other
+            if best is not None:
+                return best
+        return None
+
+    # ---- what is expected of whom
+
+    def _candidates(self, job: Job, group: Group, now: Now) -> list[Candidate]:
+        record = job.record
+        failed_on = record.last_worker if record.burnt else ""
+        return [self._candidate(job, stand, failed_on, now) for stand in self.rooms.able(group.key)]
+
+    def _candidate(self, job: Job, stand: Stand, failed_on: str, now: Now) -> Candidate:
+        estimates, needs, name = self._estimates, job.record.needs, stand.name
+        missing = tuple(model for model in needs.models if model not in stand.models)
+        run_ms = estimates.run_ms(needs, name)
+        if stand.tier is Tier.IDLE and stand.worker.is_busy_elsewhere():
+            run_ms *= 2  # somebody else computes on that card
+        return Candidate(
+            worker=name,
+            room=stand.tier is not Tier.FULL,
+            held=len(stand.worker.jobs),
+            wait_ms=max(0, stand.free_ms - now.mono_ms),
+            load_ms=sum(estimates.load_ms(model, name) for model in missing),
+            run_ms=run_ms,
+            missing=missing,
+            given=stand.worker.given,
+            speed=estimates.speed(name),
+            failed_here=name == failed_on,
+        )
+
+    # ---- taking back
+
+    def _take_back(self, step: Step, now: Now) -> None:
+        """Take a job that waits behind another one back, when an idle worker would have done it sooner."""
+        for idle in list(self.rooms.idle()):
+            best: tuple[int, Job, Stand] | None = None
+            for stand in islice(self.rooms.staged.values(), STAGED):
+                job = list(stand.worker.jobs.values())[-1]
+                gain_ms = self._gain_ms(job, stand, idle, now)
+                if gain_ms and (best is None or gain_ms > best[0]):
+                    best = gain_ms, job, stand
+            if best is None:
+                continue
+            _, job, stand = best
+            self._leases.take_back(step, job, now, f"{idle.name} would have it done sooner than {stand.name}")
+            self.rooms.look(stand.name, now)
+            self._hand_out(step, now)
+
+    def _gain_ms(self, job: Job, stand: Stand, idle: Stand, now: Now) -> int:
+        """By how much sooner the idle worker would have the job done; 0 when it is not worth taking it back."""
+        record = job.record
+        movable = record.state in (JobState.LEASED, JobState.RUNNING) and waits(job) and job.moves < MOVES
+        if not movable or record.pin or record.expect_ms is None:
+            return 0
+        if not self._leases.roster.serves(idle.kind, group_key(record.needs)):
+            return 0
+        done_ms = max(0, stand.free_ms - now.mono_ms)
+        if done_ms - record.expect_ms < NOT_BEGUN_MS:
+            return 0
+        there = self._candidate(job, idle, record.last_worker if record.burnt else "", now)
+        gain_ms = done_ms - there.finish_ms
+        return gain_ms if gain_ms >= max(GAIN_MS, GAIN * there.finish_ms) else 0
+
+    # ---- within
+
+    @property
+    def _backlog(self) -> Backlog:
+        return self._leases.jobs.backlog
+
+    def _first(self, group: Group) -> Job:
+        return self._leases.jobs.live[self._backlog.first_of(group)[2]]
+
+    def _look_again(self, now: Now) -> None:
+        """See how those workers stand about which something has changed."""
+        roster = self._leases.roster
+        if roster.relearnt:
+            relearnt, roster.relearnt = roster.relearnt, set()
+            self._backlog.forget(lambda lane: lane.kind[0] in relearnt)
+        touched, roster.touched = roster.touched, {}
+        for name in touched:
+            self.rooms.look(name, now)

@@ -1,0 +1,190 @@
+"""Where each worker stands that may be given work: idle, busy with room left, or full; and who holds which models.
+
+Kept up to date worker by worker (`look`), so that a decision looks at a few workers of each kind and never at all of
+them. Knows no job but those that workers hold.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import math
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Final, TypeVar
+
+from broker.core.backlog import GroupKey, Kind, Lane
+from broker.core.estimates import Estimates
+from broker.core.jobs import Job
+from broker.core.order import Order
+from broker.core.roster import Roster, Worker
+from broker.core.rules import Now
+from broker.protocol.records import Phase
+
+Key = TypeVar("Key")
+#: Workers of one kind and tier that a decision looks at, kinds, and workers that hold the job's models.
+FEW: Final = 3
+KINDS: Final = 16
+HOLDERS: Final = 16
+
+
+class Tier(enum.Enum):
+    IDLE = "idle"  # holds nothing: the fastest card first
+    ROOM = "room"  # busy, and something can be staged behind: who is free earliest first
+    FULL = "full"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Stand:
+    """A worker as it stood when it was last looked at."""
+
+    name: str
+    worker: Worker
+    kind: Kind
+    tier: Tier
+    #: When it will have done what it holds, on the core's clock.
+    free_ms: int
+    #: What it will hold when it comes to its next job.
+    models: tuple[str, ...]
+    #: Of which sets of models, as jobs name them, it will hold all; the newest first.
+    sets: tuple[tuple[str, ...], ...]
+    #: Whether an attempt waits there behind another.
+    staged: bool
+    idle_since_ms: int
+    #: Its speed in quarters of a doubling: cards that differ by less are alike.
+    pace: int
+
+
+class Rooms:
+    def __init__(self, roster: Roster, estimates: Estimates) -> None:
+        self._roster = roster
+        self._estimates = estimates
+        self._stands: dict[str, Stand] = {}
+        self._tiers: dict[tuple[Kind, Tier], Order[Stand]] = {}
+        self._kinds: dict[Kind, int] = {}
+        #: Workers by the models they will hold when they come to their next job.
+        self._holders: dict[str, dict[str, Stand]] = {}
+        #: Workers with room, by kind; and those that hold an attempt which another one runs before.
+        self._open: dict[Kind, dict[str, Stand]] = {}
+        self.staged: dict[str, Stand] = {}
+
+    def look(self, name: str, now: Now) -> None:
+        """Take note of how a worker stands now, or that it is gone."""
+        before = self._forget(name)
+        worker = self._roster.by_name.get(name)
+        if worker is None or not self._roster.may_work(worker):
+            return
+        stand = self._seen(worker, before, now)
+        self._stands[name] = stand
+        self._kinds[stand.kind] = self._kinds.get(stand.kind, 0) + 1
+        self._tiers.setdefault((stand.kind, stand.tier), Order[Stand](_rank)).put(stand)
+        for model in stand.models:
+            self._holders.setdefault(model, {})[name] = stand
+        if stand.tier is not Tier.FULL:
+            self._open.setdefault(stand.kind, {})[name] = stand
+        if stand.staged:
+            self.staged[name] = stand
+
+    def lanes(self, is_pinned_to: Callable[[str], bool]) -> Iterator[Lane]:
+        """Every lane in which some worker has room. is_pinned_to: whether jobs wait for this worker alone."""
+        for kind, stands in self._open.items():
+            yield Lane(kind)
+            yield from (Lane(kind, name) for name in stands if is_pinned_to(name))
+
+    def able(self, group: GroupKey) -> list[Stand]:
+        """Workers that can run these jobs, with room or without: a few of each tier, and a few that hold the models."""
+        serves = self._roster.serves
+        if group.pin:
+            pinned = self._stands.get(group.pin)
+            return [pinned] if pinned is not None and serves(pinned.kind, group) else []
+        found: dict[str, Stand] = {}
+        for kind in islice((kind for kind in self._kinds if serves(kind, group)), KINDS):
+            for tier in Tier:
+                order = self._tiers.get((kind, tier))
+                found.update((stand.name, stand) for stand in (order.few(FEW) if order is not None else ()))
+        if group.models:
+            heaviest = max(group.models, key=self._estimates.size_bytes)
+            holders = (stand for stand in self._holders.get(heaviest, {}).values() if serves(stand.kind, group))
+            found.update((stand.name, stand) for stand in islice(holders, HOLDERS))
+        return list(found.values())
+
+    def idle(self) -> Iterator[Stand]:
+        """Workers with nothing to do, of each kind the fastest first."""
+        for kind in self._open:
+            order = self._tiers.get((kind, Tier.IDLE))
+            yield from order.few(FEW) if order is not None else ()
+
+    def stand(self, name: str) -> Stand | None:
+        return self._stands.get(name)
+
+    # ---- within
+
+    def _seen(self, worker: Worker, before: Stand | None, now: Now) -> Stand:
+        held = list(worker.jobs.values())
+        room = worker.room() > 0
+        tier = Tier.FULL if not room else Tier.ROOM if held else Tier.IDLE
+        models = worker.will_hold(self._estimates.size_bytes)
+        sets = (*(job.record.needs.models for job in reversed(held)), *worker.sets)
+        idle_since_ms = before.idle_since_ms if before is not None and before.tier is Tier.IDLE else now.mono_ms
+        return Stand(
+            name=worker.name,
+            worker=worker,
+            kind=worker.kind,
+            tier=tier,
+            free_ms=self._free_ms(worker, held, now),
+            models=models,
+            sets=tuple(dict.fromkeys(used for used in sets if set(used) <= set(models))),
+            staged=any(waits(job) for job in held[1:]),
+            idle_since_ms=idle_since_ms,
+            pace=round(4 * math.log2(self._estimates.speed(worker.name))),
+        )
+
+    def _free_ms(self, worker: Worker, held: list[Job], now: Now) -> int:
+        """When it will have done what it holds."""
+        free_ms = now.mono_ms
+        for job in held:
+            if job.phase in (Phase.FINISHING, Phase.ENDED):
+                continue  # out of ComfyUI
+            expected_ms = job.record.expect_ms
+            if expected_ms is None:
+                expected_ms = self._estimates.run_ms(job.record.needs, worker.name)
+            if job.began_ms is not None:
+                gone_ms = now.mono_ms - job.began_ms
+                # What takes longer than expected takes longer still, the longer it has.
+                expected_ms = max(expected_ms - gone_ms, (gone_ms - expected_ms) // 2, 0)
+            free_ms += expected_ms
+        return free_ms
+
+    def _forget(self, name: str) -> Stand | None:
+        stand = self._stands.pop(name, None)
+        if stand is None:
+            return None
+        self._tiers[stand.kind, stand.tier].remove(stand)
+        self._kinds[stand.kind] -= 1
+        if not self._kinds[stand.kind]:
+            del self._kinds[stand.kind]
+            for tier in Tier:
+                self._tiers.pop((stand.kind, tier), None)
+        for model in stand.models:
+            _unlist(self._holders, model, name)
+        if stand.tier is not Tier.FULL:
+            _unlist(self._open, stand.kind, name)
+        self.staged.pop(name, None)
+        return stand
+
+
+def waits(job: Job) -> bool:
+    """Whether an attempt that a worker holds has not begun."""
+    return job.began_ms is None and job.phase in (None, Phase.STAGING, Phase.STAGED)
+
+
+def _rank(stand: Stand) -> tuple[int, int, str]:
+    if stand.tier is Tier.IDLE:
+        return -stand.pace, stand.idle_since_ms, stand.name
+    return stand.free_ms, -stand.pace, stand.name
+
+
+def _unlist(index: dict[Key, dict[str, Stand]], key: Key, name: str) -> None:
+    index[key].pop(name, None)
+    if not index[key]:
+        del index[key]
