@@ -39,6 +39,7 @@ NOT_ANY_MORE: Final = "this key is not allowed any more"
 
 TOPICS: Final[dict[type[Any], bytes]] = {
     events.JobChanged: events.TOPIC_JOB,
+    events.JobGone: events.TOPIC_JOB,
     events.JobProgress: events.TOPIC_PROGRESS,
     events.JobPreview: events.TOPIC_PREVIEW,
     events.WorkerChanged: events.TOPIC_WORKER,

@@ -74,7 +74,8 @@ class Turn:
             if refusal is not None:
                 out.to_clients.append(Send(request.session, refusal))
                 continue
-            urgent |= self._handle(dataclasses.replace(request, stored=stored), now, out)
+            deleted = self._deleted(request.message) if stored is None else ""
+            urgent |= self._handle(dataclasses.replace(request, stored=stored, deleted=deleted), now, out)
         urgent |= self._handle(Tick(), now, out)
         self._publish(out)
         leaving = bool(out.to_workers or out.to_clients)
@@ -120,11 +121,17 @@ class Turn:
         """The stored job a request names."""
         if isinstance(said, client.Submit):
             by_key = self.store.job_by_key(said.owner, said.idempotency_key) if said.idempotency_key else None
-            ids = (part.job_id for part in said.parts) if said.parts else (said.job_id,)
-            found = (by_key, *map(self.store.job, ids))
+            found = (by_key, *map(self.store.job, _ids(said)))
             return next((record for record in found if record is not None), None)
         job_id = getattr(said, "job_id", None)
         return self.store.job(job_id) if job_id is not None else None
+
+    def _deleted(self, said: Any) -> str:
+        """The deleted job that a Submit would run again."""
+        if not isinstance(said, client.Submit):
+            return ""
+        by_key = self.store.deleted_by_key(said.owner, said.idempotency_key) if said.idempotency_key else ""
+        return by_key if by_key else next(filter(self.store.is_deleted, _ids(said)), "")
 
     def _missing_outputs(self, event: FromWorker | Unreachable) -> Send | None:
         """A result counts only when every file of it is durable here."""
@@ -153,6 +160,11 @@ class Turn:
             return send
         message = dataclasses.replace(send.message, workflow=self.store.workflow(send.workflow_of))
         return Send(send.session, message)
+
+
+def _ids(said: client.Submit) -> tuple[str, ...]:
+    """The ids of the jobs it would make."""
+    return tuple(part.job_id for part in said.parts) if said.parts else (said.job_id,)
 
 
 def _begun(write: Write) -> bool:

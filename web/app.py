@@ -18,7 +18,7 @@ import bottle
 from bottle import HTTPError, HTTPResponse, request
 
 from web.answers import COMMON, Refusal, answered, refused, status_line
-from web.api import files, fleet, jobs, lists, submit, tasks, uploads
+from web.api import bulk, files, fleet, jobs, lists, submit, tasks, uploads
 from web.api.site import Call, Site, words_of
 from web.auth import has_cookie, is_same_origin, set_cookie
 from web.link import BrokerRefused, BrokerSilent, OutOfContract
@@ -180,7 +180,9 @@ ROUTES: Final = (
     Route("POST", "/api/v1/jobs", submit.post),
     Route("GET", "/api/v1/jobs", lists.listing),
     Route("GET", "/api/v1/jobs/<job_id>", jobs.get),
-    Route("DELETE", "/api/v1/jobs/<job_id>", jobs.cancel),
+    Route("DELETE", "/api/v1/jobs/<job_id>", jobs.delete),
+    Route("POST", "/api/v1/jobs/bulk", bulk.post),
+    Route("GET", "/api/v1/jobs/<job_id>/workflow", jobs.workflow),
     Route("POST", "/api/v1/jobs/<job_id>/retry", jobs.retry),
     Route("GET", "/api/v1/jobs/<job_id>/events", jobs.events),
     Route("GET", "/api/v1/jobs/<job_id>/story", jobs.story),
@@ -199,6 +201,7 @@ ROUTES: Final = (
     Route("POST", "/api/v1/workers/<name>/restart", fleet.restart, Who.ADMIN),
     Route("POST", "/api/v1/queue/pause", fleet.pause_all, Who.ADMIN),
     Route("POST", "/api/v1/queue/resume", fleet.resume_all, Who.ADMIN),
+    Route("GET", "/api/v1/labels", lists.labels),
     Route("GET", "/api/v1/stats", fleet.stats),
     Route("POST", "/api/v1/generate", tasks.generate),
     Route("GET", "/api/v1/tasks/<task_id>", tasks.get),

@@ -13,7 +13,15 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from broker.protocol.client import SnapshotReply
-from broker.protocol.events import JobChanged, JobPreview, JobProgress, StatsChanged, WorkerChanged, WorkerGone
+from broker.protocol.events import (
+    JobChanged,
+    JobGone,
+    JobPreview,
+    JobProgress,
+    StatsChanged,
+    WorkerChanged,
+    WorkerGone,
+)
 from broker.protocol.records import JobState, JobView, WorkerState, WorkerView
 from web import views_json
 from web.frames import Opcode, encode
@@ -22,7 +30,7 @@ from web.mailbox import SNAPSHOT, Frame
 from web.viewer import may_see
 from web.views_json import Json
 
-Event = JobChanged | JobProgress | JobPreview | WorkerChanged | WorkerGone | StatsChanged
+Event = JobChanged | JobGone | JobProgress | JobPreview | WorkerChanged | WorkerGone | StatsChanged
 Scope = str | None
 
 #: How many ended and how many waiting jobs are remembered; the others live in the broker and are asked for.
@@ -166,6 +174,8 @@ class Hub:
             match event:
                 case JobChanged():
                     self._job_changed(event.job, changes)
+                case JobGone():
+                    self._job_gone(event, changes)
                 case JobProgress():
                     self._progress(event, changes)
                 case JobPreview():
@@ -185,6 +195,11 @@ class Hub:
         view = self._remember(job)
         changes.jobs.add(job.job_id)
         self._tell_owner(changes, job.owner, {"type": "job", "job": view})
+
+    def _job_gone(self, event: JobGone, changes: Changes) -> None:
+        for group in (self._queued, self._active, self._ended):
+            group.pop(event.job_id, None)
+        self._tell_owner(changes, event.owner, {"type": "job_gone", "id": event.job_id})
 
     def _progress(self, event: JobProgress, changes: Changes) -> None:
         view = self._active.get(event.job_id)

@@ -31,6 +31,11 @@ def _submit(leases: Leases, step: Step, event: FromClient, now: Now) -> Any:
     body = body_sha256(said)
     if event.stored is not None:
         return _submitted_before(leases, said, event.stored, body)
+    if event.deleted:
+        text = (
+            f"this was submitted before, as job {event.deleted}, which is deleted: use a new key or id to run it again"
+        )
+        return _error(said, "deleted", text)
     if why := fault(said):
         return _error(said, "invalid", why)
     refusal = _no_room(leases, said)
@@ -115,6 +120,19 @@ def _retry(leases: Leases, step: Step, event: FromClient, now: Now) -> Any:
         return _error(said, "finished", text)
     job = leases.jobs.revive(step, stored, now)
     return _job(said, job.record, job)
+
+
+def _delete(leases: Leases, step: Step, event: FromClient, now: Now) -> Any:
+    said: client.Delete = event.message
+    live, stored = leases.jobs.live.get(said.job_id), event.stored
+    if live is not None:
+        return _error(
+            said, "conflict", f"job {said.job_id} is {live.record.state}: cancel it, and delete it when it is over"
+        )
+    if stored is None:
+        return _not_live(said, None, "")
+    leases.jobs.forget(step, stored)
+    return client.Done(request_id=said.request_id)
 
 
 def _pin(leases: Leases, step: Step, event: FromClient, now: Now) -> Any:
@@ -219,6 +237,7 @@ HANDLERS: Final[dict[type[Any], Callable[[Leases, Step, FromClient, Now], Any]]]
     client.Submit: _submit,
     client.Cancel: _cancel,
     client.Retry: _retry,
+    client.Delete: _delete,
     client.Pause: _pause,
     client.Resume: _resume,
     client.DrainWorker: _drain,

@@ -24,11 +24,15 @@ class FromWorker:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FromClient:
-    """A checked request. stored: the job it names (for Submit: the one with the same key or id), if any."""
+    """A checked request. stored: the job it names (for Submit: the one with the same key or id), if any.
+
+    deleted: the id of a deleted job whose key or id a Submit brings again; "" when there is none.
+    """
 
     session: str
     message: Any
     stored: JobRecord | None = None
+    deleted: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ from broker.core.backlog import Backlog
 from broker.core.fairness import Fairness
 from broker.core.model import JOB_MOVES, JobRecord
 from broker.core.rules import Now
-from broker.core.step import AddStory, InsertJob, Step, UpdateJob
-from broker.protocol.events import JobChanged
+from broker.core.step import AddStory, DeleteJob, InsertJob, Step, UpdateJob
+from broker.protocol.events import JobChanged, JobGone
 from broker.protocol.records import JobState, JobView, Phase, Progress, StoryLine
 
 #: States in which a worker has the job.
@@ -149,6 +149,12 @@ class Jobs:
         step.writes.append(UpdateJob(job.record))
         self._tell(step, job, state.value, text, now.utc_ms)
         return job
+
+    def forget(self, step: Step, record: JobRecord) -> None:
+        """Delete a job that is over."""
+        self.counts[record.state] -= 1
+        step.writes.append(DeleteJob(record.job_id))
+        step.published.append(JobGone(stream="", serial=0, job_id=record.job_id, owner=record.owner))
 
     def amend(self, step: Step, job: Job, **changes: Any) -> None:
         """Change a job's record without changing its state."""

@@ -8,7 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from broker.protocol.events import JobChanged, JobPreview, JobProgress, StatsChanged, WorkerChanged, WorkerGone
+from broker.protocol.events import (
+    JobChanged,
+    JobGone,
+    JobPreview,
+    JobProgress,
+    StatsChanged,
+    WorkerChanged,
+    WorkerGone,
+)
 
 
 def newest(published: Iterable[Any]) -> list[Any]:
@@ -19,9 +27,12 @@ def newest(published: Iterable[Any]) -> list[Any]:
             case JobChanged(job=job):
                 kept.pop(("progress", job.job_id), None)
                 key = "job", job.job_id
+            case JobGone(job_id=job_id):
+                kept.pop(("progress", job_id), None)
+                key = "job", job_id
             case JobProgress(job_id=job_id):
-                changed: JobChanged | None = kept.get(("job", job_id))
-                if changed is not None and changed.job.progress == message.progress:
+                changed = kept.get(("job", job_id))
+                if isinstance(changed, JobChanged) and changed.job.progress == message.progress:
                     continue
                 key = "progress", job_id
             case JobPreview(job_id=job_id):

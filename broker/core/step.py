@@ -32,7 +32,14 @@ class AddStory:
     line: StoryLine
 
 
-Write = InsertJob | UpdateJob | AddStory
+@dataclasses.dataclass(frozen=True, slots=True)
+class DeleteJob:
+    """Removes a job and everything about it. That its id and its key were used is remembered."""
+
+    job_id: str
+
+
+Write = InsertJob | UpdateJob | AddStory | DeleteJob
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

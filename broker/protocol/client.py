@@ -84,6 +84,17 @@ class Retry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Delete:
+    """Forget a job that is over, with its story and all that was submitted. Answered by Done.
+
+    Its files stay. Its id and its key are remembered: a Submit that names them again is refused, never run again.
+    """
+
+    request_id: RequestId
+    job_id: JobId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Get:
     """One job; with `full` also its workflow and form. Answered by JobReply."""
 

@@ -15,6 +15,7 @@ from broker.protocol.records import (
     JobId,
     JobView,
     Name,
+    Owner,
     Progress,
     Serial,
     SessionId,
@@ -38,6 +39,16 @@ class JobChanged:
     stream: SessionId
     serial: Serial
     job: JobView
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobGone:
+    """The job was deleted."""
+
+    stream: SessionId
+    serial: Serial
+    job_id: JobId
+    owner: Owner
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

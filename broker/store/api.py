@@ -56,6 +56,12 @@ class Store(Protocol):
 
     def job_by_key(self, owner: str, idempotency_key: str) -> JobRecord | None: ...
 
+    def is_deleted(self, job_id: str) -> bool:
+        """Whether a job had this id and was deleted; the last rules.DELETED_KEPT are remembered."""
+
+    def deleted_by_key(self, owner: str, idempotency_key: str) -> str:
+        """The id of the deleted job that had this key, as far as it is remembered; "" when there is none."""
+
     def workflow(self, job_id: str) -> bytes:
         """The workflow as submitted. Raises KeyError when there is no such job."""
 

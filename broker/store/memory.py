@@ -11,7 +11,7 @@ from collections.abc import Hashable, Iterator
 from typing import Any
 
 from broker.core.model import JobRecord
-from broker.core.step import AddStory, InsertJob, UpdateJob, Write
+from broker.core.step import AddStory, DeleteJob, InsertJob, UpdateJob, Write
 from broker.protocol.errors import StoreError
 from broker.protocol.records import JobState, StoryLine
 from broker.store import rules
@@ -30,6 +30,11 @@ class _Tables:
     keys: dict[tuple[str, str], str] = dataclasses.field(default_factory=dict)
     stories: dict[str, tuple[StoryLine, ...]] = dataclasses.field(default_factory=dict)
     counts: dict[JobState, int] = dataclasses.field(default_factory=dict)
+    #: job_id -> (owner, idempotency_key) of deleted jobs, and the other way round where there is a key.
+    deleted: dict[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
+    deleted_keys: dict[tuple[str, str], str] = dataclasses.field(default_factory=dict)
+    #: "last": the highest sequence ever given.
+    sequences: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
 class MemoryStore:
@@ -52,6 +57,8 @@ class MemoryStore:
                     self._insert(tables, record, workflow, form)
                 case UpdateJob(record):
                     self._update(tables, record)
+                case DeleteJob(job_id):
+                    self._delete(tables, job_id)
                 case AddStory(job_id, line):
                     if job_id not in tables.jobs:
                         raise rules.unknown(job_id)
@@ -80,6 +87,7 @@ class MemoryStore:
                 del table[key]
             else:
                 table[key] = before
+        survivor._open.jobs = dict(sorted(survivor._open.jobs.items(), key=lambda item: item[1].sequence))
         self.close()
         return survivor
 
@@ -89,6 +97,12 @@ class MemoryStore:
     def job_by_key(self, owner: str, idempotency_key: str) -> JobRecord | None:
         job_id = self._tables.keys.get((owner, idempotency_key))
         return None if job_id is None else self._tables.jobs[job_id]
+
+    def is_deleted(self, job_id: str) -> bool:
+        return job_id in self._tables.deleted
+
+    def deleted_by_key(self, owner: str, idempotency_key: str) -> str:
+        return self._tables.deleted_keys.get((owner, idempotency_key), "")
 
     def workflow(self, job_id: str) -> bytes:
         return self._tables.payloads[job_id][0]
@@ -115,13 +129,13 @@ class MemoryStore:
         return {state: count for state, count in self._tables.counts.items() if count}
 
     def last_sequence(self) -> int:
-        newest = next(reversed(self._tables.jobs.values()), None)
-        return 0 if newest is None else newest.sequence
+        return self._tables.sequences.get("last", 0)
 
     def _insert(self, tables: _Tables, record: JobRecord, workflow: bytes, form: bytes) -> None:
         key = (record.owner, record.idempotency_key)
         if record.job_id in tables.jobs or record.sequence <= self.last_sequence() or key in tables.keys:
             raise rules.taken(record)
+        self._set(tables.sequences, "last", record.sequence)
         self._set(tables.jobs, record.job_id, record)
         self._set(tables.payloads, record.job_id, (workflow, form))
         if record.idempotency_key:
@@ -138,9 +152,32 @@ class MemoryStore:
         self._count(tables, old.state, -1)
         self._count(tables, record.state, 1)
 
+    def _delete(self, tables: _Tables, job_id: str) -> None:
+        record = tables.jobs.get(job_id)
+        if record is None:
+            raise rules.unknown(job_id)
+        if not record.state.terminal:
+            raise rules.live(record)
+        key = (record.owner, record.idempotency_key)
+        for table, name in ((tables.stories, job_id), (tables.payloads, job_id), (tables.jobs, job_id)):
+            self._drop(table, name)
+        self._set(tables.deleted, job_id, key)
+        if record.idempotency_key:
+            self._drop(tables.keys, key)
+            self._set(tables.deleted_keys, key, job_id)
+        self._count(tables, record.state, -1)
+        if len(tables.deleted) > rules.DELETED_KEPT:
+            oldest, key = next(iter(tables.deleted.items()))
+            self._drop(tables.deleted, oldest)
+            self._drop(tables.deleted_keys, key)
+
     def _count(self, tables: _Tables, state: JobState, by: int) -> None:
         self._set(tables.counts, state, tables.counts.get(state, 0) + by)
 
     def _set(self, table: dict[Any, Any], key: Hashable, value: Any) -> None:
         self._undo.append((table, key, table.get(key, _ABSENT)))
         table[key] = value
+
+    def _drop(self, table: dict[Any, Any], key: Hashable) -> None:
+        if key in table:
+            self._undo.append((table, key, table.pop(key)))

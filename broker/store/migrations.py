@@ -81,7 +81,29 @@ _LOADING = Migration(
     ),
 )
 
-MIGRATIONS: Final[tuple[Migration, ...]] = (_JOBS, _FILTERS, _LOADING)
+_DELETED = Migration(
+    "what is remembered of deleted jobs",
+    (
+        """CREATE TABLE deleted (
+             number INTEGER PRIMARY KEY AUTOINCREMENT,
+             job_id TEXT NOT NULL UNIQUE,
+             owner TEXT NOT NULL,
+             idempotency_key TEXT NOT NULL
+           ) STRICT""",
+        "CREATE UNIQUE INDEX deleted_by_key ON deleted (owner, idempotency_key) WHERE idempotency_key != ''",
+        # Labels anew without REFERENCES: to hold to it, every delete of a job would read all labels of all jobs.
+        "ALTER TABLE label RENAME TO label_before",
+        """CREATE TABLE label (
+             label TEXT NOT NULL,
+             sequence INTEGER NOT NULL,
+             PRIMARY KEY (label, sequence)
+           ) STRICT, WITHOUT ROWID""",
+        "INSERT INTO label SELECT label, sequence FROM label_before",
+        "DROP TABLE label_before",
+    ),
+)
+
+MIGRATIONS: Final[tuple[Migration, ...]] = (_JOBS, _FILTERS, _LOADING, _DELETED)
 
 
 def migrate(db: sqlite3.Connection, path: Path, steps: tuple[Migration, ...] = MIGRATIONS) -> None:

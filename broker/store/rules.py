@@ -16,6 +16,8 @@ from broker.store.api import Page, Wanted
 
 #: Lines of a job's story that are kept; the oldest go first.
 STORY_LINES: Final = 1_000
+#: Deleted jobs whose ids and keys are remembered, so that none of them is run again; the oldest are forgotten first.
+DELETED_KEPT: Final = 1_000_000
 #: What was submitted: fields of a record that are the same for life.
 SUBMITTED: Final = (
     "sequence",
@@ -44,6 +46,10 @@ def taken(record: JobRecord) -> StoreError:
 
 def changed(record: JobRecord) -> StoreError:
     return StoreError(f"job {record.job_id}: an update may not change what was submitted: {', '.join(SUBMITTED)}")
+
+
+def live(record: JobRecord) -> StoreError:
+    return StoreError(f"job {record.job_id} is {record.state}: only a job that is over may be deleted")
 
 
 def unknown(job_id: str) -> StoreError:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from broker.core.model import JobRecord
-from broker.core.step import AddStory, InsertJob, UpdateJob, Write
+from broker.core.step import AddStory, DeleteJob, InsertJob, UpdateJob, Write
 from broker.protocol.errors import RemoteProtocolError, StoreError
 from broker.protocol.records import JobState, StoryLine
 from broker.store import pages, rules
@@ -47,6 +47,8 @@ _ADD_STORY: Final = """
     INSERT INTO story
     VALUES (?1, (SELECT coalesce(max(line), 0) + 1 FROM story WHERE sequence = ?1), ?2, ?3, ?4, ?5, ?6)
     RETURNING line"""
+
+_REMEMBER: Final = "INSERT INTO deleted (job_id, owner, idempotency_key) VALUES (?, ?, ?) RETURNING number"
 
 
 class SqliteStore:
@@ -104,6 +106,8 @@ class SqliteStore:
                 self._update(record)
             case AddStory(job_id, line):
                 self._add_story(job_id, line)
+            case DeleteJob(job_id):
+                self._delete(job_id)
 
     def commit(self) -> None:
         if self._open.in_transaction:
@@ -163,6 +167,20 @@ class SqliteStore:
             oldest = number - rules.STORY_LINES
             self._execute("DELETE FROM story WHERE sequence = ? AND line <= ?", sequence, oldest)
 
+    def _delete(self, job_id: str) -> None:
+        record = self._known(job_id)
+        if not record.state.terminal:
+            raise self._refuse(rules.live(record))
+        for label in set(record.labels):
+            self._execute("DELETE FROM label WHERE label = ? AND sequence = ?", label, record.sequence)
+        for table in ("story", "payload", "job"):
+            self._execute(f"DELETE FROM {table} WHERE sequence = ?", record.sequence)
+        values = (record.job_id, record.owner, record.idempotency_key)
+        number = self._execute(_REMEMBER, *values)[0][0]
+        self._execute("DELETE FROM deleted WHERE number <= ?", number - rules.DELETED_KEPT)
+        self._live.pop(job_id, None)
+        self._counts[record.state] -= 1
+
     def _known(self, job_id: str) -> JobRecord:
         record = self.job(job_id)
         if record is None:
@@ -179,6 +197,14 @@ class SqliteStore:
         # The first comparison lets SQLite use the index, which leaves empty keys out.
         where = "idempotency_key != '' AND owner = ? AND idempotency_key = ?"
         return self._one(f"{_JOB} WHERE {where}", owner, idempotency_key)
+
+    def is_deleted(self, job_id: str) -> bool:
+        return bool(self._execute("SELECT 1 FROM deleted WHERE job_id = ?", job_id))
+
+    def deleted_by_key(self, owner: str, idempotency_key: str) -> str:
+        where = "idempotency_key != '' AND owner = ? AND idempotency_key = ?"
+        rows = self._execute(f"SELECT job_id FROM deleted WHERE {where}", owner, idempotency_key)
+        return rows[0][0] if rows else ""
 
     def workflow(self, job_id: str) -> bytes:
         return self._payload("workflow", job_id)

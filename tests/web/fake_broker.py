@@ -24,6 +24,7 @@ from broker.runtime.settings import Network
 CREATED_MS = 1_700_000_000_000
 TOPICS: dict[type[Any], bytes] = {
     events.JobChanged: events.TOPIC_JOB,
+    events.JobGone: events.TOPIC_JOB,
     events.JobProgress: events.TOPIC_PROGRESS,
     events.JobPreview: events.TOPIC_PREVIEW,
     events.WorkerChanged: events.TOPIC_WORKER,
@@ -266,6 +267,13 @@ class FakeBroker:
             return self._error(asked, "conflict", f"job {asked.job_id} is not over yet")
         return self._reply(asked, self.change(asked.job_id, state=JobState.QUEUED, failure=None))
 
+    def _delete(self, asked: client.Delete) -> Any:
+        if not self.jobs[asked.job_id].state.terminal:
+            return self._error(asked, "conflict", f"job {asked.job_id} is not over yet")
+        gone = self.jobs.pop(asked.job_id)
+        self.publish(events.JobGone, job_id=gone.job_id, owner=gone.owner)
+        return client.Done(request_id=asked.request_id)
+
     def _list(self, asked: client.List) -> Any:
         found = [
             job
@@ -361,6 +369,7 @@ ANSWERS: dict[type[Any], Callable[[Any, Any], Any]] = {
     client.Get: FakeBroker._get,
     client.Cancel: FakeBroker._cancel,
     client.Retry: FakeBroker._retry,
+    client.Delete: FakeBroker._delete,
     client.List: FakeBroker._list,
     client.Snapshot: FakeBroker._snapshot,
     client.Statistics: FakeBroker._statistics,

@@ -15,7 +15,7 @@ from tests.web.pictures import picture, png_of_size
 from tests.web.stage import Answer, Stage, staged, until
 from tests.web.test_jobs import submits
 from web import files as channel
-from web.api.files import disposition
+from web.answers import disposition
 
 
 @pytest.fixture(scope="module")

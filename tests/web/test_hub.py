@@ -89,6 +89,8 @@ class Page:
                 job = self.jobs[message["id"]]
                 if job["attempt"] == message["attempt"]:
                     self.jobs[message["id"]] = {**job, "progress": message["progress"]}
+            case "job_gone":
+                self.jobs.pop(message["id"], None)
             case "worker":
                 self.workers[message["worker"]["name"]] = message["worker"]
             case "worker_gone":
@@ -172,6 +174,12 @@ class HubMachine(RuleBasedStateMachine):
         if (seen := self.hub.job(job_id)) is None or seen["state"] != JobState.RUNNING:
             self.job(job_id, JobState.RUNNING, 1)
         self.tell(self.hub.apply([progressed(job_id, self.attempts[job_id], value) for value in values]))
+
+    @rule(job_id=st.sampled_from(IDS))
+    def deleted(self, job_id: str) -> None:
+        gone = events.JobGone(stream=STREAM, serial=1, job_id=job_id, owner=self.owner(job_id))
+        self.tell(self.hub.apply([gone]))
+        assert self.hub.job(job_id) is None
 
     @rule(job_id=st.sampled_from(IDS))
     def late_progress(self, job_id: str) -> None:

@@ -10,12 +10,11 @@ import logging
 import re
 from collections.abc import Iterator
 from typing import Final
-from urllib.parse import quote
 
 from bottle import HTTPResponse
 
 from broker.protocol.ids import SHA256
-from web.answers import COMMON, Refusal, status_line
+from web.answers import COMMON, Refusal, disposition, status_line
 from web.api.jobs import owned
 from web.api.site import Call
 from web.files import NoSuchFile
@@ -84,15 +83,6 @@ def may_use(call: Call, sha256: str) -> bool:
         for job in call.site.hub.snapshot(call.viewer.scope)["jobs"]
         for output in job["outputs"]
     )
-
-
-def disposition(name: str, *, attachment: bool) -> str:
-    """A Content-Disposition header. Source: RFC 6266; only characters that no parser reads otherwise get through."""
-    kind = "attachment" if attachment else "inline"
-    if not name:
-        return kind
-    plain = re.sub(r"[^A-Za-z0-9._-]", "_", name)[:100]
-    return f"{kind}; filename=\"{plain}\"; filename*=UTF-8''{quote(name[:200], safe='')}"
 
 
 def _check_may_read(call: Call, sha256: str, job_id: str) -> None:

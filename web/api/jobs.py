@@ -1,8 +1,9 @@
-"""Jobs that exist: look, cancel, retry, move, follow. Each route checks first whose job it is."""
+"""Jobs that exist: look, cancel, retry, delete, move, follow. Each route checks first whose job it is."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -10,9 +11,9 @@ from bottle import HTTPResponse
 
 from broker.protocol import client
 from broker.protocol.ids import WORKER_NAME
-from broker.protocol.records import JobState
+from broker.protocol.records import JobState, JobView
 from web import views_json
-from web.answers import COMMON, Refusal, answered
+from web.answers import COMMON, JSON_TYPE, Refusal, answered, disposition, status_line
 from web.api.site import Call, job_id_of, no_job
 from web.viewer import may_see
 from web.views_json import Json
@@ -36,12 +37,39 @@ def get(call: Call, job_id: str) -> HTTPResponse:
     reply = owned(call, job_id, full=True)
     workflow = json.loads(reply.workflow)
     form = json.loads(reply.form) if reply.form else None
-    return answered({**views_json.job(reply.job), "workflow": workflow, "form": form})
+    params = form["params"] if form is not None else None
+    return answered({**views_json.job(reply.job), "workflow": workflow, "form": form, "params": params})
 
 
-def cancel(call: Call, job_id: str) -> HTTPResponse:
-    """DELETE /api/v1/jobs/{id}"""
+def workflow(call: Call, job_id: str) -> HTTPResponse:
+    """GET /api/v1/jobs/{id}/workflow: as it was submitted, byte for byte."""
+    reply = owned(call, job_id, full=True)
+    name = f"{file_stem(reply.job)}.json"
+    headers = {**COMMON, "Content-Type": JSON_TYPE, "Cache-Control": "no-store"}
+    headers["Content-Disposition"] = disposition(name, attachment=True)
+    return HTTPResponse(reply.workflow, status_line(200), headers)
+
+
+def file_stem(job: JobView) -> str:
+    """What files of a job are called: its title as far as every system takes it in a name, and the start of its id."""
+    title = "-".join(re.findall(r"\w+", job.title))[:60].strip("-_")
+    return f"{title}-{job.job_id[:8]}" if title else job.job_id[:8]
+
+
+def delete(call: Call, job_id: str) -> HTTPResponse:
+    """DELETE /api/v1/jobs/{id}: cancel it, or with forget=yes delete what is over."""
+    query = call.query("forget")
+    if query.get("forget", "yes") != "yes":
+        raise Refusal(400, "bad_query", "forget is yes, or left out to cancel the job")
+    if query:
+        deleted(call, job_id)
+        return answered({"done": True})
     return answered(views_json.job(cancelled(call, job_id).job), 202)
+
+
+def deleted(call: Call, job_id: str) -> client.Done:
+    owned(call, job_id)
+    return call.site.link.ask(client.Done, client.Delete, job_id=job_id)
 
 
 def cancelled(call: Call, job_id: str) -> client.JobReply:
@@ -52,9 +80,12 @@ def cancelled(call: Call, job_id: str) -> client.JobReply:
 def retry(call: Call, job_id: str) -> HTTPResponse:
     """POST /api/v1/jobs/{id}/retry"""
     call.no_body()
+    return answered(views_json.job(retried(call, job_id).job), 202)
+
+
+def retried(call: Call, job_id: str) -> client.JobReply:
     owned(call, job_id)
-    reply = call.site.link.ask(client.JobReply, client.Retry, job_id=job_id)
-    return answered(views_json.job(reply.job), 202)
+    return call.site.link.ask(client.JobReply, client.Retry, job_id=job_id)
 
 
 def story(call: Call, job_id: str) -> HTTPResponse:

@@ -15,6 +15,9 @@ from web.viewer import may_see
 
 #: Pages of the broker's asked for one of ours: each is bounded, and those that filters leave empty follow one another.
 MAX_ASKED: Final = 10
+#: Jobs whose labels are offered, and how many labels.
+MAX_LOOKED_AT: Final = 200
+MAX_LABELS: Final = 100
 
 
 def listing(call: Call) -> HTTPResponse:
@@ -41,6 +44,15 @@ def listing(call: Call) -> HTTPResponse:
         filters["owner"] = query["owner"]
     jobs, after = whole_page(call, int(limit), query.get("after", ""), filters)
     return answered({"jobs": [views_json.job(job) for job in jobs], "next": after})
+
+
+def labels(call: Call) -> HTTPResponse:
+    """GET /api/v1/labels: what the caller's newest jobs carry, to choose filters from."""
+    call.query()
+    newest, _ = whole_page(call, MAX_LOOKED_AT, "", {})
+    labels = dict.fromkeys(label for job in newest for label in job.labels)
+    templates = dict.fromkeys(job.template for job in newest if job.template)
+    return answered({"labels": list(labels)[:MAX_LABELS], "templates": list(templates)})
 
 
 def whole_page(call: Call, limit: int, after: str, filters: dict[str, Any]) -> tuple[list[JobView], str]:

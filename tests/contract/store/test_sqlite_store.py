@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from broker.core.model import JobRecord
-from broker.core.step import AddStory, InsertJob, UpdateJob
+from broker.core.step import AddStory, DeleteJob, InsertJob, UpdateJob
 from broker.protocol.errors import StoreError
 from broker.protocol.records import JobState, StoryLine
 from broker.store import pages, sqlite
@@ -79,8 +79,10 @@ def test_no_page_and_no_write_scans_or_sorts(store: SqliteStore, new_job: NewJob
         )  # fmt: skip
         store.page(wanted, after="", limit=10)
     store.job(job.job_id), store.job_by_key("ann", "key 1"), store.workflow(job.job_id), store.story(job.job_id)
+    store.apply(DeleteJob(job.job_id))
+    store.is_deleted(job.job_id), store.deleted_by_key("ann", "key 1")
     raw(store).set_trace_callback(None)
-    asked = {text for text in statements if text.startswith(("SELECT", "INSERT", "UPDATE", "\n"))}
+    asked = {text for text in statements if text.startswith(("SELECT", "INSERT", "UPDATE", "DELETE", "\n"))}
     plans = {step[3] for text in asked for step in raw(store).execute(f"EXPLAIN QUERY PLAN {text}")}
     # Without any filter a page reads the table itself from its end: SEARCH by rowid.
     assert plans
@@ -154,7 +156,7 @@ def test_a_newer_schema_is_refused_and_left_alone(sqlite_path: Path) -> None:
 
 
 def test_jobs_of_the_first_schema_are_found_by_what_came_later(sqlite_path: Path, new_job: NewJob) -> None:
-    old = new_job(1, template="text-to-image", title="a lighthouse")
+    old = new_job(1, template="text-to-image", title="a lighthouse", labels=("x",))
     sequence, job_id, owner, key, created, _, _, submitted, state, life = to_row(old)
     submitted = json.dumps({**json.loads(submitted), "template": old.template})
     sqlite_path.parent.mkdir()
@@ -163,9 +165,11 @@ def test_jobs_of_the_first_schema_are_found_by_what_came_later(sqlite_path: Path
         values = (sequence, job_id, owner, key, created, submitted, state, life)
         db.execute("INSERT INTO job VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
         db.execute("INSERT INTO payload VALUES (1, x'7b7d', x'')")
+        db.execute("INSERT INTO label VALUES ('x', 1)")
     with closing(SqliteStore(sqlite_path, full_check=True)) as store:
         assert store.job(old.job_id) == old
-        assert store.page(Wanted(template="text-to-image"), after="", limit=9).jobs == (old,)
+        for wanted in (Wanted(template="text-to-image"), Wanted(label="x")):
+            assert store.page(wanted, after="", limit=9).jobs == (old,)
 
 
 def test_another_programs_database_is_refused_and_left_alone(sqlite_path: Path) -> None:

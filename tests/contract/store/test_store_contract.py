@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import pytest
 
 from broker.core.model import JobRecord
-from broker.core.step import AddStory, InsertJob, UpdateJob, Write
+from broker.core.step import AddStory, DeleteJob, InsertJob, UpdateJob, Write
 from broker.protocol.errors import StoreError
 from broker.protocol.records import (
     Failure,
@@ -22,6 +22,7 @@ from broker.protocol.records import (
     StoryLine,
     Timings,
 )
+from broker.store import rules
 from broker.store.api import Page, Store, Wanted
 from broker.store.rules import STORY_LINES
 
@@ -243,12 +244,16 @@ def test_what_was_submitted_cannot_be_updated(store: Store, new_job: NewJob, fie
         store.apply(UpdateJob(dataclasses.replace(record, **fields)))
 
 
-@pytest.mark.parametrize("kind", ["update", "story"])
+@pytest.mark.parametrize("kind", ["update", "story", "delete"])
 def test_a_write_for_an_unknown_job_closes_the_store(store: Store, new_job: NewJob, kind: str) -> None:
     stranger = new_job(1)
-    write: Write = UpdateJob(stranger) if kind == "update" else AddStory(stranger.job_id, line(1))
+    writes: dict[str, Write] = {
+        "update": UpdateJob(stranger),
+        "story": AddStory(stranger.job_id, line(1)),
+        "delete": DeleteJob(stranger.job_id),
+    }
     with pytest.raises(StoreError, match="not stored"):
-        store.apply(write)
+        store.apply(writes[kind])
     with pytest.raises(StoreError, match="closed"):
         store.job(stranger.job_id)
 
@@ -342,6 +347,76 @@ def test_a_page_key_that_was_never_given_is_refused(store: Store, new_job: NewJo
     with pytest.raises(ValueError, match="no page ends at"):
         store.page(Wanted(), after=after, limit=10)
     assert store.last_sequence() == 3
+
+
+# ---- deleting
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_deleted_job_leaves_nothing_but_that_its_id_and_key_were_used(
+    backend: Backend, store: Store, new_job: NewJob, restarted: bool
+) -> None:
+    place = Member(group_id="00000000-0000-0000-0000-00000000abcd", index=0, size=2)
+    gone, kept = (new_job(n, state=JobState.FAILED, labels=("a", "b"), template="t", group=place) for n in (1, 2))
+    put(store, insert(gone), insert(kept), AddStory(gone.job_id, line(1)), AddStory(kept.job_id, line(1)))
+    put(store, DeleteJob(gone.job_id))
+    store = backend.restart(store) if restarted else store
+    assert store.job(gone.job_id) is None and store.job_by_key("ann", "key 1") is None
+    assert store.story(gone.job_id) == ()
+    assert store.counts() == {JobState.FAILED: 1}
+    for filters in ({}, {"label": "a"}, {"template": "t"}, {"group": place.group_id}, {"owner": "ann"}):
+        assert pages(store, 9, **filters) == [[2]]
+    for read in (store.workflow, store.form):
+        with pytest.raises(KeyError):
+            read(gone.job_id)
+    assert store.is_deleted(gone.job_id) and not store.is_deleted(kept.job_id)
+    assert store.deleted_by_key("ann", "key 1") == gone.job_id
+    assert [store.deleted_by_key(*key) for key in (("bob", "key 1"), ("ann", "key 2"), ("ann", ""))] == [""] * 3
+    assert store.story(kept.job_id) == (line(1),)
+
+
+def test_the_number_of_the_newest_job_is_not_given_again_when_it_is_deleted(
+    backend: Backend, store: Store, new_job: NewJob
+) -> None:
+    put(store, insert(new_job(1)), insert(new_job(5, state=JobState.CANCELLED)))
+    put(store, DeleteJob(new_job(5).job_id))
+    assert store.last_sequence() == 5
+    store = backend.restart(store)
+    assert store.last_sequence() == 5
+    with pytest.raises(StoreError, match="stored already"):
+        store.apply(insert(new_job(5)))
+
+
+def test_a_delete_that_was_not_committed_did_not_happen(backend: Backend, store: Store, new_job: NewJob) -> None:
+    ended = [new_job(n, state=JobState.SUCCEEDED, labels=("a",)) for n in (1, 2, 3)]
+    put(store, *map(insert, ended), AddStory(ended[0].job_id, line(1)))
+    store.apply(DeleteJob(ended[0].job_id))
+    store.apply(DeleteJob(ended[2].job_id))
+    store = backend.crash(store)
+    assert pages(store, 2, label="a") == [[3, 2], [1]]
+    assert store.job(ended[0].job_id) == ended[0] and store.job_by_key("ann", "key 1") == ended[0]
+    assert store.story(ended[0].job_id) == (line(1),)
+    assert not store.is_deleted(ended[0].job_id) and store.counts() == {JobState.SUCCEEDED: 3}
+
+
+def test_only_so_many_deleted_jobs_are_remembered(
+    store: Store, new_job: NewJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rules, "DELETED_KEPT", 2)
+    for number in range(1, 5):
+        job = new_job(number, state=JobState.FAILED)
+        put(store, insert(job), DeleteJob(job.job_id))
+    assert [store.is_deleted(new_job(n).job_id) for n in range(1, 5)] == [False, False, True, True]
+    assert store.deleted_by_key("ann", "key 2") == ""
+    assert store.deleted_by_key("ann", "key 3") == new_job(3).job_id
+
+
+def test_a_live_job_is_never_deleted(store: Store, new_job: NewJob) -> None:
+    put(store, insert(new_job(1)))
+    with pytest.raises(StoreError, match="is queued: only a job that is over"):
+        store.apply(DeleteJob(new_job(1).job_id))
+    with pytest.raises(StoreError, match="closed"):
+        store.commit()
 
 
 # ---- stories

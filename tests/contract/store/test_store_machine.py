@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from broker.core.model import JobRecord
-from broker.core.step import AddStory, InsertJob, UpdateJob
+from broker.core.step import AddStory, DeleteJob, InsertJob, UpdateJob
 from broker.protocol.records import Failure, InputFile, JobState, Member, Needs, Output, Reason, StoryLine, Timings
 from broker.store.api import Store, Wanted
 from broker.store.memory import MemoryStore
@@ -116,12 +116,12 @@ class Model:
     jobs: dict[str, JobRecord] = dataclasses.field(default_factory=dict)
     payloads: dict[str, tuple[bytes, bytes]] = dataclasses.field(default_factory=dict)
     stories: dict[str, tuple[StoryLine, ...]] = dataclasses.field(default_factory=dict)
+    #: job_id -> (owner, idempotency_key)
+    deleted: dict[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
+    last_sequence: int = 0
 
     def copy(self) -> Model:
-        return Model(dict(self.jobs), dict(self.payloads), dict(self.stories))
-
-    def last_sequence(self) -> int:
-        return max((job.sequence for job in self.jobs.values()), default=0)
+        return Model(dict(self.jobs), dict(self.payloads), dict(self.stories), dict(self.deleted), self.last_sequence)
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -145,14 +145,15 @@ class StoreMachine(RuleBasedStateMachine):
         form=st.binary(max_size=20),
     )
     def submit(self, job: JobRecord, gap: int, later: int, workflow: bytes, form: bytes) -> None:
-        taken = {(one.owner, one.idempotency_key) for one in self.now.jobs.values() if one.idempotency_key}
+        taken = {(one.owner, one.idempotency_key) for one in self.now.jobs.values()} | {*self.now.deleted.values()}
         if (job.owner, job.idempotency_key) in taken:
             job = dataclasses.replace(job, idempotency_key="")
         created = max((one.created_utc_ms for one in self.now.jobs.values()), default=-(2**63)) + later
-        job = dataclasses.replace(job, sequence=self.now.last_sequence() + gap, created_utc_ms=created)
+        job = dataclasses.replace(job, sequence=self.now.last_sequence + gap, created_utc_ms=created)
         self.store.apply(InsertJob(job, workflow, form))
         self.now.jobs[job.job_id] = job
         self.now.payloads[job.job_id] = (workflow, form)
+        self.now.last_sequence = job.sequence
 
     @precondition(lambda self: self.now.jobs)
     @rule(data=st.data(), life=lives)
@@ -167,6 +168,17 @@ class StoreMachine(RuleBasedStateMachine):
         job_id = self.any_job(data).job_id
         self.store.apply(AddStory(job_id, line))
         self.now.stories[job_id] = (*self.now.stories.get(job_id, ()), line)
+
+    @precondition(lambda self: any(job.state.terminal for job in self.now.jobs.values()))
+    @rule(data=st.data())
+    def delete(self, data: st.DataObject) -> None:
+        over = sorted(job.job_id for job in self.now.jobs.values() if job.state.terminal)
+        job_id = data.draw(st.sampled_from(over))
+        self.store.apply(DeleteJob(job_id))
+        job = self.now.jobs.pop(job_id)
+        self.now.payloads.pop(job_id)
+        self.now.stories.pop(job_id, None)
+        self.now.deleted[job_id] = (job.owner, job.idempotency_key)
 
     @rule()
     def commit(self) -> None:
@@ -216,7 +228,15 @@ class StoreMachine(RuleBasedStateMachine):
     @invariant()
     def totals_agree(self) -> None:
         assert self.store.counts() == Counter(job.state for job in self.now.jobs.values())
-        assert self.store.last_sequence() == self.now.last_sequence()
+        assert self.store.last_sequence() == self.now.last_sequence
+
+    @precondition(lambda self: self.now.deleted)
+    @rule(data=st.data())
+    def ask_for_the_deleted(self, data: st.DataObject) -> None:
+        job_id = data.draw(st.sampled_from(sorted(self.now.deleted)))
+        assert self.store.is_deleted(job_id) and self.store.job(job_id) is None
+        owner, key = self.now.deleted[job_id]
+        assert self.store.deleted_by_key(owner, key) == (job_id if key else "")
 
     def any_job(self, data: st.DataObject) -> JobRecord:
         return self.now.jobs[data.draw(st.sampled_from(sorted(self.now.jobs)))]

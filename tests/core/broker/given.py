@@ -19,7 +19,7 @@ from broker.core.invariants import check
 from broker.core.jobs import Job, Jobs
 from broker.core.model import JobRecord
 from broker.core.rules import Now, Rules
-from broker.core.step import AddStory, Send, Step
+from broker.core.step import AddStory, DeleteJob, Send, Step
 from broker.protocol import client
 from broker.protocol import worker as wire
 from broker.protocol.codec import BROKER_TO_CLIENT, BROKER_TO_WORKER, EVENTS, decode, encode
@@ -235,6 +235,8 @@ class Given:
         for write in step.writes:
             if isinstance(write, AddStory):
                 self.story.setdefault(write.job_id, []).append(write.line)
+            elif isinstance(write, DeleteJob):
+                del self.records[write.job_id], self.story[write.job_id]
             else:
                 self.records[write.record.job_id] = write.record
         for send in step.sends:

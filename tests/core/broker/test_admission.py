@@ -9,13 +9,15 @@ import pytest
 
 from broker import reading
 from broker.core.admission import HANDLERS
+from broker.core.events import FromClient
 from broker.core.rules import Rules
 from broker.core.submits import body_sha256
 from broker.protocol import client
 from broker.protocol import worker as wire
 from broker.protocol.codec import ADMIN_SENDS, TYPES
+from broker.protocol.events import JobGone
 from broker.protocol.records import InputFile, JobState, Phase, Reason, WorkerState
-from tests.core.broker.given import NEEDS, REQUEST, UTC_MS, Given, held, job_id, submit_of
+from tests.core.broker.given import CLIENT, NEEDS, REQUEST, UTC_MS, Given, held, job_id, submit_of
 
 TERMINAL = [state for state in JobState if state.terminal]
 HELD = [JobState.LEASED, JobState.RUNNING, JobState.CANCELLING]
@@ -400,3 +402,41 @@ def test_a_lost_worker_is_not_drained(broker: Given) -> None:
     broker.joined("gpu-0")
     broker.passes(broker.rules.lease_ms)
     assert refused(broker, drain("gpu-0")).code == "not_found"
+
+
+# ---- delete
+
+
+def deletes(broker: Given, job: str) -> Any:
+    return broker.asks(client.Delete(request_id=REQUEST, job_id=job))
+
+
+@pytest.mark.parametrize("state", list(JobState))
+def test_only_a_job_that_is_over_is_deleted(broker: Given, state: JobState) -> None:
+    job = broker.in_state(state, broker.joined("gpu-0"))
+    before = broker.fleet.jobs.counts[state]
+    reply = deletes(broker, job)
+    if not state.terminal:
+        assert reply.code == "conflict" and state in reply.text and "cancel it" in reply.text
+        assert broker.state(job) is state
+        return
+    assert isinstance(reply, client.Done)
+    assert job not in broker.records and broker.fleet.jobs.counts[state] == before - 1
+    gone = broker.published[-1]
+    assert isinstance(gone, JobGone) and (gone.job_id, gone.owner) == (job, "ann")
+    assert deletes(broker, job).code == "not_found"
+    assert broker.retries(job).code == "not_found"
+
+
+def test_a_worker_that_reports_the_end_of_a_deleted_job_is_told_to_let_go(broker: Given) -> None:
+    gpu = broker.joined("gpu-0")
+    job = broker.in_state(JobState.SUCCEEDED, gpu)
+    deletes(broker, job)
+    gpu.completes(job)
+    assert isinstance(gpu.last, wire.Abandon) and gpu.last.job_id == job
+
+
+def test_what_was_deleted_is_not_run_again_by_a_repeated_submit(broker: Given) -> None:
+    step = broker.happens(FromClient(CLIENT, submit_of(1, idempotency_key="k"), deleted=job_id(7)))
+    (reply,) = step.replies
+    assert reply.message.code == "deleted" and job_id(7) in reply.message.text and not step.writes

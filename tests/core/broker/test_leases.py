@@ -8,6 +8,7 @@ import pytest
 
 from broker.core.roster import HELD_MOST
 from broker.core.rules import Rules
+from broker.core.step import UpdateJob
 from broker.protocol import worker as wire
 from broker.protocol.records import JobState, Phase, ProgressKind, Reason
 from tests.core.broker.given import STREAM, Given, held, job_id
@@ -17,7 +18,7 @@ def test_an_attempt_is_numbered_and_written_before_it_is_sent(broker: Given) -> 
     gpu = broker.joined("gpu-0")
     job = broker.submitted()
     step = broker.tick()
-    assert [write.record.attempt for write in step.writes if not hasattr(write, "line")] == [1]
+    assert [write.record.attempt for write in step.writes if isinstance(write, UpdateJob)] == [1]
     (sent,) = [send for send in step.sends if isinstance(send.message, wire.Dispatch)]
     assert sent.session == gpu.session and sent.workflow_of == job
     assert (sent.message.attempt, sent.message.serial) == (1, 1)

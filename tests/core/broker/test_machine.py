@@ -139,6 +139,7 @@ class Broker(RuleBasedStateMachine):
         process.seen = max(process.seen, said.serial)
         earlier = [attempt for job, attempt in self.sent if job == said.job_id]
         assert said.attempt == max(earlier, default=0) + 1, "an attempt was numbered twice"
+        assert not self.store.is_deleted(said.job_id), "a deleted job was sent"
         assert said.job_id not in self.succeeded, "a job whose result is recorded was sent again"
         self.sent[said.job_id, said.attempt] = process.name
         known, offered = self.turn.fleet.roster.by_session[process.session], process.offered
@@ -149,6 +150,9 @@ class Broker(RuleBasedStateMachine):
     def judge(self, known: str) -> None:
         """A job is in the store and, while it lives, in the core: in one state, which its story ends in."""
         record, live = self.store.job(known), self.turn.fleet.jobs.live.get(known)
+        if self.store.is_deleted(known):
+            assert record is None and live is None, "a deleted job is there again"
+            return
         assert record is not None, "a job that somebody was told of is gone"
         assert record.state.terminal == (live is None)
         if live is not None:
@@ -321,7 +325,9 @@ class Broker(RuleBasedStateMachine):
         self.asks(client.Submit, now, **{f.name: getattr(said, f.name) for f in dataclasses.fields(said)[1:]})
 
     @rule(
-        kind=st.sampled_from([client.Cancel, client.Retry, client.Story]), number=st.integers(0, 8), now=st.booleans()
+        kind=st.sampled_from([client.Cancel, client.Retry, client.Delete, client.Story]),
+        number=st.integers(0, 8),
+        now=st.booleans(),
     )
     def client_speaks_of_a_job(self, kind: type[Any], number: int, now: bool) -> None:
         self.asks(kind, now, job_id=job_id(number))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from broker.core.news import newest
-from broker.protocol.events import JobChanged, JobPreview, JobProgress, StatsChanged, WorkerChanged, WorkerGone
+from broker.protocol.events import JobChanged, JobGone, JobPreview, JobProgress, StatsChanged, WorkerChanged, WorkerGone
 from broker.protocol.records import JobState, ProgressKind
 from tests.core.broker.given import Given, job_id
 
@@ -42,6 +42,12 @@ def test_a_worker_that_leaves_and_comes_back_is_there_and_the_other_way_round(ra
     here, gone = raw[WorkerChanged], raw[WorkerGone]
     assert newest([here, gone, here]) == [here]
     assert newest([gone, here, gone]) == [gone]
+
+
+def test_a_job_that_is_deleted_is_told_to_be_gone_and_nothing_else_of_it(raw: dict[type[Any], Any]) -> None:
+    gone = JobGone(stream="", serial=0, job_id=job_id(1), owner="ann")
+    assert newest([raw[JobProgress], raw[JobChanged], gone]) == [gone]
+    assert newest([raw[JobChanged], gone, raw[WorkerChanged]]) == [gone, raw[WorkerChanged]]
 
 
 def test_progress_gives_way_to_the_jobs_own_event_that_shows_it(raw: dict[type[Any], Any]) -> None:

@@ -15,7 +15,7 @@ from broker.core.step import AddStory, InsertJob, Write
 from broker.protocol import client
 from broker.protocol import worker as wire
 from broker.protocol.errors import StoreError
-from broker.protocol.events import JobChanged, StatsChanged, WorkerChanged
+from broker.protocol.events import JobChanged, JobGone, StatsChanged, WorkerChanged
 from broker.protocol.records import InputFile, JobState
 from broker.store.memory import MemoryStore
 from broker.turn import UNSAVED_MS, Outbound, Turn
@@ -314,3 +314,35 @@ def test_a_request_about_a_job_that_is_over_is_answered_from_the_store(house: Ho
     assert (second.code, second.text) == ("finished", f"job {job_id(1)} is cancelled: there is nothing left to cancel")
     (paused,) = house.takes(client.Pause(request_id=REQUEST, worker="")).to_clients
     assert paused.message == client.Done(request_id=REQUEST)
+
+
+def test_a_deleted_job_is_gone_in_one_commit_and_never_runs_again(house: House) -> None:
+    said = submit_of(1, idempotency_key="k")
+    delete = client.Delete(request_id=REQUEST, job_id=job_id(1))
+    house.takes(said, client.Cancel(request_id=REQUEST, job_id=job_id(1)))
+    out = house.takes(delete, delete)
+    assert [type(reply.message) for reply in out.to_clients] == [client.Done, client.Error]
+    assert [type(message) for message in out.published] == [JobGone]
+    assert house.store.job(job_id(1)) is None and house.store.story(job_id(1)) == ()
+    twins = [said, dataclasses.replace(said, job_id=job_id(2)), dataclasses.replace(said, idempotency_key="")]
+    for again in (*twins, dataclasses.replace(said, owner="bob")):
+        (reply,) = house.takes(again).to_clients
+        assert reply.message.code == "deleted" and job_id(1) in reply.message.text
+    (fresh,) = house.takes(submit_of(3, idempotency_key="k", owner="bob")).to_clients
+    assert isinstance(fresh.message, client.JobReply)
+
+
+def test_a_group_whose_key_was_deleted_is_not_run_again_under_new_ids(house: House) -> None:
+    def group(first: int) -> client.Submit:
+        parts = tuple(
+            client.Part(job_id=job_id(number), workflow_bytes=1, form_bytes=0) for number in (first, first + 1)
+        )
+        return submit_of(99, parts=parts, workflow=b"12", idempotency_key="k")
+
+    house.takes(group(1), client.Cancel(request_id=REQUEST, job_id=job_id(1)))
+    house.takes(client.Delete(request_id=REQUEST, job_id=job_id(1)))
+    (reply,) = house.takes(group(3)).to_clients
+    assert reply.message.code == "deleted"
+    (reply,) = house.takes(group(1)).to_clients
+    assert reply.message.code == "conflict"  # the other job of the group still has its id
+    assert house.state(job_id(2)) is JobState.QUEUED
