@@ -76,6 +76,13 @@ def test_a_filled_template_is_queued_and_its_form_is_kept(shared: Stage) -> None
     assert (latent["width"], latent["height"]) == (512, 768)
 
 
+def test_a_prompt_that_turns_the_writing_round_is_taken_and_its_title_leaves_the_marks_out(shared: Stage) -> None:
+    prompt = "a\u202e lighthouse\u200f\n  at\tdusk \u2066<b>\u2069"
+    job = shared.post("/api/v1/jobs", {"template": "text-to-image", "params": {"prompt": prompt}}).json
+    assert job["title"] == "a lighthouse at dusk <b>"
+    assert json.loads(shared.broker.submits[job["id"]].workflow)["6"]["inputs"]["text"] == prompt
+
+
 def test_a_workflow_of_200_kb_is_accepted(shared: Stage) -> None:
     large = {**WORKFLOW, **{f"n{number}": WORKFLOW["6"] for number in range(1_200)}}
     assert len(json.dumps(large)) > 200_000

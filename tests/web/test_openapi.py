@@ -143,6 +143,7 @@ BODIES: dict[str, Any] = {
     "/api/v1/generate": {"prompt": "a"},
     "/api/v1/jobs/{job_id}/pin": {"worker": "worker-1"},
     "/api/v1/jobs/{job_id}/priority": {"priority": 3},
+    "/api/v1/jobs/bulk": {"verb": "cancel", "ids": ["x"]},
     "/api/v1/uploads": picture(),
 }
 MAKES = ("/api/v1/jobs", "/api/v1/generate")
@@ -181,13 +182,15 @@ def provoke(stage: Stage, patch: pytest.MonkeyPatch, method: str, path: str, sta
             key = {"Idempotency-Key": f"openapi {path}".replace(" ", "-")}
             ask(stage, method, there, body, **key)
             return ask(stage, method, there, body, **key)
+        case 200 if method == "DELETE":
+            return ask(stage, method, f"{target(stage, method, path, JobState.SUCCEEDED)}?forget=yes")
         case 200 | 201 | 202:
             return ask(stage, method, there, body)
         case 206:
             return ask(stage, method, there, Range="bytes=1-5")
         case 304:
             return ask(stage, method, there, If_None_Match="x", **{"If-None-Match": f'"{an_output(picture()).sha256}"'})
-        case 400 if method == "GET":
+        case 400 if method in ("GET", "DELETE"):
             return ask(stage, method, f"{there}?surprise=1")
         case 400:
             return ask(stage, method, there, b"", **{"Content-Type": "application/json"})

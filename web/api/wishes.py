@@ -124,7 +124,10 @@ def _varied(workflow: Workflow, count: int) -> tuple[Filled, ...]:
 def title_of(params: Mapping[str, object]) -> str:
     """A title for a job that has none: the beginning of its prompt."""
     prompt = params.get("prompt")
-    return " ".join(prompt.split())[:120] if isinstance(prompt, str) else ""
+    if not isinstance(prompt, str):
+        return ""
+    words = " ".join(prompt[:1_000].split())
+    return "".join(character for character in words if character.isprintable())[:120]
 
 
 def parsed(value: object) -> Workflow:

@@ -53,6 +53,9 @@ export class Store {
     switch (message.type) {
       case "job":
         return this.#job(message.job);
+      case "job_gone":
+        this.jobs.delete(message.id);
+        return { dropped: message.id };
       case "progress":
         return this.#progress(message);
       case "worker":
