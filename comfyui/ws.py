@@ -12,7 +12,7 @@ from urllib.parse import quote
 from websocket import ABNF, WebSocket, WebSocketException, frame_buffer
 
 from comfyui.errors import ComfyUnreachable
-from comfyui.http import TimedSocket, Timer
+from comfyui.wire import TimedSocket, Timer
 from comfyui.words import plain
 
 FRAME_BYTES: Final = 64 << 20  # SaveImageWebsocket sends whole pictures as PNG

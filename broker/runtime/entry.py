@@ -25,7 +25,6 @@ MINIMUMS: Final = {
     "msgpack": (1, 2, 3),
     "bottle": (0, 13, 2),
     "gevent": (24, 2),
-    "urllib3": (2, 5),
 }
 LIBZMQ_MINIMUM: Final = (4, 3, 5)
 

@@ -20,7 +20,6 @@ OWNERS: dict[str, str | tuple[str, ...]] = {
     "bottle": "web/",
     "gevent": "web/",
     "websocket": "comfyui/ws.py",
-    "urllib3": "comfyui/http.py",
     "aiohttp": "comfyui/simulator/",
     "PIL": "comfyui/simulator/",
     "psutil": ("worker/gpu.py", "comfyui/simulator/"),
@@ -109,7 +108,7 @@ import importlib, pkgutil, sys
 package = importlib.import_module({package!r})
 for found in pkgutil.iter_modules(getattr(package, "__path__", []), {package!r} + "."):
     importlib.import_module(found.name)
-print(*sorted({{"zmq", "gevent", "sqlite3", "bottle", "urllib3"}} & sys.modules.keys()))
+print(*sorted({{"zmq", "gevent", "sqlite3", "bottle", "aiohttp"}} & sys.modules.keys()))
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == []

@@ -70,6 +70,13 @@ class Hostile:
         self._threads: list[threading.Thread] = []
         #: The heads of all requests, oldest first.
         self.heard: list[str] = []
+        #: Connections that this end has closed.
+        self.hung_up = 0
+
+    @property
+    def connections(self) -> int:
+        """How many there were so far."""
+        return len(self._open)
 
     @property
     def url(self) -> str:
@@ -102,7 +109,12 @@ class Hostile:
                 self._start(self._serve, connection)
 
     def _serve(self, connection: socket.socket) -> None:
-        with connection, suppress(OSError, EOFError):
+        with connection:
+            self._answer(connection)
+        self.hung_up += 1
+
+    def _answer(self, connection: socket.socket) -> None:
+        with suppress(OSError, EOFError):
             while True:
                 path, head = self._request(connection)
                 self.heard.append(head)
