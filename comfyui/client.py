@@ -18,13 +18,13 @@ from comfyui.errors import ComfyFailed, ComfyLost, ComfyRejected, ComfyUnreachab
 from comfyui.http import Http, Reply
 from comfyui.messages import Message, MessageError, parse
 from comfyui.names import FOLDERS, name_fault, path_fault
+from comfyui.outputs import OutputFile
 from comfyui.replies import (
     Absent,
     Features,
     Finished,
     Found,
     HistoryEntry,
-    OutputFile,
     Pending,
     Queue,
     ReplyError,
@@ -292,7 +292,7 @@ class ComfyClient:
         return self._http.call("HEAD", "/view", by=self._http.by(), query=query, also=_NOT_HERE).status == 200
 
     def view(self, file: OutputFile, *, limit_bytes: int) -> Iterator[bytes]:
-        """A file that a prompt made, in chunks; each chunk may take the whole limit, so beat between them.
+        """A file that a prompt made, in pieces; each may take the whole limit, so beat between them.
 
         Its names are checked before a URL is made of them; its content is not looked at.
         Raises: ComfyFailed, now or at a chunk: unsafe name, gone, or over `limit_bytes`. ComfyUnreachable: cut short.

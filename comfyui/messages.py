@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from comfyui.outputs import OutputFile, OutputsError, output_files
 from comfyui.words import plain
 
 TEXT_BYTES: Final = 8 << 20  # a longer JSON message is refused before it is parsed; /history has the truth
@@ -92,10 +93,11 @@ class ProgressState:
 
 @dataclass(frozen=True, slots=True)
 class Executed:
-    """A node with output for people has ended. What it made is read from /history, never from here."""
+    """A node with output for people has ended. What it made is a hint, to be confirmed by /history."""
 
     prompt_id: str
     node: str
+    files: tuple[OutputFile, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +240,15 @@ def _progress_state(data: Mapping[str, object]) -> ProgressState:
     return ProgressState(_id(data, "prompt_id"), tuple(nodes))
 
 
+def _executed(data: Mapping[str, object]) -> Executed:
+    node = _id(data, "node")
+    try:
+        files = output_files({node: data.get("output")})
+    except OutputsError as e:
+        raise MessageError(str(e)) from e
+    return Executed(_id(data, "prompt_id"), node, files)
+
+
 def execution_error(data: Mapping[str, object]) -> ExecutionError:
     """The same map stands in the socket's message and in the history entry. Raises: MessageError."""
     lines = data.get("traceback")
@@ -259,7 +270,7 @@ _JSON_TYPES: Final[Mapping[str, Callable[[Mapping[str, object]], Message]]] = {
     "executing": lambda data: Executing(_optional_id(data, "prompt_id"), _optional_id(data, "node")),
     "progress": _progress,
     "progress_state": _progress_state,
-    "executed": lambda data: Executed(_id(data, "prompt_id"), _id(data, "node")),
+    "executed": _executed,
     "execution_success": lambda data: ExecutionSuccess(_id(data, "prompt_id")),
     "execution_error": execution_error,
     "execution_interrupted": lambda data: ExecutionInterrupted(

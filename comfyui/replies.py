@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from comfyui.messages import ExecutionError, MessageError, execution_error
+from comfyui.outputs import OutputFile, OutputsError, output_files
 from comfyui.words import node_faults, plain
 
 ITEMS: Final = 100_000  # prompts read from one queue or history
-FILES: Final = 1_000  # output files of one prompt
 ID_CHARS: Final = 200
 #: The key under which `submit` leaves its own id in extra_data. Servers before 0.3.45 choose the prompt_id
 #: themselves, and this is how a prompt is found again when their answer was lost.
@@ -86,17 +86,6 @@ class Outcome(enum.Enum):
     SUCCESS = "success"
     ERROR = "error"
     INTERRUPTED = "interrupted"
-
-
-@dataclass(frozen=True, slots=True)
-class OutputFile:
-    """A file that a node made, as ComfyUI names it. Untrusted: `ComfyClient.view` checks it before use."""
-
-    node_id: str
-    kind: str  # images, gifs, audio, ...
-    filename: str
-    subfolder: str
-    folder: str  # output, temp or input
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,8 +252,8 @@ def _entry(prompt_id: str, fields: Mapping[str, object]) -> HistoryEntry:
     outcome = _outcome(status, events)
     failure = _failure(events) if outcome is Outcome.ERROR else None
     try:
-        files = _files(fields.get("outputs"))
-    except ReplyError as e:
+        files = output_files(fields.get("outputs"))
+    except OutputsError as e:
         # It has ended, and asking again gives the same answer: that is a failure of the prompt.
         outcome, files = Outcome.ERROR, ()
         failure = ExecutionError(prompt_id, "", "", "", f"ComfyUI lists its output files senselessly: {e}", ())
@@ -305,31 +294,6 @@ def _failure(events: list[tuple[str, Mapping[str, object]]]) -> ExecutionError |
 def _run_ms(events: list[tuple[str, Mapping[str, object]]]) -> int | None:
     stamps = [_count(data.get("timestamp")) for _, data in events]
     return stamps[-1] - stamps[0] if stamps and 0 < stamps[0] <= stamps[-1] else None
-
-
-def _files(outputs: object) -> tuple[OutputFile, ...]:
-    """Every file named under any key of any node: images, gifs, audio and what custom nodes add."""
-    if not isinstance(outputs, dict):
-        return ()
-    found = [
-        OutputFile(node_id, kind, item["filename"], _text(item, "subfolder", ""), _text(item, "type", "output"))
-        for node_id, shown in outputs.items()
-        if isinstance(shown, dict)
-        for kind, items in shown.items()
-        if isinstance(items, list)
-        for item in items
-        if isinstance(item, dict) and isinstance(item.get("filename"), str)
-    ]
-    if len(found) > FILES:
-        raise ReplyError(f"{len(found)} output files; the limit is {FILES}")
-    return tuple(found)
-
-
-def _text(fields: Mapping[str, object], key: str, default: str) -> str:
-    value = fields.get(key, default)
-    if not isinstance(value, str):
-        raise ReplyError(f"an output file's {key} is not text")
-    return value
 
 
 def _map(value: object, what: str) -> Mapping[str, object]:

@@ -18,7 +18,8 @@ from broker.protocol.records import InputFile, Output, Reason
 from broker.runtime.transfer import Transfer
 from comfyui.client import ComfyClient
 from comfyui.errors import ComfyFailed, ComfyRejected, ComfyUnreachable
-from comfyui.replies import OutputFile
+from comfyui.outputs import OutputFile
+from comfyui.wire import PIECE_BYTES
 from comfyui.words import plain
 from worker.core.asks import FromComfy, Source
 from worker.core.inputs import upload_name
@@ -178,14 +179,15 @@ class Porter:
             yield from self._store(spool)
 
     def _fetch(self, file: OutputFile, spool: Spool) -> Errand:
-        """A file of ComfyUI's into the spool, a chunk a turn; once more if it came cut."""
+        """A file of ComfyUI's into the spool, a piece a turn; once more if it came cut."""
         fault = ""
         for _ in range(TRIES):
             spool.clear()
             try:
-                for chunk in self._comfy.view(file, limit_bytes=self._max_bytes):
-                    spool.write(chunk)
-                    yield 0
+                for piece in self._comfy.view(file, limit_bytes=self._max_bytes):
+                    spool.write(piece)
+                    if len(piece) == PIECE_BYTES:  # a smaller one is the last
+                        yield 0
             except ComfyFailed as e:
                 raise ErrandFailed(Reason.OUTPUT_LOST, str(e)) from e
             except ComfyUnreachable as e:

@@ -92,7 +92,8 @@ class Loop:
         self._joined: Callable[[], None] | None = joined
         self._signals: Signals | None = None
         self._stop: Stop | None = None
-        self._errands_first = False
+        #: The last thing done was a call to ComfyUI.
+        self._called = False
 
     def run(self, signals: Signals) -> Stop:
         """Turn until the worker is done; answers why it is. The first signal drains it."""
@@ -119,13 +120,14 @@ class Loop:
     def _work(self) -> bool:
         """Do one thing that may take long; answers whether there was one."""
         # In turns, so that neither a long output nor a ComfyUI that answers nothing keeps the other waiting.
-        self._errands_first = not self._errands_first
-        if self._errands_first and self._agenda.step(now_ms()):
+        if (self._called or not self._comfy.busy) and self._agenda.step(now_ms()):
+            self._called = False
             return True
         if self._comfy.busy:
+            self._called = True
             self._comfy.call_next()
             return True
-        return not self._errands_first and self._agenda.step(now_ms())
+        return False
 
     def _poll(self, signals: Signals) -> None:
         """Sleep until something arrives or is due."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from broker.protocol.records import Held, InputFile
-from comfyui.replies import OutputFile
+from comfyui.outputs import OutputFile
 from comfyui.workflow import Workflow
 
 #: (job_id, attempt): what a worker calls an attempt.

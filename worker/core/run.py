@@ -21,7 +21,8 @@ from comfyui import messages
 from comfyui.replies import Absent, Finished, Found, HistoryEntry, Pending, Running
 from comfyui.workflow import Workflow, WorkflowError, parse
 from worker.core import verdict
-from worker.core.asks import Deliver, Dequeue, Drop, Free, Interrupt, Key, Look, Source, Stage, Submit
+from worker.core.asks import Dequeue, Drop, Free, Interrupt, Key, Look, Stage, Submit
+from worker.core.delivery import Delivery
 from worker.core.inputs import renamed
 from worker.core.patience import AGAIN_MS, Patience
 from worker.core.progress import Pacing
@@ -53,7 +54,7 @@ class Run:
         self._accepted = False
         self._accepted_before = False
         self._submits = 0
-        self._sources: tuple[Source, ...] = ()
+        self._delivery = Delivery(key)
 
     # ---- the three ways an attempt comes to a worker
 
@@ -156,7 +157,7 @@ class Run:
         """The store lacks files that Complete named: send all again; what it has costs one question each."""
         if isinstance(self.end, Complete) and not self.settled and self.step is Step.OUT:
             self._move(Step.DELIVERING)
-            out.append(Deliver(self.key, self._sources))
+            out += self._delivery.again()
 
     # ---- answers from the shell
 
@@ -186,9 +187,7 @@ class Run:
         self.prompt_id = prompt_id
         self._found(out, Step.WAITING, now_ms)
         if skipped:
-            node_id, sentences = next(iter(skipped.items()))
-            text = "ComfyUI would run only part of the workflow: " + "; ".join(sentences)
-            self._fail(out, verdict.failure(Reason.INVALID_WORKFLOW, text, node_id=node_id), now_ms)
+            self._fail(out, verdict.of_skipped(skipped), now_ms)
             self._take_back(out, now_ms)
 
     def unsure(self, now_ms: int) -> None:
@@ -231,20 +230,17 @@ class Run:
             self._patience.look_at(now_ms)
 
     def delivered(self, out: list[Any], outputs: tuple[Output, ...], now_ms: int) -> None:
-        """Every output is durable with the broker."""
-        if self.step is Step.DELIVERING:
-            self._move(Step.OUT)
-            timings = self._stages.timings(now_ms, self._witness.loading_ms)
-            self.end = Complete(job_id=self.key[0], attempt=self.key[1], outputs=outputs, timings=timings)
-            out.append(self.end)
+        """What was to be delivered is durable with the broker."""
+        self._delivery.stored(outputs)
+        self._complete(out, now_ms)
 
     def delivery_failed(self, out: list[Any], text: str, now_ms: int) -> None:
-        if self.step is Step.DELIVERING:
+        out += self._delivery.failed()
+        if self.step is Step.DELIVERING and not self._delivery.under_way:
             self._move(Step.OUT)
             self.end = None
             self._fail(out, verdict.failure(Reason.OUTPUT_LOST, text), now_ms)
-            # Else the next try would get the same lost file out of ComfyUI's cache.
-            out.append(Free())
+            out.append(Free())  # else the next try would get the same lost file out of ComfyUI's cache
 
     # ---- ComfyUI's socket: hints
 
@@ -259,8 +255,9 @@ class Run:
         self._runs(out, now_ms)
         if self._wanted:
             out += self._witness.heard(message, now_ms)
-            overflow = self._witness.overflow()
-            if overflow:
+            if isinstance(message, messages.ExecutionSuccess):
+                out += self._delivery.hinted(self._witness.results(self._witness.files))
+            if overflow := self._witness.overflow():
                 self._fail(out, verdict.failure(Reason.INVALID_WORKFLOW, overflow), now_ms)
                 self._take_back(out, now_ms)
 
@@ -339,7 +336,12 @@ class Run:
         if not self._wanted:
             self._out(now_ms)
         elif failed is None:
-            self._deliver(out, entry, now_ms)
+            self._out(now_ms, Step.DELIVERING)
+            if missed := self._witness.missed(entry):
+                self.delivery_failed(out, missed, now_ms)
+            else:
+                out += self._delivery.confirmed(self._witness.results(entry.files))
+                self._complete(out, now_ms)
         else:
             self._out(now_ms)
             if failed.reason is Reason.OUT_OF_MEMORY:
@@ -348,16 +350,14 @@ class Run:
                 failed = self._recall
             self._fail(out, failed, now_ms)
 
-    def _deliver(self, out: list[Any], entry: HistoryEntry, now_ms: int) -> None:
-        self._out(now_ms, Step.DELIVERING)
-        self._sources = verdict.results(entry.files, tuple(self._witness.pictures))
-        missed = self._witness.missed(entry)
-        if missed:
-            self.delivery_failed(out, missed, now_ms)
-        elif self._sources:
-            out.append(Deliver(self.key, self._sources))
-        else:
-            self.delivered(out, (), now_ms)
+    def _complete(self, out: list[Any], now_ms: int) -> None:
+        """Say so once the history has confirmed it and every result is durable with the broker."""
+        outputs = self._delivery.outputs
+        if self.step is Step.DELIVERING and outputs is not None:
+            self._move(Step.OUT)
+            timings = self._stages.timings(now_ms, self._witness.loading_ms)
+            self.end = Complete(job_id=self.key[0], attempt=self.key[1], outputs=outputs, timings=timings)
+            out.append(self.end)
 
     def _withdraw(self, out: list[Any], why: Failure, now_ms: int, *, softly: bool = False) -> None:
         """Take the prompt back and end the attempt with `why`, unless it finishes first. softly: only if it waits."""

@@ -5,12 +5,14 @@ Everything ComfyUI says is untrusted text of any length; what leaves here fits t
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from broker.protocol.records import Failure, Reason
 from comfyui.errors import ComfyRejected
 from comfyui.messages import ExecutionError
-from comfyui.replies import HistoryEntry, Outcome, OutputFile
+from comfyui.outputs import OutputFile
+from comfyui.replies import HistoryEntry, Outcome
 from comfyui.words import plain
 from worker.core.asks import FromComfy, FromSocket, Source
 from worker.core.steps import Step
@@ -36,6 +38,12 @@ def of_refusal(error: ComfyRejected) -> Failure:
 
 def of_node_errors(text: str, node_id: str) -> Failure:
     return failure(Reason.INVALID_WORKFLOW, text, node_id=node_id)
+
+
+def of_skipped(skipped: Mapping[str, tuple[str, ...]]) -> Failure:
+    """Of outputs that ComfyUI refused, by node, when it took the rest of the workflow."""
+    node_id, sentences = next(iter(skipped.items()))
+    return of_node_errors("ComfyUI would run only part of the workflow: " + "; ".join(sentences), node_id)
 
 
 def of_history(entry: HistoryEntry) -> Failure | None:
@@ -84,7 +92,7 @@ def of_loss(step: Step, *, accepted_before: bool, gone: bool) -> Failure:
     )
 
 
-def results(files: tuple[OutputFile, ...], pictures: tuple[FromSocket, ...]) -> tuple[Source, ...]:
+def results(files: Sequence[OutputFile], pictures: Sequence[FromSocket]) -> tuple[Source, ...]:
     """The files that are the prompt's result, each once.
 
     Previews (folder "temp") are results only of a workflow that saves nothing else: an editor's PreviewImage beside

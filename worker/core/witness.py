@@ -5,15 +5,18 @@ Only hints come in here, in any order and number; nothing about the attempt is d
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from broker.protocol.records import ProgressKind
 from broker.protocol.worker import ProgressReport
 from comfyui import messages
 from comfyui.catalogue import loads_models
+from comfyui.outputs import FILES, OutputFile
 from comfyui.replies import HistoryEntry
 from comfyui.workflow import Workflow
-from worker.core.asks import FromSocket, Key
+from worker.core import verdict
+from worker.core.asks import FromSocket, Key, Source
 from worker.core.progress import Meter, Pacing, Reports
 
 #: The node whose pictures go over the socket alone, as PNG and the same way as previews.
@@ -27,6 +30,8 @@ class Witness:
     def __init__(self, key: Key, workflow: Workflow | None, pacing: Pacing) -> None:
         """workflow: None for a prompt that was found again."""
         self.pictures: list[FromSocket] = []
+        #: Files that nodes have made, as they said so.
+        self.files: list[OutputFile] = []
         self._pictures_bytes = 0
         self._workflow = workflow
         self._meter = Meter(workflow)
@@ -44,6 +49,8 @@ class Witness:
         match message:
             case messages.ExecutionCached(nodes=nodes):
                 self._meter.cached(nodes)
+            case messages.Executed(files=files) if len(self.files) < FILES:
+                self.files += files
             case messages.Executing(node=str(node)):
                 self._at_work(node, now_ms)
                 return self._reports.progress(self._meter.node(node), now_ms)
@@ -66,6 +73,10 @@ class Witness:
 
     def deadline_ms(self) -> int | None:
         return self._reports.deadline_ms()
+
+    def results(self, files: Sequence[OutputFile]) -> tuple[Source, ...]:
+        """What the prompt made, if it made these files."""
+        return verdict.results(files, self.pictures)
 
     def overflow(self) -> str:
         """Why its pictures cannot all be kept; empty when they can."""

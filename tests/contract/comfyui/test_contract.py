@@ -24,7 +24,8 @@ from comfyui.messages import (
     Status,
 )
 from comfyui.needs import needs
-from comfyui.replies import Absent, Outcome, OutputFile, Pending, Running
+from comfyui.outputs import OutputFile
+from comfyui.replies import Absent, Outcome, Pending, Running
 from tests.contract.comfyui.driving import (
     finished,
     found_as,
@@ -70,18 +71,18 @@ def test_a_prompt_is_watched_to_its_end_and_its_picture_fetched(client: ComfyCli
     told = [
         m for m in ours if isinstance(m, ExecutionStart | ExecutionCached | Executing | Executed | ExecutionSuccess)
     ]
+    entry = client.history(prompt_id)  # the end mark comes after the history
+    assert entry is not None and (entry.outcome, entry.failure) == (Outcome.SUCCESS, None)
     assert told == [
         ExecutionStart(prompt_id),
         ExecutionCached(prompt_id, ()),
         Executing(prompt_id, "1"),
         Executing(prompt_id, "2"),
         Executing(prompt_id, "9"),
-        Executed(prompt_id, "9"),
+        Executed(prompt_id, "9", entry.files),
         ExecutionSuccess(prompt_id),
         Executing(prompt_id, None),
     ]
-    entry = client.history(prompt_id)  # the end mark comes after the history
-    assert entry is not None and (entry.outcome, entry.failure) == (Outcome.SUCCESS, None)
     assert entry.run_ms is not None and entry.run_ms >= 0
     [file] = entry.files
     assert (file.node_id, file.kind, file.folder) == ("9", "images", "output")
@@ -98,7 +99,7 @@ def test_the_same_prompt_again_gives_the_same_file(client: ComfyClient) -> None:
     assert ExecutionCached(again, ("1", "2", "9")) in [
         ExecutionCached(m.prompt_id, tuple(sorted(m.nodes))) for m in heard if isinstance(m, ExecutionCached)
     ]
-    assert Executed(again, "9") in heard
+    assert Executed(again, "9", first.files) in heard
     assert finished(client, again).files == first.files
 
 

@@ -16,7 +16,8 @@ from comfyui.client import ComfyClient
 from comfyui.errors import ComfyFailed, ComfyLost, ComfyRejected, ComfyUnreachable
 from comfyui.http import REPLY_BYTES
 from comfyui.messages import Message, Preview, Status, Unknown
-from comfyui.replies import Absent, OutputFile
+from comfyui.outputs import OutputFile
+from comfyui.replies import Absent
 from comfyui.ws import FRAMES_AT_ONCE
 from tests.contract.comfyui.driving import model_free, until
 from tests.contract.comfyui.hostile import USUAL, Answer, Hostile, answer, frame, http, says, stay

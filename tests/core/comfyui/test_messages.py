@@ -26,6 +26,7 @@ from comfyui.messages import (
     Unknown,
     parse,
 )
+from comfyui.outputs import OutputFile
 from tests.core.comfyui.strategies import any_text, json_values
 
 JPEG = b"\xff\xd8\xff\xe0 a picture"
@@ -69,6 +70,11 @@ def sized(part: bytes) -> bytes:
             ProgressState("p", (NodeProgress("3", "running", 1.0, 4),)),
         ),
         ("executed", {"node": "9", "output": None, "prompt_id": "p"}, Executed("p", "9")),
+        (
+            "executed",
+            {"node": "9", "output": {"images": [{"filename": "a.png", "type": "temp"}]}, "prompt_id": "p"},
+            Executed("p", "9", (OutputFile("9", "images", "a.png", "", "temp"),)),
+        ),
         ("execution_success", {"prompt_id": "p"}, ExecutionSuccess("p")),
         ("execution_interrupted", {"prompt_id": "p", "node_id": "3"}, ExecutionInterrupted("p", "3")),
         ("logs", {"entries": [], "size": 1}, Unknown("logs")),

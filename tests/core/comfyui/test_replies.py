@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from comfyui import replies
-from comfyui.replies import Features, Outcome, OutputFile, ReplyError
+from comfyui.outputs import FILES, OutputFile
+from comfyui.replies import Features, Outcome, ReplyError
 from tests.core.comfyui.strategies import json_values
 
 START: list[Any] = ["execution_start", {"prompt_id": "p", "timestamp": 1000}]
@@ -158,7 +159,7 @@ def test_unknown_prompts_have_no_history() -> None:
     [
         ([{"filename": "a", "subfolder": 7}], "subfolder is not text"),
         ([{"filename": "a", "type": None}], "type is not text"),
-        ([{"filename": "a"}] * (replies.FILES + 1), "limit"),
+        ([{"filename": "a"}] * (FILES + 1), "limit"),
     ],
 )
 def test_files_that_cannot_be_had_are_a_failure_of_the_prompt(items: list[object], reason: str) -> None:

@@ -10,7 +10,7 @@ from broker.protocol.records import Limits, Reason, Resume
 from broker.protocol.worker import Accepted
 from comfyui.replies import Finished, Outcome
 from tests.core.worker.attempt import ABSENT, ID, JOB, KEY, PENDING, RUNNING, Try
-from tests.core.worker.world import LIMITS, PACING, entry
+from tests.core.worker.world import LIMITS, PACING, entry, output
 from worker.core.asks import Deliver, Dequeue, Drop, Interrupt, Look, Submit
 from worker.core.patience import GRACE_MS
 from worker.core.run import Run
@@ -116,7 +116,7 @@ def test_abandon_while_outputs_are_on_their_way() -> None:
     attempt.start()
     attempt.look(Finished(entry(ID)))
     assert attempt.tell("abandon", 0) == [Drop(KEY)]
-    attempt.tell("delivered", (), 1)
+    attempt.tell("delivered", (output("a"),), 1)
     assert attempt.run.over and not attempt.ends()
 
 

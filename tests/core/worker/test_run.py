@@ -11,12 +11,13 @@ from broker.protocol.records import InputFile, Limits, Phase, ProgressKind, Reas
 from broker.protocol.worker import Accepted, Complete, Fail, ProgressReport
 from comfyui import messages
 from comfyui.messages import ExecutionError
+from comfyui.outputs import OutputFile
 from comfyui.replies import Finished, Outcome
 from comfyui.workflow import Workflow
 from tests.core.worker.attempt import ABSENT, ID, JOB, KEY, PENDING, RUNNING, Try
 from tests.core.worker.world import GRAPH, PACING, entry, output
 from worker.core import verdict
-from worker.core.asks import Deliver, Dequeue, Drop, Free, Interrupt, Look, Stage, Submit
+from worker.core.asks import Deliver, Dequeue, Drop, Free, FromComfy, Interrupt, Look, Stage, Submit
 from worker.core.patience import AGAIN_MS, GONE_LOOKS, GRACE_MS
 from worker.core.run import SUBMITS
 from worker.core.steps import Step
@@ -276,10 +277,10 @@ def test_missing_outputs_are_delivered_again_and_completed_again() -> None:
     attempt = Try()
     attempt.start()
     (deliver,) = attempt.look(Finished(entry(ID)))
-    attempt.tell("delivered", (), 1)
+    attempt.tell("delivered", (output("a"),), 1)
     assert attempt.tell("outputs_missing") == [deliver]
     assert attempt.tell("outputs_missing") == []
-    attempt.tell("delivered", (), 2)
+    attempt.tell("delivered", (output("a"),), 2)
     assert len(attempt.ends()) == 2
     attempt.run.recorded()
     assert attempt.tell("outputs_missing") == []
@@ -289,13 +290,78 @@ def test_missing_outputs_that_are_gone_end_the_attempt_otherwise() -> None:
     attempt = Try()
     attempt.start()
     attempt.look(Finished(entry(ID)))
-    attempt.tell("delivered", (), 1)
+    attempt.tell("delivered", (output("a"),), 1)
     attempt.tell("outputs_missing")
     attempt.tell("delivery_failed", "gone", 2)
     assert isinstance(attempt.ends()[-1], Fail)
 
 
 # ---- hints
+
+
+def test_results_are_on_their_way_before_the_history_confirms_them() -> None:
+    attempt = Try()
+    attempt.start()
+    attempt.hear(messages.Executed(ID, "2", entry(ID).files))
+    (deliver,) = attempt.hear(messages.ExecutionSuccess(ID))
+    assert deliver == Deliver(KEY, (FromComfy(entry(ID).files[0]),))
+    assert attempt.phase() is Phase.RUNNING and attempt.run.in_front
+    assert attempt.hear(messages.ExecutionSuccess(ID)) == []
+    assert attempt.look(Finished(entry(ID))) == []
+    assert attempt.phase() is Phase.FINISHING
+    (complete,) = attempt.tell("delivered", (output("a"),), 5)
+    assert complete.outputs == (output("a"),)
+
+
+def test_results_that_are_stored_before_the_history_confirms_them() -> None:
+    attempt = Try()
+    attempt.start()
+    attempt.hear(messages.Executed(ID, "2", entry(ID).files))
+    attempt.hear(messages.ExecutionSuccess(ID))
+    assert attempt.tell("delivered", (output("a"),), 5) == []
+    (complete,) = attempt.look(Finished(entry(ID)))
+    assert complete.outputs == (output("a"),)
+
+
+def test_what_the_history_says_counts_and_not_what_was_hinted() -> None:
+    first, second, other = (
+        OutputFile("2", "images", f"{name}.png", "", "output") for name in ("first", "second", "other")
+    )
+    for hinted, left in [((second, first), False), ((first, second, other), False), ((first,), True), ((), True)]:
+        attempt = Try()
+        attempt.start()
+        attempt.hear(messages.Executed(ID, "2", hinted))
+        attempt.hear(messages.ExecutionSuccess(ID))
+        said = attempt.look(Finished(entry(ID, files=(first, second))))
+        assert said == ([Deliver(KEY, (FromComfy(first), FromComfy(second)))] if left else [])
+        sources = (first, second) if left else hinted
+        (complete,) = attempt.tell("delivered", tuple(output(file.filename) for file in sources), 5)
+        assert complete.outputs == (output("first.png"), output("second.png"))
+
+
+@pytest.mark.parametrize("confirmed_first", [True, False])
+def test_a_hint_that_cannot_be_had_is_no_failure(confirmed_first: bool) -> None:
+    result, no_file = entry(ID).files[0], OutputFile("2", "images", "no.png", "", "output")
+    attempt = Try()
+    attempt.start()
+    attempt.hear(messages.Executed(ID, "2", (result, no_file)))
+    attempt.hear(messages.ExecutionSuccess(ID))
+    found, failed = ("look", Finished(entry(ID))), ("tell", "delivery_failed", "gone", 1)
+    said = [getattr(attempt, do)(*how) for do, *how in ((found, failed) if confirmed_first else (failed, found))]
+    assert said == [[], [Deliver(KEY, (FromComfy(result),))]]
+    attempt.tell("delivered", (output("a"),), 5)
+    assert [type(end) for end in attempt.ends()] == [Complete]
+
+
+@pytest.mark.parametrize("outcome", [Outcome.ERROR, Outcome.INTERRUPTED])
+def test_a_success_that_the_history_denies_is_none(outcome: Outcome) -> None:
+    attempt = Try()
+    attempt.start()
+    attempt.hear(messages.Executed(ID, "2", entry(ID).files))
+    attempt.hear(messages.ExecutionSuccess(ID))
+    attempt.look(Finished(entry(ID, outcome)))
+    attempt.tell("delivered", (output("a"),), 5)
+    assert [type(end) for end in attempt.ends()] == [Fail]
 
 
 def test_pictures_over_the_socket_beyond_every_bound(monkeypatch: pytest.MonkeyPatch) -> None:

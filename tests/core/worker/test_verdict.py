@@ -11,7 +11,8 @@ from broker.protocol.records import Reason, Timings
 from broker.protocol.worker import Fail
 from comfyui.errors import ComfyRejected
 from comfyui.messages import ExecutionError
-from comfyui.replies import Outcome, OutputFile
+from comfyui.outputs import OutputFile
+from comfyui.replies import Outcome
 from tests.core.comfyui.strategies import any_text
 from tests.core.worker.world import entry
 from worker.core import verdict

@@ -16,13 +16,13 @@ from broker.protocol.codec import WORKER_SENDS, decode, encode
 from broker.protocol.records import Gpu, Limits, Output, Reason, Stats
 from broker.protocol.worker import Dispatch, Heartbeat, Welcome
 from comfyui import messages
+from comfyui.outputs import OutputFile
 from comfyui.replies import (
     Absent,
     Finished,
     Found,
     HistoryEntry,
     Outcome,
-    OutputFile,
     Pending,
     Queue,
     QueueItem,
@@ -149,6 +149,9 @@ class ComfyModel:
             outcome = Outcome.INTERRUPTED if self.interrupted else outcome
             self.history[prompt_id] = entry(prompt_id, outcome)
             self.running = None
+            if outcome is Outcome.SUCCESS:
+                self.events.append(messages.Executed(prompt_id, "2", self.history[prompt_id].files))
+                self.events.append(messages.ExecutionSuccess(prompt_id))
             self.events.append(messages.Executing(prompt_id, None))
 
     def interrupt(self, prompt_id: str) -> None:
@@ -196,6 +199,7 @@ class World:
                 case Listen(client_id):
                     self.listens.append(client_id)
                 case Stage() | Deliver():
+                    self.carried = deque(errand for errand in self.carried if errand.key != ask.key)
                     self.carried.append(ask)
                 case Drop(key):
                     self.calls = deque(call for call in self.calls if getattr(call, "key", None) != key)
