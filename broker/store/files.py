@@ -113,6 +113,9 @@ class FileStore:
         self._reserve_bytes = reserve_bytes
         try:
             make_folder(self._partials)
+            # All at once, so that no file has to wait until the name of its folder is on disk.
+            for number in range(256):
+                (root / f"{number:02x}").mkdir(mode=0o700, exist_ok=True)
             for folder in (root, *filter(Path.is_dir, root.iterdir())):
                 sync_folder(folder)  # a crash may have come between a new name and its sync
         except OSError as e:

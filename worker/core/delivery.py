@@ -34,9 +34,9 @@ class Delivery:
         return self._ask(self._results)
 
     def stored(self, outputs: tuple[Output, ...]) -> None:
-        """All that was asked for is durable with the broker."""
+        """All that was asked for is durable with the broker; none, if nobody wants it (the picture of a probe)."""
         if self._asked:
-            self._stored = dict(zip(self._asked, outputs, strict=True))
+            self._stored = dict(zip(self._asked, outputs, strict=bool(outputs)))
 
     def failed(self) -> list[Deliver]:
         """What was asked for cannot be had. Answers what is left to try: where more was hinted than counts."""
@@ -52,7 +52,8 @@ class Delivery:
         """The results as they are stored; None while any is missing."""
         if not self._results:
             return ()
-        return None if self._stored is None else tuple(self._stored[source] for source in self._results)
+        stored = self._stored
+        return None if stored is None else tuple(stored[source] for source in self._results if source in stored)
 
     def _ask(self, sources: tuple[Source, ...]) -> list[Deliver]:
         self._asked, self._stored = sources, None
