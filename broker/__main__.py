@@ -61,7 +61,7 @@ def main() -> None:
         last_sequence=store.last_sequence(),
         now=now(),
     )
-    fleet.recover(store.live(), now())
+    fleet.recover(store.live(), store.notes(), now())
     files = FileStore(settings.broker.data / "files", max_file_bytes=settings.files.max_file_bytes)
     # The file channel's thread shares the interpreter: at the default 5 ms the core waits longer for its turn of the
     # lock than a whole turn of its own takes.

@@ -33,6 +33,8 @@ DRAIN: Final = 64
 IDLE_MS: Final = 1_000
 FULL_MS: Final = 20
 SWEEP_S: Final = 3_600.0
+#: The log says that the disk refuses files so often at most.
+COMPLAIN_S: Final = 60.0
 FINISHERS: Final = 4
 
 log = logging.getLogger(__name__)
@@ -56,6 +58,8 @@ class FileChannel:
         #: What the helpers have done with a whole file.
         self._finished: SimpleQueue[tuple[Partial, Future[None]]] = SimpleQueue()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        #: When the log last said that the disk refuses files, by the code of refusal.
+        self._complained_s: dict[str, float] = {}
         self._stopping = False
         self._thread = threading.Thread(target=self._serve, name="files")
 
@@ -160,8 +164,15 @@ class FileChannel:
     def _reply(self, replies: list[Reply]) -> None:
         for peer, message in replies:
             if isinstance(message, FileRefused) and message.code in ("full", "damaged"):
-                log.error("the disk refuses a file", extra={"fields": {"code": message.code, "why": message.text}})
+                self._complain(message)
             self._send(peer, message)  # one that is not taken is made up for: its peer asks again after a silence
+
+    def _complain(self, refused: FileRefused) -> None:
+        """Say that the disk refuses files, not how often: peers ask again every few seconds, for each file."""
+        now_s = _now_s()
+        if now_s - self._complained_s.get(refused.code, -COMPLAIN_S) >= COMPLAIN_S:
+            self._complained_s[refused.code] = now_s
+            log.error("the disk refuses files", extra={"fields": {"code": refused.code, "why": refused.text}})
 
     def _send(self, peer: bytes, message: Any) -> bool:
         """Whether the transport took it. A peer that is gone is forgotten."""

@@ -17,7 +17,7 @@ import zmq
 from broker.protocol.codec import BROKER_TO_WORKER, decode, encode
 from broker.protocol.errors import RemoteProtocolError
 from broker.protocol.records import Reason
-from broker.protocol.worker import Complete, Fail, Heartbeat, Invalid, Welcome
+from broker.protocol.worker import Complete, Fail, Heartbeat, Invalid, Refused, Welcome
 from broker.runtime import clock
 from broker.runtime.stop import Stop as Signals
 from comfyui.client import ComfyClient
@@ -172,6 +172,8 @@ class Loop:
             if isinstance(message, Invalid):
                 complaint = {"code": message.code, "detail": message.detail}
                 log.error("the broker did not understand this worker", extra={"fields": complaint})
+            if isinstance(message, Refused) and message.retry:
+                log.warning("the broker does not let this worker in yet", extra={"fields": {"why": message.why}})
             if isinstance(message, Welcome):
                 log.info(
                     "welcomed by the broker",

@@ -13,6 +13,7 @@ from broker.core.jobs import Job, view
 from broker.core.leases import Leases
 from broker.core.model import JobRecord
 from broker.core.retry import ATTEMPTS_MOST
+from broker.core.roster import DRAINING, PAUSED
 from broker.core.rules import Now
 from broker.core.step import Send, Step
 from broker.core.submits import body_sha256, fault, jobs_of
@@ -169,12 +170,14 @@ def _set_paused(leases: Leases, step: Step, event: FromClient, paused: bool) -> 
     said, roster = event.message, leases.roster
     if not said.worker:
         roster.fleet_paused = paused
+        roster.remember(step, PAUSED, "", "yes" if paused else "")
         return client.Done(request_id=said.request_id)
     known = roster.by_name.get(said.worker)
     if known is None:
         return _no_worker(leases, said)
     (roster.paused.add if paused else roster.paused.discard)(said.worker)
     roster.touch(said.worker)
+    roster.remember(step, PAUSED, said.worker, "yes" if paused else "")
     leases.show(step, known)
     return client.Done(request_id=said.request_id)
 
@@ -185,6 +188,7 @@ def _drain(leases: Leases, step: Step, event: FromClient, now: Now) -> Any:
     if known is None or known.state is WorkerState.LOST:
         return _no_worker(leases, said)
     step.sends.append(Send(known.session, worker.Drain()))
+    leases.roster.remember(step, DRAINING, known.name, known.session)
     if known.move(WorkerState.DRAINING):
         leases.roster.touch(said.worker)
         leases.show(step, known)

@@ -4,7 +4,7 @@ Theory. What fails for a reason of the worker's own (retry.py says which) speaks
 there. Three different jobs in a row, or one word that its card's process is broken, open its breaker. An open one is
 probed, again and again: a small workflow that needs no model. The wait before a probe doubles with each setback, be it
 a probe that failed or a breaker that opened again soon after it closed; so a link that flaps is left in peace. A
-breaker belongs to the worker's name: a new session does not close it.
+breaker belongs to the worker's name: neither a new session nor a new process of the broker closes it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final
 
 from broker.core.deadlines import Deadlines
 from broker.core.retry import VERDICTS
-from broker.core.roster import Roster, Worker
+from broker.core.roster import BREAKER, Health, Roster, Worker
 from broker.core.rules import Now, Rules
 from broker.core.step import Send, Step
 from broker.protocol.records import BreakerState, Failure, Reason, WorkerState
@@ -51,6 +51,9 @@ class Breakers:
 
     def joined(self, present: Worker, now: Now) -> None:
         """A new session of a worker; whatever an earlier one was sent is lost with it."""
+        why = self._roster.notes.get(BREAKER + present.name, "")
+        if why and present.breaker.state is BreakerState.CLOSED:  # an earlier process of the broker opened it
+            present.breaker = Health(BreakerState.OPEN, why, now.utc_ms)
         present.breaker.probed = ""
         if present.breaker.state is not BreakerState.CLOSED:
             self._look(present, now.mono_ms + self._rules.probe_first_ms)
@@ -118,4 +121,6 @@ class Breakers:
         if breaker.state is not state:
             breaker.since_utc_ms = now.utc_ms
         breaker.state, breaker.why = state, why[:500]
+        self._roster.remember(step, BREAKER, known.name, breaker.why if state is not BreakerState.CLOSED else "")
+        self._roster.touch(known.name)
         self._roster.show(step, known)

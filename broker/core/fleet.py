@@ -26,11 +26,11 @@ from broker.core.events import Event, FromClient, FromWorker, Tick, Unreachable
 from broker.core.fairness import Fairness
 from broker.core.hearing import hear
 from broker.core.jobs import Jobs, view
-from broker.core.leases import Leases
+from broker.core.leases import FORGET_LOST_MS, Leases
 from broker.core.model import JobRecord
 from broker.core.news import newest
 from broker.core.placing import Placing
-from broker.core.roster import Roster
+from broker.core.roster import PAUSED, Roster
 from broker.core.rules import Now, Rules
 from broker.core.step import Step
 from broker.protocol.events import JobPreview, StatsChanged, WorkerGone
@@ -67,8 +67,11 @@ class Fleet:
         self._last_turn_ms = now.mono_ms
         self._stats_due_ms: int | None = None
 
-    def recover(self, records: Iterable[JobRecord], now: Now) -> None:
+    def recover(self, records: Iterable[JobRecord], notes: dict[str, str], now: Now) -> None:
         """Take over what the store holds as live, once, before any event. Leased attempts get one grace lease."""
+        self.roster.recover(notes)
+        for name in {key.partition("/")[2] for key in notes if key != PAUSED}:
+            self.leases.deadlines.at(now.mono_ms + FORGET_LOST_MS, "forget", name)
         for record in records:
             job = self.jobs.recover(record)
             if record.state is not JobState.QUEUED:
@@ -140,13 +143,20 @@ class Fleet:
                 job = self.jobs.live.get(key)
                 if job is not None and job.not_before_ms <= now.mono_ms:
                     self.jobs.ready_again(job)
+            case "phase":
+                job = self.jobs.live.get(key)
+                if job is not None:
+                    self.leases.lingers(step, job, now)
             case "breaker":
                 self.leases.breakers.due(step, key, now)
             case "forget":
                 known = self.roster.by_name.get(key)
-                if known is not None and known.state is WorkerState.LOST:
+                if known is None:
+                    self.roster.forget(step, key)
+                elif known.state is WorkerState.LOST:
                     del self.roster.by_name[key]
                     self.roster.touch(key)
+                    self.roster.forget(step, key)
                     step.published.append(WorkerGone(stream="", serial=0, worker=key))
 
     def _unreachable(self, session: str) -> None:

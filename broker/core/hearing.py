@@ -12,7 +12,7 @@ from typing import Any, Final
 from broker.core import learning
 from broker.core.events import FromWorker
 from broker.core.leases import Leases, failure
-from broker.core.roster import WORKERS_MOST, Worker
+from broker.core.roster import DRAINING, WORKERS_MOST, Worker
 from broker.core.rules import Now
 from broker.core.step import Send, Step
 from broker.protocol import worker
@@ -20,6 +20,10 @@ from broker.protocol.events import JobPreview, JobProgress
 from broker.protocol.records import JobState, Phase, ProgressKind, Reason, WorkerState
 
 NAME_TAKEN: Final = "another process has taken this worker's name"
+CONTESTED: Final = (
+    "several processes call themselves {}, and one that has it answers: give each its own --name; "
+    "this one is let in once that one is gone"
+)
 
 
 def hear(leases: Leases, stream: str, step: Step, event: FromWorker, now: Now) -> None:
@@ -30,6 +34,8 @@ def hear(leases: Leases, stream: str, step: Step, event: FromWorker, now: Now) -
     speaker = leases.roster.by_session.get(event.session)
     if speaker is None:
         retired = event.session in leases.roster.retired
+        if retired:
+            leases.roster.outlived(event.session, now.mono_ms)
         refused = worker.Refused(why=NAME_TAKEN if retired else "announce first", retry=not retired)
         step.sends.append(Send(event.session, refused))
         return
@@ -48,19 +54,25 @@ def _announce(leases: Leases, stream: str, step: Step, event: FromWorker, now: N
     if refusal:
         step.sends.append(Send(event.session, worker.Refused(why=refusal, retry=False)))
         return
+    if leases.roster.contested(said.worker, said.session, now.mono_ms):
+        step.sends.append(Send(event.session, worker.Refused(why=CONTESTED.format(said.worker), retry=True)))
+        return
     present = Worker(said, now.utc_ms)
     leases.estimates.know_card(said.worker, said.gpu.name, said.gpu.kind)
     known = leases.roster.by_name.get(said.worker)
     if known is not None:
         present.succeeded, present.failed, present.breaker = known.succeeded, known.failed, known.breaker
         if known.session != said.session:
-            leases.roster.retire(known.session)
+            leases.roster.retire(known.session, known.name)
             step.sends.append(Send(known.session, worker.Refused(why=NAME_TAKEN, retry=False)))
         else:
             present.resident, present.sets, present.given = known.resident, known.sets, known.given
             if known.state is WorkerState.DRAINING:
                 present.move(WorkerState.DRAINING)
         leases.end_session(known, now)
+    asked_to_drain = leases.roster.notes.get(DRAINING + present.name) == present.session
+    if asked_to_drain:
+        present.move(WorkerState.DRAINING)
     leases.roster.join(present)
     leases.heard(present, now)
     leases.deadlines.at(present.silent_by_ms, "silent", present.session)
@@ -74,6 +86,8 @@ def _announce(leases: Leases, stream: str, step: Step, event: FromWorker, now: N
         resume=leases.offer_orphans(present, now),
     )
     step.sends.append(Send(said.session, welcome))
+    if asked_to_drain:
+        step.sends.append(Send(said.session, worker.Drain()))  # nobody knows whether the first one came
     for held, mine in zip(said.held, claimed, strict=True):
         if not mine:
             leases.abandon(step, said.session, held.job_id, held.attempt, "it is not leased to you")
@@ -144,7 +158,7 @@ def _accepted(leases: Leases, step: Step, speaker: Worker, event: FromWorker, no
     job.confirmed, job.missed_beats = True, 0
     if job.record.state is JobState.LEASED:
         if job.phase in (None, Phase.STAGING):
-            job.phase = Phase.STAGED
+            leases.enter(job, Phase.STAGED, now)
         leases.jobs.move(step, job, JobState.RUNNING, now, "in ComfyUI's queue", prompt_id=said.prompt_id)
         leases.show(step, speaker)
     elif job.record.prompt_id != said.prompt_id:
@@ -164,7 +178,8 @@ def _progress(leases: Leases, step: Step, speaker: Worker, event: FromWorker, no
     job.progress = said.progress
     if said.progress.kind is ProgressKind.STARTED:
         # Lossy like all progress: it reaches the disk with the job's next change of state.
-        job.phase, job.record = Phase.RUNNING, dataclasses.replace(job.record, started_utc_ms=now.utc_ms)
+        leases.enter(job, Phase.RUNNING, now)
+        job.record = dataclasses.replace(job.record, started_utc_ms=now.utc_ms)
         learning.began(leases.estimates, speaker, job, now)
         leases.roster.touch(speaker.name)
         leases.jobs.show(step, job)

@@ -44,6 +44,8 @@ class Job:
     #: Heartbeats in a row in which a confirmed attempt was not named.
     missed_beats: int = 0
     phase: Phase | None = None
+    #: It may not be in that phase any longer than until then, however well its worker beats.
+    phase_by_ms: int = 0
     progress: Progress | None = None
     progress_serial: int = -1
     #: When the prompt began to run, on the core's clock; None before, and where nobody saw it.

@@ -23,6 +23,12 @@ from broker.protocol.events import WorkerGone
 from broker.protocol.records import Failure, Held, JobState, Limits, Phase, Reason, Resume, Why, WorkerState
 from broker.protocol.worker import Abandon, CancelAttempt, Dispatch
 
+#: What a worker gets beyond a limit that is its own to hold.
+GRACE_MS = 60_000
+#: How long outputs may be on their way: a full disk is waited for.
+DELIVERY_MS = 24 * 3_600_000
+#: How often is looked whether an attempt stays too long in its phase.
+PHASE_LOOK_MS = 60_000
 #: How long a lost worker stays on the page.
 FORGET_LOST_MS = 10 * 60_000
 
@@ -121,7 +127,7 @@ class Leases:
         if held.phase is Phase.RUNNING:
             began(self.estimates, self.roster.by_session[job.session], job, now)
         if job.phase is not held.phase:
-            job.phase = held.phase
+            self.enter(job, held.phase, now)
             self.jobs.show(step, job)
         if job.record.state is JobState.CANCELLING:
             self.send_cancel(step, job)
@@ -138,6 +144,32 @@ class Leases:
             worker="", prompt_id="", failure=None, why=None, expect_ms=None,
         )  # fmt: skip
         self.abandon(step, session, job.record.job_id, attempt, f"taken back: {text}")
+
+    def enter(self, job: Job, phase: Phase, now: Now) -> None:
+        """Its worker is so far with it, and may take so long over that: a worker that beats can be broken too."""
+        holder, run_ms = self.roster.by_session.get(job.session), self.rules.start_to_close_ms
+        match phase:
+            case Phase.RUNNING:
+                limit_ms = run_ms
+            case Phase.FINISHING | Phase.ENDED:
+                limit_ms = DELIVERY_MS
+            case _:  # others may run before it
+                limit_ms = (run_ms + self.rules.stall_ms) * (len(holder.jobs) if holder is not None else 1)
+        job.phase, job.phase_by_ms = phase, now.mono_ms + limit_ms + GRACE_MS
+        self._look_at_phase(job, now)
+
+    def lingers(self, step: Step, job: Job, now: Now) -> None:
+        """Look whether an attempt stays too long in its phase."""
+        if job.phase is None:
+            return
+        if not job.session or now.mono_ms < job.phase_by_ms:
+            self._look_at_phase(job, now)
+            return
+        record, session = job.record, job.session
+        reason = {Phase.RUNNING: Reason.TIMEOUT, Phase.FINISHING: Reason.OUTPUT_LOST, Phase.ENDED: Reason.OUTPUT_LOST}
+        text = f"{record.worker} has said for too long that it is {job.phase}"
+        self.ended(step, job, failure(reason.get(job.phase, Reason.NOT_ACCEPTED), text), now)
+        self.abandon(step, session, record.job_id, record.attempt, "it took too long")
 
     def send_cancel(self, step: Step, job: Job) -> None:
         """Ask the holder to stop; repeated at each beat until it reports an end."""
@@ -248,6 +280,7 @@ class Leases:
             self.ended(step, job, failure(Reason.DRAINING, f"{gone.name} left: {why}"), now)
         gone.move(WorkerState.LEFT)
         self.roster.part(gone)
+        self.roster.forget(step, gone.name)
         step.published.append(WorkerGone(stream="", serial=0, worker=gone.name))
 
     def show(self, step: Step, known: Worker) -> None:
@@ -293,6 +326,10 @@ class Leases:
         expected.discard(job.record.job_id)
         if not expected:
             self.orphans.pop(job.record.worker, None)
+
+    def _look_at_phase(self, job: Job, now: Now) -> None:
+        at_ms = min(max(job.phase_by_ms, now.mono_ms + 1), now.mono_ms + PHASE_LOOK_MS)
+        self.deadlines.at(at_ms, "phase", job.record.job_id)
 
     def _await_confirmation(self, job: Job, due_ms: int) -> None:
         job.confirm_by_ms = due_ms

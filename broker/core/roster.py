@@ -13,7 +13,7 @@ from broker.core import resident
 from broker.core.backlog import GroupKey, Kind
 from broker.core.jobs import Job
 from broker.core.model import WORKER_MOVES
-from broker.core.step import Step
+from broker.core.step import Remember, Step
 from broker.protocol.events import WorkerChanged
 from broker.protocol.records import Breaker, BreakerState, Held, Stats, WorkerState, WorkerView
 from broker.protocol.worker import Announce, Capabilities, Ready
@@ -28,6 +28,14 @@ SETS: Final = 4
 #: still tell of it.
 BUSY: Final = 0.5
 STRANGE_BEATS: Final = 2
+#: So often within this time may living processes take a name from one another; then whoever has it keeps it.
+CONTESTS: Final = 2
+CONTEST_MS: Final = 10 * 60_000
+#: Beginnings of the notes, each before a worker's name: no work for it (alone: for nobody), the session that was asked
+#: to drain, why its breaker is open.
+PAUSED: Final = "paused/"
+DRAINING: Final = "draining/"
+BREAKER: Final = "breaker/"
 
 
 @dataclasses.dataclass(slots=True)
@@ -42,6 +50,8 @@ class Health:
     #: Failed probes in a row, and openings soon after the last closing.
     setbacks: int = 0
     closed_ms: int | None = None
+    #: When a session that another process had replaced was heard again.
+    contests: list[int] = dataclasses.field(default_factory=list)
     #: The session that was sent the probe of this number and has not answered; empty = none was.
     probed: str = ""
     probe: int = 0
@@ -150,12 +160,15 @@ class Roster:
         #: Names that get no work, and whether nobody does.
         self.paused: set[str] = set()
         self.fleet_paused = False
-        #: Sessions a newer one of the same name has replaced; they are never let in again.
-        self.retired: dict[str, None] = {}
         #: Names of workers about which something has changed that placement goes by.
         self.touched: dict[str, None] = {}
         #: Kinds of which it must be asked anew what they can run.
         self.relearnt: set[str] = set()
+        #: What outlives this process, as the store has it: see `remember`.
+        self.notes: dict[str, str] = {}
+        #: Sessions a newer one of the same name has replaced, with that name: they are never let in again. No name: the
+        #: session has spoken since.
+        self.retired: dict[str, str] = {}
         self._offers: dict[str, Offer] = {}
         self._serves: dict[tuple[Kind, tuple[object, ...]], bool] = {}
 
@@ -174,10 +187,45 @@ class Roster:
         """Placement must look at this worker again before it goes on."""
         self.touched[name] = None
 
-    def retire(self, session: str) -> None:
-        self.retired[session] = None
+    def retire(self, session: str, name: str) -> None:
+        self.retired[session] = name
         while len(self.retired) > 10_000:
             del self.retired[next(iter(self.retired))]
+
+    def outlived(self, session: str, now_ms: int) -> None:
+        """A replaced session speaks: two processes have one name."""
+        known = self.by_name.get(self.retired[session])
+        if known is not None:
+            known.breaker.contests.append(now_ms)
+            self.retired[session] = ""
+
+    def contested(self, name: str, session: str, now_ms: int) -> bool:
+        """Whether processes keep taking this name from one another, and another than this one has it and speaks."""
+        known = self.by_name.get(name)
+        if known is None or known.session == session or known.session not in self.by_session:
+            return False
+        known.breaker.contests = [at_ms for at_ms in known.breaker.contests if now_ms - at_ms < CONTEST_MS]
+        return len(known.breaker.contests) >= CONTESTS
+
+    def recover(self, notes: dict[str, str]) -> None:
+        """Take over what an earlier process of the broker remembered."""
+        self.notes = dict(notes)
+        self.fleet_paused = PAUSED in notes
+        self.paused = {key.removeprefix(PAUSED) for key in notes if key.startswith(PAUSED) and key != PAUSED}
+
+    def remember(self, step: Step, kind: str, name: str, value: str) -> None:
+        """Keep a word about the worker of this name, or about the fleet; an empty value forgets it."""
+        key = kind + name
+        if self.notes.get(key, "") != value:
+            self.notes[key] = value
+            step.writes.append(Remember(key, value))
+        if not value:
+            self.notes.pop(key, None)
+
+    def forget(self, step: Step, name: str) -> None:
+        """A worker is gone. That somebody has paused its name stays."""
+        for kind in (DRAINING, BREAKER):
+            self.remember(step, kind, name, "")
 
     def knows(self, digest: str) -> bool:
         return digest in self._offers

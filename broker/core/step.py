@@ -39,7 +39,15 @@ class DeleteJob:
     job_id: str
 
 
-Write = InsertJob | UpdateJob | AddStory | DeleteJob
+@dataclasses.dataclass(frozen=True, slots=True)
+class Remember:
+    """A word about the fleet itself that outlives the broker's process; an empty value forgets it."""
+
+    key: str
+    value: str
+
+
+Write = InsertJob | UpdateJob | AddStory | DeleteJob | Remember
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -82,5 +82,8 @@ class Store(Protocol):
     def counts(self) -> dict[JobState, int]:
         """Jobs per state; a state without jobs may be absent. Cheap: kept, not counted."""
 
+    def notes(self) -> dict[str, str]:
+        """Everything remembered about the fleet itself."""
+
     def last_sequence(self) -> int:
         """The highest sequence ever given; 0 in an empty store."""

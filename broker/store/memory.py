@@ -11,7 +11,7 @@ from collections.abc import Hashable, Iterator
 from typing import Any
 
 from broker.core.model import JobRecord
-from broker.core.step import AddStory, DeleteJob, InsertJob, UpdateJob, Write
+from broker.core.step import AddStory, DeleteJob, InsertJob, Remember, UpdateJob, Write
 from broker.protocol.errors import StoreError
 from broker.protocol.records import JobState, StoryLine
 from broker.store import rules
@@ -35,6 +35,7 @@ class _Tables:
     deleted_keys: dict[tuple[str, str], str] = dataclasses.field(default_factory=dict)
     #: "last": the highest sequence ever given.
     sequences: dict[str, int] = dataclasses.field(default_factory=dict)
+    notes: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 class MemoryStore:
@@ -63,6 +64,8 @@ class MemoryStore:
                     if job_id not in tables.jobs:
                         raise rules.unknown(job_id)
                     self._set(tables.stories, job_id, (*tables.stories.get(job_id, ()), line)[-rules.STORY_LINES :])
+                case Remember(key, value):
+                    self._set(tables.notes, key, value)
         except StoreError:
             self.close()
             raise
@@ -127,6 +130,9 @@ class MemoryStore:
 
     def counts(self) -> dict[JobState, int]:
         return {state: count for state, count in self._tables.counts.items() if count}
+
+    def notes(self) -> dict[str, str]:
+        return {key: value for key, value in self._tables.notes.items() if value}
 
     def last_sequence(self) -> int:
         return self._tables.sequences.get("last", 0)

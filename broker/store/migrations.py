@@ -103,7 +103,12 @@ _DELETED = Migration(
     ),
 )
 
-MIGRATIONS: Final[tuple[Migration, ...]] = (_JOBS, _FILTERS, _LOADING, _DELETED)
+_NOTES = Migration(
+    "what is remembered of the fleet itself: pauses, drains, breakers",
+    ("CREATE TABLE note (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID",),
+)
+
+MIGRATIONS: Final[tuple[Migration, ...]] = (_JOBS, _FILTERS, _LOADING, _DELETED, _NOTES)
 
 
 def migrate(db: sqlite3.Connection, path: Path, steps: tuple[Migration, ...] = MIGRATIONS) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from broker.core.model import JobRecord
-from broker.core.step import AddStory, DeleteJob, InsertJob, UpdateJob, Write
+from broker.core.step import AddStory, DeleteJob, InsertJob, Remember, UpdateJob, Write
 from broker.protocol.errors import RemoteProtocolError, StoreError
 from broker.protocol.records import JobState, StoryLine
 from broker.store import pages, rules
@@ -108,6 +108,10 @@ class SqliteStore:
                 self._add_story(job_id, line)
             case DeleteJob(job_id):
                 self._delete(job_id)
+            case Remember(key, ""):
+                self._execute("DELETE FROM note WHERE key = ?", key)
+            case Remember(key, value):
+                self._execute("INSERT OR REPLACE INTO note VALUES (?, ?)", key, value)
 
     def commit(self) -> None:
         if self._open.in_transaction:
@@ -261,6 +265,9 @@ class SqliteStore:
 
     def counts(self) -> dict[JobState, int]:
         return {JobState(state): count for state, count in self._counts.items() if count}
+
+    def notes(self) -> dict[str, str]:
+        return dict(self._execute("SELECT key, value FROM note"))
 
     def last_sequence(self) -> int:
         return self._last_sequence

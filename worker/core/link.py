@@ -215,6 +215,7 @@ class Link:
 
     def _refused(self, asks: list[Any], why: str, retry: bool, now_ms: int) -> None:
         if not retry:
+            asks.append(Send(Leave(why="refused")))  # so that the broker knows that this process lives
             self._stop(asks, f"the broker refuses this worker: {why}")
         elif self.joined:
             # It has restarted, or held us for lost. The first announce goes out at once, the next ones back off.

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import pytest
 
 from broker.core.model import JobRecord
-from broker.core.step import AddStory, DeleteJob, InsertJob, UpdateJob, Write
+from broker.core.step import AddStory, DeleteJob, InsertJob, Remember, UpdateJob, Write
 from broker.protocol.errors import StoreError
 from broker.protocol.records import (
     Failure,
@@ -161,6 +161,16 @@ def test_a_commit_survives_a_crash_and_an_empty_one_is_allowed(backend: Backend,
     put(store, insert(new_job(1)), insert(new_job(2)))
     store.commit()
     assert [job.sequence for job in backend.crash(store).live()] == [1, 2]
+
+
+def test_notes_are_kept_changed_and_forgotten(backend: Backend, store: Store) -> None:
+    put(store, Remember("paused/", "yes"), Remember("breaker/gpu-1", "夜"), Remember("draining/gpu-1", "s"))
+    store.apply(Remember("breaker/gpu-1", "again"))
+    store.apply(Remember("draining/gpu-1", ""))
+    store.apply(Remember("never/", ""))
+    assert store.notes() == {"paused/": "yes", "breaker/gpu-1": "again"}
+    store = backend.crash(store)
+    assert store.notes() == {"paused/": "yes", "breaker/gpu-1": "夜", "draining/gpu-1": "s"}
 
 
 def test_closing_forgets_what_was_not_committed(backend: Backend, store: Store, new_job: NewJob) -> None:

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from broker.core.model import JobRecord
-from broker.core.step import AddStory, DeleteJob, InsertJob, UpdateJob
+from broker.core.step import AddStory, DeleteJob, InsertJob, Remember, UpdateJob
 from broker.protocol.records import Failure, InputFile, JobState, Member, Needs, Output, Reason, StoryLine, Timings
 from broker.store.api import Store, Wanted
 from broker.store.memory import MemoryStore
@@ -118,10 +118,12 @@ class Model:
     stories: dict[str, tuple[StoryLine, ...]] = dataclasses.field(default_factory=dict)
     #: job_id -> (owner, idempotency_key)
     deleted: dict[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
+    notes: dict[str, str] = dataclasses.field(default_factory=dict)
     last_sequence: int = 0
 
     def copy(self) -> Model:
-        return Model(dict(self.jobs), dict(self.payloads), dict(self.stories), dict(self.deleted), self.last_sequence)
+        jobs, payloads, stories = dict(self.jobs), dict(self.payloads), dict(self.stories)
+        return Model(jobs, payloads, stories, dict(self.deleted), dict(self.notes), self.last_sequence)
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -180,6 +182,11 @@ class StoreMachine(RuleBasedStateMachine):
         self.now.stories.pop(job_id, None)
         self.now.deleted[job_id] = (job.owner, job.idempotency_key)
 
+    @rule(key=words, value=words)
+    def remember(self, key: str, value: str) -> None:
+        self.store.apply(Remember(key, value))
+        self.now.notes[key] = value
+
     @rule()
     def commit(self) -> None:
         self.store.commit()
@@ -229,6 +236,7 @@ class StoreMachine(RuleBasedStateMachine):
     def totals_agree(self) -> None:
         assert self.store.counts() == Counter(job.state for job in self.now.jobs.values())
         assert self.store.last_sequence() == self.now.last_sequence
+        assert self.store.notes() == {key: value for key, value in self.now.notes.items() if value}
 
     @precondition(lambda self: self.now.deleted)
     @rule(data=st.data())

@@ -19,7 +19,7 @@ from broker.core.invariants import check
 from broker.core.jobs import Job, Jobs
 from broker.core.model import JobRecord
 from broker.core.rules import Now, Rules
-from broker.core.step import AddStory, DeleteJob, Send, Step
+from broker.core.step import AddStory, DeleteJob, Remember, Send, Step
 from broker.protocol import client
 from broker.protocol import worker as wire
 from broker.protocol.codec import BROKER_TO_CLIENT, BROKER_TO_WORKER, EVENTS, decode, encode
@@ -204,6 +204,7 @@ class Given:
         #: What the store would hold.
         self.records: dict[str, JobRecord] = {}
         self.story: dict[str, list[StoryLine]] = {}
+        self.notes: dict[str, str] = {}
         self.sessions: dict[str, Session] = {}
         self.replies: list[Any] = []
         self.published: list[Any] = []
@@ -218,7 +219,8 @@ class Given:
         self.fleet = Fleet(
             self.rules, stream, jitter=lambda: self.jitter, counts=counts, last_sequence=last, now=self.now
         )  # fmt: skip
-        self.fleet.recover([one for one in self.records.values() if not one.state.terminal], self.now)
+        live = [one for one in self.records.values() if not one.state.terminal]
+        self.fleet.recover(live, {key: value for key, value in self.notes.items() if value}, self.now)
         check(self.fleet)
 
     @property
@@ -233,7 +235,9 @@ class Given:
         step.published = self.fleet.publish(step.published)
         check(self.fleet)
         for write in step.writes:
-            if isinstance(write, AddStory):
+            if isinstance(write, Remember):
+                self.notes[write.key] = write.value
+            elif isinstance(write, AddStory):
                 self.story.setdefault(write.job_id, []).append(write.line)
             elif isinstance(write, DeleteJob):
                 del self.records[write.job_id], self.story[write.job_id]

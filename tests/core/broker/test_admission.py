@@ -440,3 +440,31 @@ def test_what_was_deleted_is_not_run_again_by_a_repeated_submit(broker: Given) -
     step = broker.happens(FromClient(CLIENT, submit_of(1, idempotency_key="k"), deleted=job_id(7)))
     (reply,) = step.replies
     assert reply.message.code == "deleted" and job_id(7) in reply.message.text and not step.writes
+
+
+def test_pauses_outlive_the_broker(broker: Given) -> None:
+    broker.joined("gpu-0")
+    broker.asks(pause())
+    broker.asks(pause("gpu-0"))
+    broker.start("6" * 32)
+    gpu = broker.joined("gpu-0")
+    job = broker.submitted()
+    broker.asks(resume())
+    broker.tick()
+    assert broker.fleet.workers()[0].paused and not gpu.dispatched
+    broker.asks(resume("gpu-0"))
+    broker.tick()
+    assert gpu.dispatched == [(job, 1)]
+    broker.start("7" * 32)
+    assert not broker.fleet.roster.paused and not broker.fleet.roster.fleet_paused
+
+
+def test_a_drain_outlives_the_broker_and_not_the_session(broker: Given) -> None:
+    broker.joined("gpu-0")
+    broker.asks(drain("gpu-0"))
+    broker.start("6" * 32)
+    same = broker.worker("gpu-0", 1)
+    same.announces()
+    assert same.last == wire.Drain() and same.state is WorkerState.DRAINING
+    new = broker.joined("gpu-0")
+    assert new.state is WorkerState.READY

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from broker.core.breaker import CALM_MS
+from broker.core.leases import FORGET_LOST_MS
 from broker.protocol import client
 from broker.protocol import worker as wire
 from broker.protocol.records import BreakerState, JobState, Reason
@@ -32,7 +33,7 @@ def fail_one(broker: Given, gpu: Session, number: int, reason: Reason = Reason.C
 def broken(broker: Given) -> Session:
     gpu = broker.joined("gpu-0")
     for number in (1, 2, 3):
-        fail_one(broker, gpu, number)
+        fail_one(broker, gpu, len(broker.records) + number)
     return gpu
 
 
@@ -205,3 +206,28 @@ def test_neither_is_asked_of_a_worker_that_is_not_here(broker: Given, kind: type
     broker.joined("gpu-0")
     broker.passes(broker.rules.lease_ms)
     assert broker.asks(ask(kind)).code == "not_found"
+
+
+def test_a_new_process_of_the_broker_does_not_close_it(broker: Given) -> None:
+    gpu = broken(broker)
+    why = breaker(gpu).why
+    broker.start("6" * 32)
+    again = broker.worker("gpu-0", 1)
+    again.announces()
+    assert (breaker(again).state, breaker(again).why) == (BreakerState.OPEN, why)
+    broker.passes(broker.rules.probe_first_ms, again)
+    answers(again)
+    broker.start("7" * 32)
+    last = broker.worker("gpu-0", 1)
+    last.announces()
+    assert breaker(last).state is BreakerState.CLOSED
+
+
+def test_a_worker_that_left_or_is_forgotten_begins_anew(broker: Given) -> None:
+    gpu = broken(broker)
+    gpu.says(wire.Leave(why="done"))
+    assert not any(broker.notes.values())
+    broken(broker)
+    broker.start("6" * 32)
+    broker.passes(FORGET_LOST_MS)
+    assert not any(broker.notes.values())

@@ -178,7 +178,7 @@ def test_what_is_remembered_of_groups_and_old_sessions_is_bounded() -> None:
         roster.serves(one.kind, GROUP._replace(vram_bytes=number))
     assert len(roster._serves) <= 50_001
     for number in range(10_010):
-        roster.retire(session_id(number))
+        roster.retire(session_id(number), "gpu-1")
     assert len(roster.retired) == 10_000 and session_id(10_009) in roster.retired
 
 

@@ -126,7 +126,7 @@ class World:
             last_sequence=self.store.last_sequence(),
             now=self.now(),
         )
-        fleet.recover(self.store.live(), self.now())
+        fleet.recover(self.store.live(), self.store.notes(), self.now())
         self.turn = self._make_turn(fleet, self.store, lambda sha256: True)
         self.broker_up = True
         self.keep_turning(self.lives)

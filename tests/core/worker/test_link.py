@@ -184,7 +184,7 @@ def test_a_broker_that_does_not_know_the_session_is_announced_to_at_once() -> No
 def test_a_refusal_for_good_stops_the_worker(message: Any) -> None:
     talk = Talk()
     talk.join()
-    (stop,) = talk.asks("received", message, 5)
+    *_goodbye, stop = talk.asks("received", message, 5)
     assert isinstance(stop, Stop) and stop.failed and "wrong key" in stop.why
     assert talk.asks("received", welcome(), 6) == [] and talk.asks("introduce", FACTS, 7) == []
     assert talk.link.deadline_ms() is None
