@@ -8,14 +8,13 @@ from typing import Any
 import pytest
 
 from broker.core.events import FromWorker
-from broker.core.hearing import CONTESTED, HANDLERS, NAME_TAKEN
-from broker.core.leases import GRACE_MS
-from broker.core.roster import CONTEST_MS, CONTESTS, WORKERS_MOST
+from broker.core.hearing import HANDLERS, NAME_TAKEN
+from broker.core.roster import WORKERS_MOST
 from broker.core.step import Send, Step
 from broker.protocol import worker as wire
 from broker.protocol.codec import TYPES, WORKER_SENDS
 from broker.protocol.events import JobPreview, JobProgress, WorkerGone
-from broker.protocol.records import Held, JobState, Phase, ProgressKind, Reason, WorkerState
+from broker.protocol.records import JobState, Phase, ProgressKind, Reason, WorkerState
 from tests.core.broker.given import DIGEST, NEEDS, STREAM, Given, Session, held, job_id, session_id
 
 #: Everything a worker can say about an attempt.
@@ -472,85 +471,3 @@ def test_whatever_comes_before_the_announce_changes_nothing(broker: Given, messa
     step = gpu.says(message)
     assert step.sends == [Send(gpu.session, wire.Refused(why="announce first", retry=True))]
     assert not step.writes and not step.published and not broker.fleet.roster.by_name
-
-
-# ---- two processes with one name
-
-
-def swap(broker: Given, newcomer: Session, incumbent: Session) -> None:
-    """The newcomer takes the name, and the other, which lives, says a last word."""
-    newcomer.announces()
-    assert isinstance(newcomer.last, wire.Welcome) and newcomer.session in broker.fleet.roster.by_session
-    incumbent.says(wire.Leave(why="refused"))
-
-
-def test_living_processes_take_a_name_from_one_another_only_so_often(broker: Given) -> None:
-    first = broker.joined("gpu-0")
-    for number in range(10, 10 + CONTESTS):
-        newcomer = broker.worker("gpu-0", number)
-        swap(broker, newcomer, first)
-        first = newcomer
-    late = broker.worker("gpu-0", 20)
-    late.announces()
-    assert late.last == wire.Refused(why=CONTESTED.format("gpu-0"), retry=True)
-    assert first.session in broker.fleet.roster.by_session and first.last != late.last
-    broker.passes(broker.rules.lease_ms)
-    late.announces()
-    assert isinstance(late.last, wire.Welcome), "the one that had it is gone"
-
-
-def test_a_worker_that_crashes_and_is_started_again_is_let_in_each_time(broker: Given) -> None:
-    for number in range(10, 20):
-        again = broker.worker("gpu-0", number)
-        again.announces()
-        assert isinstance(again.last, wire.Welcome)
-
-
-def test_a_name_is_taken_again_once_the_quarrel_is_old(broker: Given) -> None:
-    first = broker.joined("gpu-0")
-    for number in range(10, 10 + CONTESTS):
-        newcomer = broker.worker("gpu-0", number)
-        swap(broker, newcomer, first)
-        first = newcomer
-    broker.passes(CONTEST_MS, first)
-    late = broker.worker("gpu-0", 20)
-    late.announces()
-    assert isinstance(late.last, wire.Welcome)
-
-
-# ---- a worker that beats and never ends anything
-
-
-def beat_until(broker: Given, gpu: Session, held_as: Held, end_ms: int) -> None:
-    while broker.now_ms < end_ms:
-        broker.now_ms = min(end_ms, broker.now_ms + broker.rules.turn_ms)
-        gpu.beats(held_as)
-        broker.tick()
-
-
-@pytest.mark.parametrize(
-    ("phase", "limit_ms", "reason"),
-    [
-        (Phase.RUNNING, 30 * 60_000, Reason.TIMEOUT),
-        (Phase.STAGED, 35 * 60_000, Reason.NOT_ACCEPTED),
-    ],
-)
-def test_each_part_of_an_attempt_has_its_limit(broker: Given, phase: Phase, limit_ms: int, reason: Reason) -> None:
-    gpu = broker.joined("gpu-0")
-    job = broker.running(gpu)
-    gpu.beats(held(job, phase=phase))
-    broker.tick()
-    end_ms = broker.now_ms + limit_ms + GRACE_MS
-    beat_until(broker, gpu, held(job, phase=phase), end_ms - 1)
-    assert broker.state(job) is JobState.RUNNING
-    beat_until(broker, gpu, held(job, phase=phase), end_ms + 2_000)
-    failure = broker.records[job].failure
-    assert failure is not None and failure.reason is reason and "for too long" in failure.text
-    assert any(isinstance(message, wire.Abandon) for message in gpu.got[-3:])
-
-
-def test_outputs_that_wait_for_a_full_disk_outlast_the_limit_of_a_run(broker: Given) -> None:
-    gpu = broker.joined("gpu-0")
-    job = broker.running(gpu)
-    beat_until(broker, gpu, held(job, phase=Phase.FINISHING), 2 * broker.rules.start_to_close_ms)
-    assert broker.state(job) is JobState.RUNNING
