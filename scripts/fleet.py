@@ -85,10 +85,12 @@ class Fleet:
         comfyuis: Sequence[str] = (),
         settings: Mapping[str, str] | None = None,
         simulator: Sequence[str] = (),
+        cards: Sequence[Sequence[str]] = (),
         web: bool = True,
     ) -> None:
         """comfyuis: one worker each; none: `workers` simulators, started with the flags `simulator`.
 
+        cards: flags of each simulator besides, and so how many there are.
         settings: section.key -> text, for every process.
         """
         self.folder = folder
@@ -96,8 +98,9 @@ class Fleet:
         self.simulated = not comfyuis
         self.url = ""
         self.processes: dict[str, Process] = {}
-        self._workers = len(comfyuis) if comfyuis else workers
+        self._workers = len(comfyuis or cards) if comfyuis or cards else workers
         self._simulator = list(simulator)
+        self._cards = cards
         self._with_web = web
         self._settings = {
             "broker.data": str(folder / "data"),
@@ -133,7 +136,8 @@ class Fleet:
     def start_simulator(self, index: int) -> None:
         """Start simulator `index`, on the port it had before if it ran already."""
         port = self._simulator_ports.get(index, "0")
-        flags = ["--port", port, "--log", str(self.folder / f"simulator-{index}.jsonl"), *self._simulator]
+        own = self._cards[index - 1] if self._cards else ()
+        flags = ["--port", port, "--log", str(self.folder / f"simulator-{index}.jsonl"), *self._simulator, *own]
         line = self._start(f"simulator-{index}", "comfyui.simulator", flags)
         url = line.split()[1]
         self._simulator_ports[index] = url.rsplit(":", 1)[1]

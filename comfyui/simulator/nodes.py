@@ -37,6 +37,7 @@ async def _load(context: Context, kind: str, name: str) -> None:
     file = context.rig.folders.model(kind, name)
     size_bytes = file.stat().st_size if file is not None else 0
     if context.rig.memory.load(name, size_bytes):
+        context.rig.journal.note("loads", model=name)
         await context.spend(context.rig.pace.load_s(size_bytes))
 
 

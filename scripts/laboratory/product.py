@@ -26,6 +26,8 @@ from scripts.laboratory.traffic import Job
 SLOTS: Final = 2
 NODES: Final = ("KSampler",)
 CAPABILITIES: Final = "0" * 64
+#: Of a ComfyUI that keeps models in memory while there is room.
+VERSION: Final = "0.45.2"
 #: A lease is so many heartbeats, as in config.ini.
 BEATS: Final = 5
 UTC_MS: Final = 1_800_000_000_000
@@ -144,7 +146,7 @@ class Worker:
         card = self.comfy.card
         self._say(
             wire.Announce(
-                worker=f"gpu-{self.comfy.number:04}", session=self.session, version="1", comfyui_version="0.45.2",
+                worker=f"gpu-{self.comfy.number:04}", session=self.session, version="1", comfyui_version=VERSION,
                 simulated=True, restartable=False, capabilities=CAPABILITIES, labels=(), held=(),
                 gpu=Gpu(name=card.name, kind=card.kind, vram_total_bytes=card.vram_bytes),
             )
@@ -181,6 +183,8 @@ class Worker:
             case wire.CancelAttempt():
                 if self._drop((message.job_id, message.attempt)):
                     self._fail(message.job_id, message.attempt, Reason.CANCELLED)
+            case wire.Probe():
+                self._say(wire.Probed(serial=message.serial, passed=True, why=""))
             case _:
                 pass
 

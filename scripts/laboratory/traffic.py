@@ -6,8 +6,9 @@ import dataclasses
 
 from comfyui.simulator.cards import MEGAPIXEL, Card
 
-#: Decoding costs about as much as so many steps of the same size.
+#: Decoding costs about as much as so many steps of the same size; the words of a picture so much, whatever its size.
 DECODE_STEPS = 2
+WORDS = 0.04
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -64,4 +65,4 @@ class Scenario:
 
 def units(pixels: int, steps: int) -> float:
     """The work of a picture, before chance."""
-    return pixels / MEGAPIXEL * (steps + DECODE_STEPS)
+    return pixels / MEGAPIXEL * (steps + DECODE_STEPS) + WORDS

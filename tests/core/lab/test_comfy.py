@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from comfyui.simulator.cards import Memory, Pace
 from scripts.laboratory.agenda import Agenda
 from scripts.laboratory.comfy import Comfy, picture
@@ -72,7 +74,7 @@ def test_a_prompt_that_is_taken_back_makes_room_for_the_next() -> None:
 def test_the_figures_are_those_of_the_stand_in() -> None:
     pace = Pace(PLAIN)
     assert pace.load_s(A.size_bytes) == 6.0
-    steps = 20 * pace.step_s(1024, 1024, 1) + pace.decode_s(1024, 1024, 1)
-    assert units(1024 * 1024, 20) * PLAIN.step_s == steps
+    picture_s = 2 * pace.words_s() + 20 * pace.step_s(1024, 1024, 1) + pace.decode_s(1024, 1024, 1)
+    assert units(1024 * 1024, 20) * PLAIN.step_s == pytest.approx(picture_s)
     memory = Memory(PLAIN)
     assert [memory.load(model.name, model.size_bytes) for model in (A, B, A)] == [True, True, True]
