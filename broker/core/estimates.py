@@ -20,6 +20,8 @@ from broker.protocol.records import Needs
 NEW: Final = 0.25
 #: Figures kept of one kind; beyond that the one used longest ago is forgotten.
 FIGURES: Final = 20_000
+#: Measurements after which a figure is relied on.
+SAMPLES: Final = 3
 #: Attempts over which the error of what was expected is told.
 ERRORS: Final = 500
 SLOWEST, FASTEST = 0.001, 100.0
@@ -96,6 +98,11 @@ class Estimates:
     def has_run(self, needs: Needs, worker: str) -> bool:
         """Whether such a job was ever timed there."""
         return (Kind.RUN, needs.signature, worker) in self._figures
+
+    def is_known(self, needs: Needs) -> bool:
+        """Whether such jobs were timed often enough to say how long one cannot take."""
+        figure = self._figures.get((Kind.REFERENCE, needs.signature, ""))
+        return figure is not None and figure.samples >= SAMPLES
 
     def load_ms(self, model: str, worker: str) -> int:
         for where in (worker, ""):

@@ -76,6 +76,8 @@ class Fleet:
             job = self.jobs.recover(record)
             if record.state is not JobState.QUEUED:
                 self.leases.orphan(job, now)
+            elif record.least_vram_bytes:
+                self.leases.look_for_larger(job, now)
 
     def handle(self, event: Event, now: Now) -> Step:
         """Everything that follows from one event. The caller commits `writes`, and only then sends the rest.
@@ -143,6 +145,10 @@ class Fleet:
                 job = self.jobs.live.get(key)
                 if job is not None and job.not_before_ms <= now.mono_ms:
                     self.jobs.ready_again(job)
+            case "larger":
+                job = self.jobs.live.get(key)
+                if job is not None:
+                    self.leases.settle_for_less(step, job, now)
             case "phase":
                 job = self.jobs.live.get(key)
                 if job is not None:

@@ -127,7 +127,8 @@ class Jobs:
         job = self.move(
             step, Job(record), JobState.QUEUED, now, "asked for again",
             worker="", last_worker="", prompt_id="", burnt=0, deaths=0, why=None, expect_ms=None,
-            started_utc_ms=None, finished_utc_ms=None, failure=None, timings=None, outputs=(),
+            ran_out=False, least_vram_bytes=0, started_utc_ms=None, finished_utc_ms=None, failure=None, timings=None,
+            outputs=(),
         )  # fmt: skip
         self.live[record.job_id] = job
         return job
@@ -206,7 +207,7 @@ class Jobs:
         record = job.record
         self.backlog.add(
             record.job_id,
-            record.needs,
+            record.needed,
             owner=record.owner,
             pin=record.pin,
             priority=record.priority,

@@ -10,11 +10,13 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from broker.core.backlog import group_key
 from broker.core.breaker import Breakers
 from broker.core.deadlines import Deadlines
 from broker.core.estimates import Estimates
 from broker.core.jobs import Job, Jobs
 from broker.core.learning import began
+from broker.core.model import JobRecord
 from broker.core.retry import GiveUp, decide, forgiven
 from broker.core.roster import HELD_MOST, Roster, Worker
 from broker.core.rules import Now, Rules
@@ -27,6 +29,10 @@ from broker.protocol.worker import Abandon, CancelAttempt, Dispatch
 GRACE_MS = 60_000
 #: How long outputs may be on their way: a full disk is waited for.
 DELIVERY_MS = 24 * 3_600_000
+#: How often is looked whether there still is the larger card that a job waits for.
+LARGER_LOOK_MS = 60_000
+#: So many times what was expected, and a run is taken for hung.
+HUNG = 10
 #: How often is looked whether an attempt stays too long in its phase.
 PHASE_LOOK_MS = 60_000
 #: How long a lost worker stays on the page.
@@ -67,7 +73,7 @@ class Leases:
             attempt=job.record.attempt,
             serial=job.dispatch_serial,
             files=job.record.files,
-            limits=self._limits(),
+            limits=self._limits(job.record),
             workflow=b"",
         )
         step.sends.append(Send(holder.session, message, workflow_of=job.record.job_id))
@@ -106,7 +112,7 @@ class Leases:
                     attempt=job.record.attempt,
                     prompt_id=job.record.prompt_id,
                     cancelling=job.record.state is JobState.CANCELLING,
-                    limits=self._limits(),
+                    limits=self._limits(job.record),
                 )
             )
         return tuple(offered)
@@ -188,6 +194,7 @@ class Leases:
         # A worker that falls silent counts once, whatever it held.
         subject = job.session if why.reason is Reason.WORKER_LOST else record.job_id
         self.breakers.failed(step, record.worker, subject, why, now)
+        holder = self.roster.by_session.get(job.session)
         self.release(job)
         if record.state is JobState.CANCELLING:
             self.jobs.move(step, job, JobState.CANCELLED, now, why.text, failure=None, **changes)
@@ -197,6 +204,7 @@ class Leases:
             attempt=record.attempt,
             burnt=record.burnt,
             deaths=record.deaths,
+            ran_out=record.ran_out,
             jitter=self._jitter(),
             rules=self.rules,
         )
@@ -204,6 +212,11 @@ class Leases:
             final = dataclasses.replace(why, reason=verdict.reason)
             self.jobs.move(step, job, JobState.FAILED, now, why.text, failure=final, **changes)
             return
+        if why.reason is Reason.OUT_OF_MEMORY and holder is not None:
+            vram_bytes = holder.announced.gpu.vram_total_bytes
+            larger = self._has_larger(job, vram_bytes)
+            changes |= {"ran_out": True, "least_vram_bytes": vram_bytes + 1 if larger else 0}
+            self.look_for_larger(job, now)
         if verdict.backoff_ms:
             job.not_before_ms = now.mono_ms + verdict.backoff_ms
             self.deadlines.at(job.not_before_ms, "backoff", record.job_id)
@@ -212,6 +225,19 @@ class Leases:
             burnt=verdict.burnt, deaths=verdict.deaths, worker="", prompt_id="", failure=why, why=None, expect_ms=None,
             **changes,
         )  # fmt: skip
+
+    def look_for_larger(self, job: Job, now: Now) -> None:
+        self.deadlines.at(now.mono_ms + LARGER_LOOK_MS, "larger", job.record.job_id)
+
+    def settle_for_less(self, step: Step, job: Job, now: Now) -> None:
+        """A job that waits for a larger card than one it did not fit takes any, once no larger one is there."""
+        least_bytes = job.record.least_vram_bytes
+        if job.record.state is not JobState.QUEUED or not least_bytes:
+            return
+        if self._has_larger(job, least_bytes - 1):
+            self.look_for_larger(job, now)
+        else:
+            self.jobs.amend(step, job, least_vram_bytes=0)
 
     def release(self, job: Job) -> None:
         """Nobody holds the job any more."""
@@ -311,7 +337,8 @@ class Leases:
         self._lease(step, job, holder, now, "its worker came back with it", attempt=job.record.attempt)
         if taken_away is not None:
             burnt, deaths = forgiven(taken_away.reason, burnt=job.record.burnt, deaths=job.record.deaths)
-            self.jobs.amend(step, job, burnt=burnt, deaths=deaths, failure=None)
+            fits = {"ran_out": False, "least_vram_bytes": 0} if taken_away.reason is Reason.OUT_OF_MEMORY else {}
+            self.jobs.amend(step, job, burnt=burnt, deaths=deaths, failure=None, **fits)
 
     def _bind(self, job: Job, holder: Worker) -> None:
         # The serials of progress begin anew with each process of a worker.
@@ -335,5 +362,20 @@ class Leases:
         job.confirm_by_ms = due_ms
         self.deadlines.at(due_ms, "confirm", job.record.job_id)
 
-    def _limits(self) -> Limits:
-        return Limits(start_to_close_ms=self.rules.start_to_close_ms, stall_ms=self.rules.stall_ms)
+    def _limits(self, record: JobRecord) -> Limits:
+        """A run that takes many times what was expected is hung, where such jobs are known; never less than the limit
+        on silence, which the operator has chosen for silent nodes."""
+        hung_ms = 0
+        if record.expect_ms is not None and self.estimates.is_known(record.needs):
+            hung_ms = max(self.rules.stall_ms, HUNG * record.expect_ms)
+        return Limits(start_to_close_ms=self.rules.start_to_close_ms, stall_ms=self.rules.stall_ms, hung_ms=hung_ms)
+
+    def _has_larger(self, job: Job, vram_bytes: int) -> bool:
+        """Whether a worker that gets work could run the job on a card with more memory than that."""
+        record = job.record
+        key = group_key(dataclasses.replace(record.needs, vram_bytes=vram_bytes + 1), record.pin, record.owner)
+        return any(
+            self.roster.serves(present.kind, key)
+            for present in self.roster.by_session.values()
+            if not record.pin and self.roster.may_work(present)
+        )

@@ -72,6 +72,9 @@ class JobRecord:
     burnt: int = 0
     #: Of those, how many took their worker with them.
     deaths: int = 0
+    #: A card's memory was too small for an attempt of it; and only cards with this much are tried, 0 = any.
+    ran_out: bool = False
+    least_vram_bytes: int = 0
     #: Who has the attempt; empty when nobody has.
     worker: str = ""
     #: Who had the last one; another is preferred for the next.
@@ -88,3 +91,10 @@ class JobRecord:
     failure: Failure | None = None
     timings: Timings | None = None
     outputs: tuple[Output, ...] = ()
+
+    @property
+    def needed(self) -> Needs:
+        """What a worker must have, as it turned out."""
+        if self.least_vram_bytes <= self.needs.vram_bytes:
+            return self.needs
+        return dataclasses.replace(self.needs, vram_bytes=self.least_vram_bytes)

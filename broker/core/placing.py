@@ -202,7 +202,7 @@ class Placing:
         movable = record.state in (JobState.LEASED, JobState.RUNNING) and waits(job) and job.moves < MOVES
         if not movable or record.pin or record.expect_ms is None:
             return 0
-        if not self._leases.roster.serves(idle.kind, group_key(record.needs)):
+        if not self._leases.roster.serves(idle.kind, group_key(record.needed)):
             return 0
         done_ms = max(0, stand.free_ms - now.mono_ms)
         if done_ms - record.expect_ms < NOT_BEGUN_MS:

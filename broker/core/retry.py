@@ -60,13 +60,16 @@ class GiveUp:
     reason: Reason
 
 
-def decide(reason: Reason, *, attempt: int, burnt: int, deaths: int, jitter: float, rules: Rules) -> Requeue | GiveUp:
+def decide(
+    reason: Reason, *, attempt: int, burnt: int, deaths: int, jitter: float, rules: Rules, ran_out: bool = False
+) -> Requeue | GiveUp:
     """What follows the attempt of this number that ended for `reason`, after `burnt` and `deaths` earlier ones.
 
+    ran_out: a card's memory was too small for an earlier one; the second time is enough.
     jitter: uniform in [0, 1); the backoff is "full jitter": uniform up to base x 2^(burnt-1), capped.
     """
     verdict = VERDICTS[reason]
-    if not verdict.again:
+    if not verdict.again or (ran_out and reason is Reason.OUT_OF_MEMORY):
         return GiveUp(reason)
     burnt += verdict.burns
     deaths += verdict.death

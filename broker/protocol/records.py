@@ -212,6 +212,7 @@ class Limits:
 
     start_to_close_ms: Millis
     stall_ms: Millis
+    hung_ms: Millis  # a run that takes longer must be hung, by what such runs took before; 0 = not known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

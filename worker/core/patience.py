@@ -1,7 +1,8 @@
 """When an attempt's prompt is looked for, and how long it is waited for. Pure.
 
 ComfyUI is asked after silence, and again soon after a doubtful answer. Some nodes say nothing for minutes, so being
-seen in the queue as running counts as a sign of life; what never ends is caught by the limit on the whole run.
+seen in the queue as running counts as a sign of life; what never ends is caught by limits on the whole run: one that
+the broker has learnt of such workflows, and one for all.
 """
 
 from __future__ import annotations
@@ -108,6 +109,9 @@ class Patience:
         run_ms, stall_ms = self._limits.start_to_close_ms, self._limits.stall_ms
         if self._running_ms is not None and now_ms >= self._running_ms + run_ms:
             return failure(Reason.TIMEOUT, f"still running after {run_ms / 1000:g} s, which is the limit")
+        if self._hung_at_ms is not None and now_ms >= self._hung_at_ms:
+            text = f"still running after {self._limits.hung_ms / 1000:g} s, far longer than such workflows have taken"
+            return failure(Reason.STALLED, text)
         return failure(Reason.STALLED, f"no sign of life for {stall_ms / 1000:g} s")
 
     def _limit_times(self) -> list[int]:
@@ -116,4 +120,12 @@ class Patience:
         times = [self._sign_ms + self._limits.stall_ms]
         if self._running_ms is not None:
             times.append(self._running_ms + self._limits.start_to_close_ms)
+        if self._hung_at_ms is not None:
+            times.append(self._hung_at_ms)
         return times
+
+    @property
+    def _hung_at_ms(self) -> int | None:
+        if self._running_ms is None or not self._limits.hung_ms:
+            return None
+        return self._running_ms + self._limits.hung_ms

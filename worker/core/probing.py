@@ -17,7 +17,7 @@ from worker.core.progress import Pacing
 from worker.core.run import Run
 
 #: A probe that takes longer shows that something is wrong.
-LIMITS: Final = Limits(start_to_close_ms=45_000, stall_ms=45_000)
+LIMITS: Final = Limits(start_to_close_ms=45_000, stall_ms=45_000, hung_ms=0)
 COLOURS: Final = 1 << 24
 
 

@@ -89,7 +89,7 @@ class Run:
     @classmethod
     def stray(cls, out: list[Any], key: Key, prompt_id: str, pacing: Pacing, now_ms: int) -> Run:
         """A prompt of this worker's that nobody waits for: it only has to go."""
-        never = Limits(start_to_close_ms=0, stall_ms=0)
+        never = Limits(start_to_close_ms=0, stall_ms=0, hung_ms=0)
         run = cls(key, never, pacing, now_ms, step=Step.SOUGHT, prompt_id=prompt_id)
         run.settled = True
         out.append(Look(key, prompt_id))

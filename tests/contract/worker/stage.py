@@ -49,7 +49,7 @@ ROOT = Path(__file__).resolve().parents[3]
 #: A bound on liveness, never a measure.
 PATIENCE_S = 30.0
 SDXL: dict[str, Any] = json.loads((ROOT / "comfyui" / "api.json").read_bytes())
-LIMITS = Limits(start_to_close_ms=60_000, stall_ms=20_000)
+LIMITS = Limits(start_to_close_ms=60_000, stall_ms=20_000, hung_ms=0)
 
 M = TypeVar("M")
 Key = tuple[str, int]

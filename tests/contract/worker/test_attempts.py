@@ -241,7 +241,7 @@ def test_abandon_stops_exactly_that_prompt_and_says_nothing_more(at_work: Broker
 
 
 def test_the_limit_on_the_whole_run(at_work: BrokerStandIn) -> None:
-    end = at_work.end(at_work.dispatch(long("x"), limits=Limits(start_to_close_ms=300, stall_ms=60_000)))
+    end = at_work.end(at_work.dispatch(long("x"), limits=Limits(start_to_close_ms=300, stall_ms=60_000, hung_ms=0)))
     assert isinstance(end, Fail) and end.failure.reason is Reason.TIMEOUT
     assert isinstance(at_work.end(at_work.dispatch(plain(13))), Complete)
 

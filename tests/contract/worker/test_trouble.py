@@ -71,7 +71,7 @@ def test_comfyui_is_restarted_before_anybody_looks(at_work: BrokerStandIn, comfy
 
 def test_comfyui_hangs(at_work: BrokerStandIn, comfyui: SimulatedComfyUI) -> None:
     """Heartbeats go on, the limit ends the attempt, and no more work is asked for."""
-    limits = Limits(start_to_close_ms=60_000, stall_ms=500)
+    limits = Limits(start_to_close_ms=60_000, stall_ms=500, hung_ms=0)
     key = at_work.dispatch(sdxl("hangs", steps=1_000, size=1024), limits=limits)
     at_work.first(ProgressReport, key)
     comfyui.process.signal(signal.SIGSTOP)

@@ -6,8 +6,9 @@ from broker.protocol.records import Limits, Reason
 from worker.core.patience import AGAIN_MS, GRACE_MS, Patience, earliest
 
 
-def patience(stall_ms: int = 100_000, start_to_close_ms: int = 500_000) -> Patience:
-    return Patience(Limits(start_to_close_ms=start_to_close_ms, stall_ms=stall_ms), 5_000, 0)
+def patience(stall_ms: int = 100_000, start_to_close_ms: int = 500_000, hung_ms: int = 0) -> Patience:
+    limits = Limits(start_to_close_ms=start_to_close_ms, stall_ms=stall_ms, hung_ms=hung_ms)
+    return Patience(limits, 5_000, 0)
 
 
 def test_the_earliest_of_no_times_is_none() -> None:
@@ -48,3 +49,13 @@ def test_the_limit_on_the_run_counts_from_its_start() -> None:
     assert waits.deadline_ms() == 7_000
     late = waits.overdue(7_000)
     assert late is not None and late.reason is Reason.TIMEOUT
+
+
+def test_a_run_that_takes_far_longer_than_its_like_is_hung_though_comfyui_says_that_it_runs() -> None:
+    waits = patience(hung_ms=30_000)
+    waits.running(5_000)
+    assert waits.deadline_ms() == 35_000
+    waits.sign(34_000)
+    assert waits.overdue(34_999) is None
+    hung = waits.overdue(35_000)
+    assert hung is not None and hung.reason is Reason.STALLED and "30 s" in hung.text

@@ -121,7 +121,7 @@ def test_abandon_while_outputs_are_on_their_way() -> None:
 
 
 def test_a_prompt_that_outlives_its_attempt_is_stuck_until_comfyui_lets_go() -> None:
-    attempt = Try(limits=Limits(start_to_close_ms=1_000, stall_ms=600_000))
+    attempt = Try(limits=Limits(start_to_close_ms=1_000, stall_ms=600_000, hung_ms=0))
     attempt.start()
     attempt.at(1_000)
     attempt.at(1_000 + GRACE_MS)

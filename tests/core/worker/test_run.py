@@ -206,7 +206,7 @@ def test_a_comfyui_that_is_gone_has_lost_the_prompt() -> None:
 
 
 def test_a_comfyui_that_hangs_has_until_the_stall_limit() -> None:
-    attempt = Try(limits=Limits(start_to_close_ms=600_000, stall_ms=20_000))
+    attempt = Try(limits=Limits(start_to_close_ms=600_000, stall_ms=20_000, hung_ms=0))
     attempt.start()
     for _ in range(2 * GONE_LOOKS):
         attempt.tell("unreachable", 0, gone=False)
@@ -217,7 +217,7 @@ def test_a_comfyui_that_hangs_has_until_the_stall_limit() -> None:
 
 
 def test_a_node_that_says_nothing_is_alive_while_the_queue_shows_it_running() -> None:
-    attempt = Try(limits=Limits(start_to_close_ms=600_000, stall_ms=20_000))
+    attempt = Try(limits=Limits(start_to_close_ms=600_000, stall_ms=20_000, hung_ms=0))
     attempt.start()
     for now_ms in range(5_000, 100_000, 5_000):
         attempt.look(RUNNING, now_ms)
@@ -226,7 +226,7 @@ def test_a_node_that_says_nothing_is_alive_while_the_queue_shows_it_running() ->
 
 
 def test_a_staged_prompt_may_wait_behind_one_of_ours_and_not_for_ever_behind_others() -> None:
-    limits = Limits(start_to_close_ms=600_000, stall_ms=20_000)
+    limits = Limits(start_to_close_ms=600_000, stall_ms=20_000, hung_ms=0)
     for behind_ours in (True, False):
         attempt = Try(limits=limits)
         attempt.submit()
@@ -237,7 +237,7 @@ def test_a_staged_prompt_may_wait_behind_one_of_ours_and_not_for_ever_behind_oth
 
 
 def test_the_limit_on_the_whole_run() -> None:
-    attempt = Try(limits=Limits(start_to_close_ms=30_000, stall_ms=600_000))
+    attempt = Try(limits=Limits(start_to_close_ms=30_000, stall_ms=600_000, hung_ms=0))
     attempt.start()
     assert Interrupt(ID) in attempt.at(30_000)
     attempt.look(Finished(entry(ID, Outcome.INTERRUPTED)), 30_500)
@@ -245,7 +245,7 @@ def test_the_limit_on_the_whole_run() -> None:
 
 
 def test_a_result_that_comes_just_after_the_limit_stands() -> None:
-    attempt = Try(limits=Limits(start_to_close_ms=30_000, stall_ms=600_000))
+    attempt = Try(limits=Limits(start_to_close_ms=30_000, stall_ms=600_000, hung_ms=0))
     attempt.start()
     attempt.at(30_000)
     assert isinstance(attempt.look(Finished(entry(ID)))[0], Deliver)
@@ -262,7 +262,8 @@ def test_outputs_that_cannot_be_had() -> None:
 
 def test_files_on_their_way_are_a_sign_of_life() -> None:
     attempt = Try(
-        files=(InputFile(name="a", sha256="0" * 64, size_bytes=3),), limits=Limits(start_to_close_ms=1, stall_ms=10)
+        files=(InputFile(name="a", sha256="0" * 64, size_bytes=3),),
+        limits=Limits(start_to_close_ms=1, stall_ms=10, hung_ms=0),
     )
     attempt.run.moving(5)
     assert attempt.at(12) == []

@@ -55,7 +55,7 @@ from worker.core.progress import Pacing
 
 SESSION = "a" * 32
 BROKER = "b" * 32
-LIMITS = Limits(start_to_close_ms=600_000, stall_ms=60_000)
+LIMITS = Limits(start_to_close_ms=600_000, stall_ms=60_000, hung_ms=0)
 PACING = Pacing(poll_ms=5_000, progress_per_s=10, previews_per_s=4)
 FACTS = Facts(
     comfyui_version="0.3.64",
