@@ -84,7 +84,8 @@ def gallery(call: Call) -> HTTPResponse:
 
 def fleet_view(call: Call) -> HTTPResponse:
     """GET /fleet"""
-    return _html(fleet_page.page(_frame(call)))
+    snapshot = call.site.hub.snapshot(call.viewer.scope)
+    return _html(fleet_page.page(frame.framed(call.viewer, call.words, snapshot), snapshot))
 
 
 def templates(call: Call) -> HTTPResponse:

@@ -94,7 +94,6 @@ class Feed:
         while True:
             batch, whole = self._batch()
             if batch:
-                self._deaf = 0
                 self._tell(self._hub.apply(batch))
             if not whole:
                 return False
@@ -128,6 +127,7 @@ class Feed:
                 found: list[bytes] = self._socket.recv_multipart()
         except _Quiet:
             return None
+        self._deaf = 0  # also for what is dropped as too old or too new: the subscription works
         return found
 
     def _waiting_frames(self) -> list[bytes] | None:

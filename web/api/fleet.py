@@ -9,6 +9,7 @@ from bottle import HTTPResponse
 
 from broker.protocol import client
 from broker.protocol.ids import WORKER_NAME
+from broker.runtime.clock import now
 from comfyui.fields import Field
 from comfyui.runnable import model_choices, stand_ins, why_not
 from comfyui.template import Template
@@ -36,7 +37,9 @@ def history(call: Call) -> HTTPResponse:
     names = sorted(one["name"] for one in hub.workers(None))[:MAX_HISTORIES] if asked is None else asked.split(",")
     if len(names) > MAX_HISTORIES:
         raise Refusal(400, "bad_query", f"names has {len(names)} workers; ask for {MAX_HISTORIES} at a time")
-    return answered({"step_ms": STEP_MS, "workers": {name: hub.history.of(name) for name in names}})
+    return answered(
+        {"now_ms": now().utc_ms, "step_ms": STEP_MS, "workers": {name: hub.history.of(name) for name in names}}
+    )
 
 
 def stats(call: Call) -> HTTPResponse:

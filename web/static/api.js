@@ -59,3 +59,8 @@ export const upload = (file) => request("POST", "/uploads", { body: file });
 export const jobs = (query, signal) => request("GET", `/jobs?${query}`, { signal });
 export const story = (id, signal) => request("GET", `${job(id)}/story`, { signal });
 export const bulk = (verb, ids) => request("POST", "/jobs/bulk", { body: { verb, ids } });
+export const history = (names) => request("GET", `/workers/history?names=${names.map(encodeURIComponent).join(",")}`);
+/** verb: pause or resume. */
+export const hold = (verb) => request("POST", `/queue/${verb}`);
+/** verb: pause, resume, drain, probe or restart. */
+export const toWorker = (name, verb) => request("POST", `/workers/${encodeURIComponent(name)}/${verb}`);

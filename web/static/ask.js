@@ -1,4 +1,4 @@
-// Asks a person before something is done that cannot be undone: the dialog of ask.html.
+// Asks a person before something is done that hurts or cannot be undone: the dialog of ask.html.
 import { bulk, explain } from "./api.js";
 import { parts, write } from "./dom.js";
 import { $, attempt, say, toast, words } from "./shell.js";
@@ -6,10 +6,12 @@ import { $, attempt, say, toast, words } from "./shell.js";
 /** So many jobs may be named at once. */
 export const MOST = 200;
 
-/** Resolves to whether they said yes; Escape is no. */
-function agreed(text) {
+/** Resolves to whether they said yes; Escape is no. yes: what the button says that does it. */
+export function agreed(text, yes) {
   const dialog = $("ask");
-  write(parts(dialog).text, text);
+  const part = parts(dialog);
+  write(part.text, text);
+  write(part.yes, yes);
   dialog.returnValue = "";
   dialog.showModal();
   return new Promise((resolve) => {
@@ -33,7 +35,7 @@ export async function all(verb, ids) {
 
 /** Delete jobs, if a person really wants to. going: called before they are gone, for whoever shows one of them. */
 export async function forget(ids, going = () => {}) {
-  if (!(await agreed(say(ids.length === 1 ? "ask.delete.one" : "ask.delete.some", { count: ids.length })))) return [];
+  if (!(await agreed(say(ids.length === 1 ? "ask.delete.one" : "ask.delete.some", { count: ids.length }), say("ask.yes")))) return [];
   const done = await all("delete", ids);
   if (done.length > 0) going(done);
   return done;

@@ -121,7 +121,7 @@ export function before(a, b) {
 }
 
 /** How full the card is, as text and as a share; a machine without a card tells its RAM. */
-function memory(stats, say) {
+export function memory(stats, say) {
   if (stats === null) return [say("fleet.memory.unknown"), 0];
   const kind = stats.vram_total_bytes > 0 ? "vram" : "ram";
   const total = stats[`${kind}_total_bytes`];

@@ -2,6 +2,7 @@
 import { readFileSync } from "node:fs";
 import { counts, jobCard, place, workerCard } from "../../../web/static/format.js";
 import { shot } from "../../../web/static/shot.js";
+import { facts } from "../../../web/static/standing.js";
 
 const words = JSON.parse(readFileSync(new URL(`../../../web/views/${process.argv[2]}.json`, import.meta.url)));
 const found = JSON.parse(readFileSync(0)).map(({ job, worker, stats, together }) => [
@@ -11,5 +12,6 @@ const found = JSON.parse(readFileSync(0)).map(({ job, worker, stats, together })
   counts(stats, [job], words),
   shot([job], words),
   shot(together, words),
+  facts(worker, new Map([["known", job]]), words, job.attempt > 0),
 ]);
 process.stdout.write(JSON.stringify(found));

@@ -199,6 +199,14 @@ workers = st.builds(
         ram_total_bytes=_BYTES,
         comfy_alive=st.booleans(),
     ),
+    resident=st.none() | st.lists(st.sampled_from(("checkpoints/a.b.safetensors", "loras/c", ".d", "é/")), max_size=6),
+    jobs_per_hour=st.none() | st.floats(0, 200),
+    speed=st.none() | st.floats(0.1, 4),
+    breaker=st.none()
+    | st.fixed_dictionaries(
+        {"state": st.sampled_from(("closed", "open", "probing")), "why": _TEXT, "since_ms": st.integers(0, 10**8)}
+    ),
+    can=st.none() | st.fixed_dictionaries({"probe": st.booleans(), "restart": st.booleans()}),
     held=st.lists(
         st.fixed_dictionaries(
             {

@@ -17,6 +17,7 @@ from tests.core.page import records
 from web import describe
 from web.describe import GIB
 from web.pages.gallery import shot
+from web.standing import facts
 from web.words import ENGLISH, LANGUAGES, Words
 
 HERE = Path(__file__).parent
@@ -204,6 +205,7 @@ def on_the_server(record: dict[str, Any], together: list[records.Json], words: W
         describe.counts(record["stats"], [job], words),
         shot([job], words),
         shot(together, words),
+        facts(held, {"known": job}, words, admin=job["attempt"] > 0),
     ]
 
 

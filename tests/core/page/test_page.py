@@ -187,13 +187,14 @@ def pages(text: str, words: Words = ENGLISH) -> Mapping[str, Elements]:
     ]
     held = [{"job_id": "r", "attempt": 1, "phase": "running"}]
     gpu = {**records.worker()["gpu"], "name": text}
-    workers = [records.worker(name=text, gpu=gpu, held=held)]
+    told = {"labels": [text], "resident": [text], "breaker": {"state": "open", "why": text, "since_ms": 0}}
+    workers = [records.worker(name=text, gpu=gpu, held=held, version=text, **told)]
     viewer, snapshot = Viewer(text, False), records.snapshot(jobs=jobs, workers=workers)
     around = frame.framed(viewer, words, snapshot)
     return {
         "studio": Elements(studio.page(around, snapshot, [template])),
         "gallery": Elements(gallery_page(around, jobs, dict.fromkeys(gallery.FILTERS, text), text)),
-        "fleet": Elements(fleet.page(around)),
+        "fleet": Elements(fleet.page(around, snapshot)),
         "templates": Elements(templates.page(around)),
         "login": Elements(frame.login(text, words)),
         "problem": Elements(frame.problem(404, text, words)),
@@ -264,7 +265,7 @@ def test_the_scripts_begin_with_the_snapshot_that_was_painted() -> None:
 
 def sources() -> str:
     files = [*WEB.glob("views/*.html"), *WEB.glob("static/*.js"), *WEB.glob("pages/*.py")]
-    files += [WEB / name for name in ("app.py", "describe.py", "words.py")]
+    files += [WEB / name for name in ("app.py", "describe.py", "standing.py", "words.py")]
     return "\n".join(path.read_text("utf-8") for path in files)
 
 
@@ -272,7 +273,7 @@ def test_no_sentence_is_missing_and_none_is_left_over() -> None:
     text = sources()
     named = set(re.findall(r"""["'`]([a-z]+(?:\.[a-z_]+)+)["'`]""", text))
     named = {key for key in named if not key.endswith((".js", ".html", ".css", ".svg", ".json"))}
-    families = {found for found in re.findall(r"""["'`]([a-z]+\.)(?:\$?\{|["'`] \+)""", text)}
+    families = {found for found in re.findall(r"""["'`]((?:[a-z]+\.)+)(?:\$?\{|["'`] \+)""", text)}
     assert named - ENGLISH.sentences.keys() == set()
     assert {key for key in ENGLISH.sentences if key not in named and not key.startswith(tuple(families))} == set()
 

@@ -1,0 +1,166 @@
+"""How a worker stands, and what the fleet page says about it: from the API's record to the words of its card and row.
+
+Pure, and knows no HTML. static/standing.js says the same in the browser, word for word: a test runs both over the same
+records. What grows older by itself is the browser's alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from web import describe
+from web.describe import Record
+from web.words import Words
+
+#: What can be done to a worker, in the order of its buttons.
+VERBS: Final = ("pause", "resume", "drain", "probe", "restart")
+#: Resident models named on a card; the others are counted.
+MODELS: Final = 4
+
+
+def standing(worker: Record) -> str:
+    """How it stands, as one word: what keeps it from work says more than its being ready does."""
+    state, breaker = worker["state"], worker.get("breaker")
+    if state in ("lost", "left", "draining"):
+        return str(state)
+    if breaker is not None and breaker["state"] != "closed":
+        return str(breaker["state"])
+    if worker["stats"] is not None and not worker["stats"]["comfy_alive"] and state != "joined":
+        return "silent"
+    return "paused" if worker["paused"] and state != "busy" else str(state)
+
+
+def facts(worker: Record, jobs: Mapping[str, Record], words: Words, *, admin: bool) -> dict[str, Any]:
+    """The parts of a worker's card; `jobs` by id says what the jobs it holds are about."""
+    say, state = words.say, standing(worker)
+    held = sorted(worker["held"], key=lambda one: one["phase"] not in ("running", "finishing"))
+    known = [jobs.get(one["job_id"]) for one in held]
+    now = known[0] if known else None
+    memory, share = describe.memory(worker["stats"], words)
+    models = worker.get("resident") or []
+    trouble = _trouble(worker, words)
+    return {
+        "name": worker["name"],
+        "standing": state,
+        "badge": say(f"worker.{state}"),
+        "simulated": worker["simulated"],
+        "card": worker["gpu"]["name"],
+        "busy": _busy(worker, words),
+        "load": _load(worker),
+        "memory": memory,
+        "share": share,
+        "heat": _heat(worker["stats"], words),
+        "job": now["id"] if now is not None else "",
+        "title": _title(now, words) if held else "",
+        "doing": describe.status(now, words)
+        if now is not None
+        else ""
+        if held or trouble
+        else say(f"worker.{state}.idle"),
+        "bar": now["progress"]["fraction"] if now is not None and now["progress"] is not None else None,
+        "staged": say("fleet.staged", titles=", ".join(_title(job, words) for job in known[1:])) if known[1:] else "",
+        "models": [_model(name) for name in models[:MODELS]],
+        "more": say("fleet.models.more", count=len(models) - MODELS) if len(models) > MODELS else "",
+        "tally": _tally(worker, words),
+        "trouble": trouble,
+        "labels": list(worker["labels"]),
+        "version": say("fleet.version", worker=worker["version"], comfyui=worker["comfyui_version"]),
+        "host": _host(worker["stats"], words),
+        "acts": {verb: _barred(verb, worker, words, admin=admin) for verb in VERBS if _fits(verb, worker)},
+    }
+
+
+def _title(job: Record | None, words: Words) -> str:
+    return str(describe.job_card(job, words)["title"]) if job is not None else words.say("fleet.else")
+
+
+def _load(worker: Record) -> float:
+    """How hard the card works, 0 to 1; where no driver tells, whether a job runs."""
+    stats = worker["stats"]
+    if stats is not None and stats["gpu_busy"] is not None:
+        return float(stats["gpu_busy"])
+    return 1.0 if any(held["phase"] in ("running", "finishing") for held in worker["held"]) else 0.0
+
+
+def _busy(worker: Record, words: Words) -> str:
+    stats = worker["stats"]
+    if stats is None:
+        return ""
+    if stats["gpu_busy"] is not None:
+        return words.say("fleet.busy", percent=int(stats["gpu_busy"] * 100))
+    return words.say("fleet.working" if _load(worker) else "fleet.resting")
+
+
+def _heat(stats: Record | None, words: Words) -> str:
+    if stats is None:
+        return ""
+    parts = []
+    if stats["gpu_celsius"] is not None:
+        parts.append(words.say("fleet.warm", celsius=stats["gpu_celsius"]))
+    if stats["gpu_watts"] is not None:
+        parts.append(words.say("fleet.power", watts=stats["gpu_watts"]))
+    return " · ".join(parts)
+
+
+def _model(name: str) -> dict[str, str]:
+    """A model by its file's name alone, which is what fits; its whole name beside it."""
+    file = name.rpartition("/")[2]
+    return {"short": file.rpartition(".")[0] or file, "name": name}
+
+
+def _tally(worker: Record, words: Words) -> str:
+    rate, speed = worker.get("jobs_per_hour"), worker.get("speed")
+    parts = [words.say("fleet.rate", count=_tenths(rate))] if rate is not None else []
+    parts.append(words.say("jobs.succeeded", count=worker["succeeded"]))
+    if worker["failed"]:
+        parts.append(words.say("jobs.failed", count=worker["failed"]))
+    if speed is not None:
+        parts.append(words.say("fleet.speed", times=_tenths(speed)))
+    return " · ".join(parts)
+
+
+def _tenths(number: float) -> str:
+    """One decimal below ten, none above: 0.4, 1, 9.5, 24."""
+    tenths = int(number * 10)
+    return f"{tenths // 10}.{tenths % 10}" if tenths < 100 and tenths % 10 else str(tenths // 10)
+
+
+def _trouble(worker: Record, words: Words) -> str:
+    """What keeps it from work and will not pass by itself, "" for nothing."""
+    breaker = worker.get("breaker")
+    if breaker is not None and breaker["state"] != "closed":
+        return words.say(f"fleet.breaker.{breaker['state']}", why=breaker["why"])
+    return words.say("fleet.silent") if standing(worker) == "silent" else ""
+
+
+def _host(stats: Record | None, words: Words) -> str:
+    if stats is None:
+        return words.say("fleet.memory.unknown")
+    total, free = stats["ram_total_bytes"], stats["ram_free_bytes"]
+    used = describe.gibibytes(max(0, total - free))
+    return words.say("fleet.host", used=used, total=describe.gibibytes(total), percent=int(stats["cpu_busy"] * 100))
+
+
+def _fits(verb: str, worker: Record) -> bool:
+    """Whether a button for it stands on the card at all."""
+    if verb in ("pause", "resume"):
+        return bool(worker["paused"]) == (verb == "resume")
+    if verb == "probe":
+        breaker = worker.get("breaker")
+        return breaker is not None and breaker["state"] != "closed"
+    return True
+
+
+def _barred(verb: str, worker: Record, words: Words, *, admin: bool) -> str:
+    """Why it cannot be done now, "" when it can."""
+    if not admin:
+        return words.say("fleet.why.admin")
+    if worker["state"] in ("lost", "left"):
+        return words.say("fleet.why.lost")
+    if verb == "drain" and worker["state"] == "draining":
+        return words.say("fleet.why.draining")
+    can = worker.get("can") or {}
+    if verb in ("probe", "restart") and not can.get(verb, False):
+        return words.say(f"fleet.why.{verb}")
+    return ""

@@ -1,0 +1,126 @@
+// How a worker stands, and what the fleet page says about it: from the API's record to the words of its card and its row.
+// Pure: no document, no clock. web/standing.py says the same on the server, word for word.
+import { gibibytes, jobCard, memory, sayer, status } from "./format.js";
+
+/** What can be done to a worker, in the order of its buttons. */
+export const VERBS = ["pause", "resume", "drain", "probe", "restart"];
+
+/** Resident models named on a card; the others are counted. */
+const MODELS = 4;
+
+const runs = ({ phase }) => phase === "running" || phase === "finishing";
+const isShut = (breaker) => breaker == null || breaker.state === "closed";
+
+/** How a worker stands, as one word: what keeps it from work says more than its being ready does. */
+export function standing({ state, paused, breaker, stats }) {
+  if (state === "lost" || state === "left" || state === "draining") return state;
+  if (breaker && breaker.state !== "closed") return breaker.state;
+  if (stats !== null && !stats.comfy_alive && state !== "joined") return "silent";
+  return paused && state !== "busy" ? "paused" : state;
+}
+
+/** How hard the card works, 0 to 1; where no driver tells, whether a job runs. */
+const load = ({ stats, held }) => stats?.gpu_busy ?? Number(held.some(runs));
+
+function busy(worker, say) {
+  if (worker.stats === null) return "";
+  const percent = Math.floor(load(worker) * 100);
+  if (worker.stats.gpu_busy !== null) return say("fleet.busy", { percent });
+  return say(percent > 0 ? "fleet.working" : "fleet.resting");
+}
+
+function heat(stats, say) {
+  const parts = [];
+  if (stats !== null && stats.gpu_celsius !== null) parts.push(say("fleet.warm", { celsius: stats.gpu_celsius }));
+  if (stats !== null && stats.gpu_watts !== null) parts.push(say("fleet.power", { watts: stats.gpu_watts }));
+  return parts.join(" · ");
+}
+
+/** A model by its file's name alone, which is what fits; its whole name beside it. */
+function model(name) {
+  const file = name.slice(name.lastIndexOf("/") + 1);
+  return { short: file.slice(0, Math.max(0, file.lastIndexOf("."))) || file, name };
+}
+
+/** One decimal below ten, none above: 0.4, 1, 9.5, 24. */
+function tenths(number) {
+  const all = Math.floor(number * 10);
+  return all < 100 && all % 10 > 0 ? `${Math.floor(all / 10)}.${all % 10}` : String(Math.floor(all / 10));
+}
+
+function tally({ jobs_per_hour: rate, speed, succeeded, failed }, say) {
+  const parts = rate == null ? [] : [say("fleet.rate", { count: tenths(rate) })];
+  parts.push(say("jobs.succeeded", { count: succeeded }));
+  if (failed > 0) parts.push(say("jobs.failed", { count: failed }));
+  if (speed != null) parts.push(say("fleet.speed", { times: tenths(speed) }));
+  return parts.join(" · ");
+}
+
+/** What keeps it from work and will not pass by itself, "" for nothing. */
+function trouble(worker, say) {
+  const { breaker } = worker;
+  if (!isShut(breaker)) return say(`fleet.breaker.${breaker.state}`, { why: breaker.why });
+  return standing(worker) === "silent" ? say("fleet.silent") : "";
+}
+
+function host(stats, say) {
+  if (stats === null) return say("fleet.memory.unknown");
+  const used = gibibytes(Math.max(0, stats.ram_total_bytes - stats.ram_free_bytes));
+  const percent = Math.floor(stats.cpu_busy * 100);
+  return say("fleet.host", { used, total: gibibytes(stats.ram_total_bytes), percent });
+}
+
+/** Whether a button for it stands on the card at all. */
+function fits(verb, { paused, breaker }) {
+  if (verb === "pause" || verb === "resume") return paused === (verb === "resume");
+  return verb !== "probe" || !isShut(breaker);
+}
+
+/** Why it cannot be done now, "" when it can. */
+function barred(verb, { state, can }, say, admin) {
+  if (!admin) return say("fleet.why.admin");
+  if (state === "lost" || state === "left") return say("fleet.why.lost");
+  if (verb === "drain" && state === "draining") return say("fleet.why.draining");
+  if ((verb === "probe" || verb === "restart") && !can?.[verb]) return say(`fleet.why.${verb}`);
+  return "";
+}
+
+/** The parts of a worker's card; `jobs` (a Map by id) says what the jobs it holds are about. */
+export function facts(worker, jobs, words, admin) {
+  const say = sayer(words);
+  const state = standing(worker);
+  const held = [...worker.held].sort((a, b) => Number(!runs(a)) - Number(!runs(b)));
+  const known = held.map((one) => jobs.get(one.job_id) ?? null);
+  const [now = null, ...staged] = known;
+  const title = (job) => (job === null ? say("fleet.else") : jobCard(job, words).title);
+  const models = worker.resident ?? [];
+  const [filled, share] = memory(worker.stats, say);
+  let doing = now === null ? "" : status(now, say);
+  const wrong = trouble(worker, say);
+  if (held.length === 0 && wrong === "") doing = say(`worker.${state}.idle`);
+  return {
+    name: worker.name,
+    standing: state,
+    badge: say(`worker.${state}`),
+    simulated: worker.simulated,
+    card: worker.gpu.name,
+    busy: busy(worker, say),
+    load: load(worker),
+    memory: filled,
+    share,
+    heat: heat(worker.stats, say),
+    job: now === null ? "" : now.id,
+    title: held.length > 0 ? title(now) : "",
+    doing,
+    bar: now === null || now.progress === null ? null : now.progress.fraction,
+    staged: staged.length > 0 ? say("fleet.staged", { titles: staged.map(title).join(", ") }) : "",
+    models: models.slice(0, MODELS).map(model),
+    more: models.length > MODELS ? say("fleet.models.more", { count: models.length - MODELS }) : "",
+    tally: tally(worker, say),
+    trouble: wrong,
+    labels: [...worker.labels],
+    version: say("fleet.version", { worker: worker.version, comfyui: worker.comfyui_version }),
+    host: host(worker.stats, say),
+    acts: Object.fromEntries(VERBS.filter((verb) => fits(verb, worker)).map((verb) => [verb, barred(verb, worker, say, admin)])),
+  };
+}
