@@ -44,11 +44,13 @@ def is_next(job: Record) -> bool:
     return job["state"] in ("leased", "running") and job["started_ms"] is None
 
 
-def status(job: Record, words: Words) -> str:
-    """What is happening to the job, in one line."""
+def status(job: Record, words: Words, place: int | None = None) -> str:
+    """What is happening to the job, in one line. place: from 1 in the queue of the whole fleet, where it is known."""
     say = words.say
     state, progress = job["state"], job["progress"]
     worker = job["worker"] if job["worker"] is not None else say("status.somewhere")
+    if state == "queued" and place is not None:
+        return say("status.place", place=place)
     if state == "queued":
         return say("status.again" if job["attempt"] > 0 else "status.queued")
     if state == "failed" and job["worker"] is None:
@@ -74,14 +76,22 @@ def node(error: Record, words: Words) -> str:
     return words.say("error.node", type=kind, id=node_id) if kind and node_id else kind or node_id
 
 
+def where(job: Record, words: Words) -> str:
+    """On which worker it is being made and why on that one, as far as the fleet tells; "" where nothing is made."""
+    if job["state"] not in ("leased", "running", "cancelling") or job["worker"] is None:
+        return ""
+    key = f"why.{job.get('why')}"
+    return words.say(key if key in words.sentences else "why.unknown", worker=job["worker"])
+
+
 def reason(code: str, words: Words) -> str:
     """Why a job failed; a reason of a newer broker is a failure all the same."""
     key = f"reason.{code}"
     return words.say(key if key in words.sentences else "reason.unknown")
 
 
-def job_card(job: Record, words: Words) -> dict[str, Any]:
-    """The parts of a job's card. bar: the share that is done, or None where nothing moves."""
+def job_card(job: Record, words: Words, place: int | None = None) -> dict[str, Any]:
+    """The parts of a job's card. bar: the share that is done, or None where nothing moves; place: as for `status`."""
     say = words.say
     shown, error, live = pictures(job), job["error"], job["state"] in ("leased", "running", "cancelling")
     fraction = job["progress"]["fraction"] if job["progress"] is not None else 0.0
@@ -91,7 +101,8 @@ def job_card(job: Record, words: Words) -> dict[str, Any]:
         "state": job["state"],
         "title": job["title"].strip(" \t\r\n") or say("jobs.untitled"),
         "badge": say("state.next" if is_next(job) else f"state.{job['state']}"),
-        "status": status(job, words),
+        "status": status(job, words, place),
+        "where": where(job, words),
         "picture": shown[0]["url"] if shown else "",
         "many": say("jobs.many", count=len(shown)) if len(shown) > 1 else "",
         "bar": fraction if live else None,
@@ -103,18 +114,8 @@ def job_card(job: Record, words: Words) -> dict[str, Any]:
         "node": node(error, words) if error else "",
         "can_cancel": job["can"]["cancel"],
         "can_retry": job["can"]["retry"],
+        "can_use": job["template"] != "",
     }
-
-
-def place(job: Record) -> tuple[str, tuple[int, int, str]]:
-    """Which list the job stands in, and its rank there: the queue in the order it is served, as far as the page can
-    tell (priorities end at 100); the gallery with what is being made first, then what ended last."""
-    if job["state"] == "queued" or is_next(job):
-        return "queue", (-101 if is_next(job) else -job["priority"], job["created_ms"], job["id"])
-    if job["state"] in ("leased", "running", "cancelling"):
-        return "gallery", (0, -job["created_ms"], job["id"])
-    ended_ms = job["finished_ms"] if job["finished_ms"] is not None else job["created_ms"]
-    return "gallery", (1, -ended_ms, job["id"])
 
 
 def memory(stats: Record | None, words: Words) -> tuple[str, float]:

@@ -202,7 +202,7 @@ def test_keys_alone_are_enough(page: Page) -> None:
     page.keyboard.type("by keys")
     page.keyboard.press("Control+Enter")
     expect(card(page, "by keys", "succeeded")).to_be_visible()
-    page.locator("#pictures").focus()
+    page.get_by_role("link", name="All pictures").focus()
     page.keyboard.press("Tab")
     expect(card(page, "by keys").locator(".open")).to_be_focused()
     page.keyboard.press("Enter")

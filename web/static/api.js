@@ -49,8 +49,12 @@ export function freshKey() {
 
 const job = (id) => `/jobs/${encodeURIComponent(id)}`;
 
-export const submit = (template, params, title, key) =>
-  request("POST", "/jobs", { body: { template, params, title }, headers: { "Idempotency-Key": key } });
+/** Resolves to the jobs it became: one, or a group of `count`. */
+export async function submit({ template, params, title, count, key }) {
+  const body = { template, params, title, ...(count > 1 ? { count } : {}) };
+  const answer = await request("POST", "/jobs", { body, headers: { "Idempotency-Key": key } });
+  return answer.jobs ?? [answer];
+}
 export const cancel = (id) => request("DELETE", job(id));
 export const retry = (id) => request("POST", `${job(id)}/retry`);
 export const details = (id, signal) => request("GET", job(id), { signal });

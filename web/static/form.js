@@ -1,91 +1,16 @@
-// The form of a template: checks what is typed as the server will, draws seeds, sends the job once.
+// The form of a template: checks what is typed as the server will, draws seeds, sends the job once, keeps what was typed.
 import { Refusal, explain, freshKey } from "./api.js";
+import { check, drawSeed } from "./check.js";
 import { write } from "./dom.js";
+import { keep, kept } from "./draft.js";
 import { sayer } from "./format.js";
 import { Picture } from "./picture.js";
-import { checkRows, Rows } from "./rows.js";
+import { Rows } from "./rows.js";
 
-/** Seeds are drawn below this, so that a person can read one out. */
-const SEEDS = 2 ** 32;
-
-/** The largest seed ComfyUI takes. */
-const SEED_MAX = 2n ** 64n - 1n;
-
-/** The least and the most of a number, then what it must be a multiple of. */
-function inBounds(field, value) {
-  if (field.min !== null && value < field.min) return { problem: "check.min", values: { min: field.min } };
-  if (field.max !== null && value > field.max) return { problem: "check.max", values: { max: field.max } };
-  if (field.type !== "number" && field.step !== null && value % field.step !== 0) {
-    return { problem: "check.step", values: { step: field.step } };
-  }
-  return { value };
-}
-
-function checkNumber(field, text) {
-  const value = Number(text);
-  if (text === "") return { problem: "check.required" };
-  if (!Number.isFinite(value)) return { problem: "check.number" };
-  if (field.type === "integer" && !Number.isSafeInteger(value)) return { problem: "check.integer" };
-  return inBounds(field, value);
-}
-
-/** Seeds beyond 2^53 travel as digits: a browser's numbers end there. */
-function checkSeed(field, text) {
-  const max = field.max === null ? SEED_MAX : BigInt(field.max);
-  if (!/^\d{1,20}$/.test(text) || BigInt(text) > max) return { problem: "check.seed", values: { max } };
-  return { value: Number.isSafeInteger(Number(text)) ? Number(text) : text };
-}
-
-function checkSize(field, text) {
-  const sides = /^(\d{1,6})\s*[x×]\s*(\d{1,6})$/i.exec(text);
-  if (sides === null) return { problem: "check.size" };
-  const [width, height] = sides.slice(1).map((side) => inBounds(field, Number(side)));
-  if (width.problem !== undefined) return width;
-  return height.problem === undefined ? { value: `${width.value}x${height.value}` } : height;
-}
-
-/** Lengths count characters, not UTF-16 units, as the server does. */
-function checkText(field, text) {
-  const [have, least] = [[...text].length, field.min ?? 0];
-  if ([...text.trim()].length < least) {
-    return least === 1 ? { problem: "check.required" } : { problem: "check.short", values: { min: least } };
-  }
-  if (field.max !== null && have > field.max) return { problem: "check.long", values: { have, max: field.max } };
-  if (field.type === "choice" && !field.choices?.includes(text)) return { problem: "check.choice" };
-  return { value: text };
-}
-
-/** name: of a stored picture, "" for none, null for one that is on its way. */
-function checkImage(field, name) {
-  if (name === null) return { problem: "check.uploading" };
-  const value = name || field.default;
-  return value ? { value } : { problem: "check.picture" };
-}
-
-/** What the field makes of what stands in it: {value}, or {problem, values}, a key of the page's sentences. */
-export function check(field, text) {
-  switch (field.type) {
-    case "switch":
-      return { value: text };
-    case "image":
-      return checkImage(field, text);
-    case "roles":
-    case "panels":
-      return checkRows(field.type, text);
-    case "integer":
-    case "number":
-      return checkNumber(field, text.trim());
-    case "seed":
-      return checkSeed(field, text.trim());
-    case "size":
-      return checkSize(field, text.trim());
-    default:
-      return checkText(field, text);
-  }
-}
-
-/** A fresh seed that the field takes. `random` gives 0 to below 1. */
-export const drawSeed = (field, random) => Math.floor(random() * Math.min(SEEDS, (field.max ?? SEEDS) + 1));
+/** Typing is kept after so long a pause. */
+const KEEP_MS = 400;
+/** Jobs of one press. */
+const MOST = 64;
 
 export class Form {
   #form;
@@ -99,14 +24,26 @@ export class Form {
   /** What was sent and perhaps taken, for all that the server could say: sent again as it was, it is the same job. */
   #unanswered = null;
   #sending = Promise.resolve();
+  #keeping = null;
 
-  /** send(params, key) resolves once the job is on disk, or throws a Refusal. */
+  /** send(params, count, key) resolves once the jobs are on disk, or throws a Refusal. */
   constructor(form, template, words, send) {
     this.#form = form;
     this.#template = template;
     this.#words = words;
     this.#say = sayer(words);
     this.#send = send;
+    for (const field of template.fields) this.#equip(field);
+    this.#cast();
+    this.#listen();
+    const apple = /Mac|iPhone|iPad/.test(navigator.platform);
+    write(form.querySelector("#keys"), this.#say("create.keys", { key: apple ? "⌘" : "Ctrl" }));
+    const draft = kept(template.name);
+    if (draft !== null) this.fill(draft);
+  }
+
+  #listen() {
+    const form = this.#form;
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       this.#submit();
@@ -116,21 +53,32 @@ export class Form {
       event.preventDefault();
       this.#submit();
     });
-    for (const field of template.fields) this.#equip(field);
-    form.addEventListener("change", ({ target }) => this.#recheck(target));
-    form.addEventListener("input", ({ target }) => this.#typed(target));
+    form.addEventListener("change", ({ target }) => {
+      this.#recheck(target);
+      this.#keepSoon();
+    });
+    form.addEventListener("input", ({ target }) => {
+      this.#typed(target);
+      this.#keepSoon();
+    });
+    form.addEventListener("click", ({ target }) => {
+      const step = target.closest("[data-step]")?.dataset.step;
+      if (step !== undefined) this.#setCount(this.#count + Number(step));
+      this.#keepSoon();
+    });
     document.addEventListener("paste", (event) => this.#pasted(event));
-    this.#cast();
-    const apple = /Mac|iPhone|iPad/.test(navigator.platform);
-    write(form.querySelector("#keys"), this.#say("create.keys", { key: apple ? "⌘" : "Ctrl" }));
+    addEventListener("pagehide", () => this.#keepNow());
   }
 
   /** Bring the fields to life that are more than one input. */
   #equip(field) {
     const element = this.#form.querySelector(`[data-key="${field.key}"]`);
-    if (field.type === "image") {
-      this.#pictures.set(field.key, new Picture(element, this.#words, (found) => this.#mark(field, found)));
-    } else if (field.type === "roles" || field.type === "panels") {
+    const told = (found) => {
+      this.#mark(field, found);
+      this.#keepSoon();
+    };
+    if (field.type === "image") this.#pictures.set(field.key, new Picture(element, this.#words, told));
+    if (field.type === "roles" || field.type === "panels") {
       this.#rows.set(field.key, new Rows(element, field, this.#say, () => this.#cast()));
     }
   }
@@ -150,6 +98,8 @@ export class Form {
     picture.take(file);
   }
 
+  // ---- what it holds
+
   /** Whether no worker can run the template: its button is barred, and the reason stands beside it. */
   get barred() {
     return "barred" in this.#form.dataset;
@@ -158,12 +108,78 @@ export class Form {
   /** The fleet changed: bar the form, or open it. */
   judge({ runnable, why_not: why }) {
     this.#form.toggleAttribute("data-barred", !runnable);
-    this.#form.querySelector("button[type=submit]").hidden = !runnable;
+    this.#form.querySelector(".go").hidden = !runnable;
     this.#tell(runnable ? "" : this.#say("create.unrunnable", { why }));
   }
 
+  /** Put these values in, as `params` of a job or a draft have them; what a field cannot hold is left as it is. */
+  fill({ values, locked = null, count = 1 }) {
+    const given = this.#template.fields.filter(({ key }) => key in values);
+    for (const field of given) if (field.type !== "panels") this.#put(field, values[field.key]);
+    this.#cast();
+    for (const field of given) if (field.type === "panels") this.#put(field, values[field.key]);
+    for (const field of this.#template.fields) {
+      const lock = this.#lock(field);
+      if (lock !== null) lock.checked = locked === null ? field.key in values : locked.includes(field.key);
+      this.#mark(field, {});
+    }
+    this.#setCount(count);
+    this.#tell("");
+    this.#keepSoon();
+  }
+
+  #put(field, value) {
+    const control = this.#control(field);
+    if (this.#pictures.has(field.key)) this.#pictures.get(field.key).put(value);
+    else if (this.#rows.has(field.key)) this.#rows.get(field.key).fill(value);
+    else if (field.type === "switch") control.checked = value === true;
+    else if (field.type === "size") this.#putSize(field, String(value));
+    else if (control.tagName !== "SELECT" || [...control.options].some((one) => one.value === String(value))) {
+      control.value = String(value ?? "");
+    }
+  }
+
+  #putSize(field, text) {
+    const presets = [...this.#form.querySelectorAll(`[name="${field.key}"]`)];
+    (presets.find((one) => one.value === text) ?? presets.at(-1)).checked = true;
+    this.#control(field).value = text;
+  }
+
+  /** As it was before anything was typed. */
+  reset() {
+    const defaults = this.#template.fields.map((field) => [field.key, field.type === "seed" ? "" : field.default]);
+    this.fill({ values: Object.fromEntries(defaults), locked: [] });
+  }
+
+  get #count() {
+    return Math.min(MOST, Math.max(1, Math.floor(Number(this.#form.querySelector("#count").value)) || 1));
+  }
+
+  #setCount(count) {
+    this.#form.querySelector("#count").value = count;
+    this.#form.querySelector("#count").value = this.#count;
+  }
+
+  #keepSoon() {
+    clearTimeout(this.#keeping);
+    this.#keeping = setTimeout(() => this.#keepNow(), KEEP_MS);
+  }
+
+  #keepNow() {
+    if (this.#keeping === null) return;
+    clearTimeout(this.#keeping);
+    this.#keeping = null;
+    const { fields, name } = this.#template;
+    const values = fields.map((field) => [field.key, this.#text(field)]).filter(([, value]) => value !== null);
+    const locked = fields.filter((field) => this.#lock(field)?.checked).map(({ key }) => key);
+    keep(name, { values: Object.fromEntries(values), locked, count: this.#count });
+  }
+
+  // ---- its fields
+
+  /** The field that an element belongs to; of the buttons below, none. */
   #field(element) {
-    const key = element.closest("[data-key]").dataset.key;
+    const key = element.closest("[data-key]")?.dataset.key;
     return this.#template.fields.find((field) => field.key === key);
   }
 
@@ -174,8 +190,13 @@ export class Form {
     return element.querySelector("[aria-invalid=true]") ?? element.querySelector("input, textarea");
   }
 
-  #dice(field) {
-    return this.#form.querySelector(`[data-key="${field.key}"] [data-random]`);
+  /** What keeps a seed from being drawn anew; null for other fields. */
+  #lock(field) {
+    return this.#form.querySelector(`[data-key="${field.key}"] [data-lock]`);
+  }
+
+  #draws(field) {
+    return this.#lock(field)?.checked === false;
   }
 
   /** What stands in the field, as `check` takes it; of a size the chosen preset, else what is typed below them. */
@@ -183,21 +204,23 @@ export class Form {
     const held = this.#pictures.get(field.key) ?? this.#rows.get(field.key);
     if (held !== undefined) return held.value;
     if (field.type === "switch") return this.#control(field).checked;
-    return this.#form.elements.namedItem(field.key).value || this.#control(field).value;
+    if (field.type === "size") return this.#form.elements.namedItem(field.key).value || this.#control(field).value;
+    return this.#control(field).value;
   }
 
   /** A seed typed by hand is meant to stay. */
   #typed(target) {
     const field = this.#field(target);
-    if (field.type === "seed" && !target.matches("[data-random]")) this.#dice(field).checked = target.value.trim() === "";
+    if (field === undefined) return;
+    if (field.type === "seed" && !target.matches("[data-lock]")) this.#lock(field).checked = target.value.trim() !== "";
     if (field.type === "roles") this.#cast();
     if (target.getAttribute("aria-invalid") === "true") this.#recheck(target);
   }
 
   #recheck(target) {
     const field = this.#field(target);
-    if (field.type === "image") return;
-    this.#mark(field, this.#dice(field)?.checked ? {} : check(field, this.#text(field)), target);
+    if (field === undefined) this.#setCount(this.#count);
+    else if (field.type !== "image") this.#mark(field, this.#draws(field) ? {} : check(field, this.#text(field)), target);
   }
 
   /** target: of a list only its row is marked, for the others may not have been filled in yet. */
@@ -216,18 +239,24 @@ export class Form {
     write(this.#form.querySelector(`#b-${field.key}`), text);
   }
 
+  #tell(text) {
+    write(this.#form.querySelector("#create-problem"), text);
+  }
+
+  // ---- sending it
+
   /** {params, typed}: all parameters, and what they were made of; or null after going to what is wrong. */
   #read() {
     const [params, typed, wrong] = [{}, {}, []];
     for (const field of this.#template.fields) {
-      const random = this.#dice(field)?.checked === true;
+      const random = this.#draws(field);
       const found = random ? { value: drawSeed(field, Math.random) } : check(field, this.#text(field));
       this.#mark(field, found);
       if (found.problem !== undefined) wrong.push(field);
       params[field.key] = found.value;
       typed[field.key] = random ? null : found.value;
     }
-    if (wrong.length === 0) return { params, typed: JSON.stringify(typed) };
+    if (wrong.length === 0) return { params, count: this.#count, typed: JSON.stringify([typed, this.#count]) };
     const first = this.#control(wrong[0]);
     const group = first.closest("details");
     if (group !== null) group.open = true;
@@ -236,11 +265,7 @@ export class Form {
     return null;
   }
 
-  #tell(text) {
-    write(this.#form.querySelector("#create-problem"), text);
-  }
-
-  /** Each press is a picture; they are sent one after the other, as they were when the button was pressed. */
+  /** Each press is sent after the one before it, as the form was when the button was pressed. */
   #submit() {
     if (this.barred) return;
     const job = this.#read();
@@ -249,12 +274,12 @@ export class Form {
     this.#sending = this.#sending.finally(() => this.#sendOne(job));
   }
 
-  async #sendOne({ params, typed }) {
-    const job = this.#unanswered?.typed === typed ? this.#unanswered : { params, typed, key: freshKey() };
+  async #sendOne({ params, count, typed }) {
+    const job = this.#unanswered?.typed === typed ? this.#unanswered : { params, count, typed, key: freshKey() };
     this.#unanswered = null;
     try {
-      await this.#send(job.params, job.key);
-      this.#keepSeeds(job.params);
+      await this.#send(job.params, job.count, job.key);
+      this.#showSeeds(job.params);
     } catch (cause) {
       if (!(cause instanceof Refusal)) throw cause;
       if (cause.status === 0 || cause.status >= 500) this.#unanswered = job;
@@ -271,10 +296,11 @@ export class Form {
     this.#tell(refusal.status === 0 ? this.#say("create.lost") : explain(refusal, this.#words));
   }
 
-  /** Show which seed was drawn: taking the dice away then keeps it. */
-  #keepSeeds(params) {
+  /** Show which seed was drawn: locking it then keeps it. */
+  #showSeeds(params) {
     for (const field of this.#template.fields) {
       if (field.type === "seed") this.#control(field).value = params[field.key];
     }
+    this.#keepSoon();
   }
 }

@@ -22,6 +22,27 @@ export function elapsed(ms, say) {
   return whole < 60_000 ? say("unit.s", { s: whole / 1_000 }) : duration(whole, say);
 }
 
+/** A time to come, as coarse as a guess is: a few seconds, about 40 s, about 3 min, about 2 h. */
+export function about(ms, say) {
+  if (ms < 8_000) return say("eta.soon");
+  if (ms < 60_000) return say("eta.s", { s: Math.ceil(ms / 5_000) * 5 });
+  if (ms < 3_600_000) return say("eta.min", { min: Math.ceil(ms / 60_000) });
+  return say("eta.h", { h: Math.ceil(ms / 3_600_000) });
+}
+
+/**
+ * How long a running job still takes, in ms, or null where nothing tells. What was expected counts less, and the pace
+ * it goes at more, the further it is.
+ */
+export function left(job, now) {
+  if (job.state !== "running" || job.started_ms === null) return null;
+  const [done, gone] = [job.progress?.fraction ?? 0, Math.max(0, now - job.started_ms)];
+  const paced = done > 0.05 ? (gone * (1 - done)) / done : null;
+  if (typeof job.expect_ms !== "number") return paced;
+  const expected = Math.max(0, job.expect_ms - gone);
+  return paced === null ? expected : expected * (1 - done) + paced * done;
+}
+
 /** One decimal below ten, none above: 7.9, 24. */
 export function gibibytes(bytes) {
   const tenths = Math.floor((bytes * 10) / GIB);
@@ -52,10 +73,11 @@ export function pictures(job) {
 /** Whether a worker holds the job ready, but its ComfyUI has not begun it. */
 export const isNext = (job) => ["leased", "running"].includes(job.state) && job.started_ms === null;
 
-/** What is happening to the job, in one line. */
-export function status(job, say) {
+/** What is happening to the job, in one line. place: from 1 in the queue of the whole fleet, null where it is not known. */
+export function status(job, say, place = null) {
   const { state, progress } = job;
   const worker = job.worker ?? say("status.somewhere");
+  if (state === "queued" && place !== null) return say("status.place", { place });
   if (state === "queued") return say(job.attempt > 0 ? "status.again" : "status.queued");
   if (state === "failed" && job.worker === null) return say("status.failed.nowhere");
   if (isNext(job)) return say("status.next", { worker });
@@ -72,11 +94,18 @@ function node({ node_type: type, node_id: id }, say) {
   return type && id ? say("error.node", { type, id }) : type || id;
 }
 
+/** On which worker it is being made and why on that one, as far as the fleet tells; "" where nothing is made. */
+export function where(job, words) {
+  if (!["leased", "running", "cancelling"].includes(job.state) || job.worker === null) return "";
+  const key = `why.${job.why}`;
+  return sayer(words)(key in words ? key : "why.unknown", { worker: job.worker });
+}
+
 /** Why a job failed; a reason of a newer broker is a failure all the same. */
 export const reason = (code, words) => words[`reason.${code}`] ?? words["reason.unknown"];
 
-/** The parts of a job's card. bar: the share that is done, or null where nothing moves. */
-export function jobCard(job, words) {
+/** The parts of a job's card. bar: the share that is done, or null where nothing moves; place: as for `status`. */
+export function jobCard(job, words, place = null) {
   const say = sayer(words);
   const shown = pictures(job);
   const { error } = job;
@@ -88,7 +117,8 @@ export function jobCard(job, words) {
     state: job.state,
     title: job.title.replace(/^[ \t\r\n]+|[ \t\r\n]+$/g, "") || say("jobs.untitled"),
     badge: say(isNext(job) ? "state.next" : `state.${job.state}`),
-    status: status(job, say),
+    status: status(job, say, place),
+    where: where(job, words),
     picture: shown.length > 0 ? shown[0].url : "",
     many: shown.length > 1 ? say("jobs.many", { count: shown.length }) : "",
     bar: live ? fraction : null,
@@ -100,24 +130,8 @@ export function jobCard(job, words) {
     node: error ? node(error, say) : "",
     can_cancel: job.can.cancel,
     can_retry: job.can.retry,
+    can_use: job.template !== "",
   };
-}
-
-/**
- * Which list the job stands in, and its rank there: the queue in the order it is served, as far as the page can tell
- * (priorities end at 100); the gallery with what is being made first, then what ended last.
- */
-export function place(job) {
-  if (isNext(job)) return ["queue", [-101, job.created_ms, job.id]];
-  if (job.state === "queued") return ["queue", [-job.priority, job.created_ms, job.id]];
-  if (["leased", "running", "cancelling"].includes(job.state)) return ["gallery", [0, -job.created_ms, job.id]];
-  return ["gallery", [1, -(job.finished_ms ?? job.created_ms), job.id]];
-}
-
-/** Whether rank `a` comes before rank `b`. */
-export function before(a, b) {
-  const at = a.findIndex((part, index) => part !== b[index]);
-  return at >= 0 && a[at] < b[at];
 }
 
 /** How full the card is, as text and as a share; a machine without a card tells its RAM. */

@@ -18,10 +18,8 @@ export class Picker {
     this.#send = send;
     this.#shown = form;
     this.#adopt(form);
-    element.addEventListener("change", ({ target }) => {
-      this.show(target.value);
-      localStorage.setItem("template", target.value);
-    });
+    element.addEventListener("change", ({ target }) => this.#pick(target.value));
+    document.getElementById("reset").addEventListener("click", () => this.#forms.get(this.#shown.dataset.template).form.reset());
     const kept = localStorage.getItem("template");
     if (this.#templates.has(kept)) this.show(kept);
   }
@@ -33,11 +31,24 @@ export class Picker {
 
   #adopt(element) {
     const template = this.#templates.get(element.dataset.template);
-    const form = new Form(element, template, this.#words, (params, key) => this.#send(template, params, key));
+    const form = new Form(element, template, this.#words, (params, count, key) => this.#send(template, params, count, key));
     form.judge(template);
     const made = { element, form };
     this.#forms.set(template.name, made);
     return made;
+  }
+
+  #pick(name) {
+    this.show(name);
+    localStorage.setItem("template", name);
+  }
+
+  /** Fill the form of this template with the parameters of a job. Returns false where there is no such template. */
+  fill(name, values) {
+    if (!this.#templates.has(name)) return false;
+    this.#pick(name);
+    this.#forms.get(name).form.fill({ values });
+    return true;
   }
 
   show(name) {

@@ -25,6 +25,8 @@ export class Picture {
       if (target.files.length > 0) this.take(target.files[0]);
       target.value = "";
     });
+    // One that was kept may be gone, or not for this person.
+    this.#part.picture.addEventListener("error", () => this.put(""));
     element.addEventListener("dragover", (event) => {
       event.preventDefault();
       element.dataset.over = "";
@@ -40,6 +42,16 @@ export class Picture {
   /** The name to send; "" for none, null while it is on its way. */
   get value() {
     return this.#busy ? null : this.#name;
+  }
+
+  /** Hold a picture that is stored already, by the name it is sent with; "" holds none. */
+  put(name) {
+    this.#turn += 1;
+    this.#busy = false;
+    this.#name = typeof name === "string" ? name : "";
+    const stored = /^([0-9a-f]{64})\.\w+$/.exec(this.#name);
+    show(this.#part.picture, stored === null ? "" : `/api/v1/files/${stored[1]}`, "");
+    this.#note(this.#say(this.#name === "" ? "field.picture" : "field.kept"));
   }
 
   async take(file) {

@@ -56,8 +56,7 @@ export class Rows {
     this.#add = element.querySelector("[data-add]");
     this.#say = say;
     this.#changed = changed;
-    for (const row of field.default ?? []) this.#make(row);
-    while (this.#list.childElementCount < (field.min ?? 1)) this.#make({});
+    this.fill(field.default);
     this.#add.addEventListener("click", () => {
       this.#make({}).querySelector("input, textarea").focus();
       this.#changed();
@@ -70,6 +69,13 @@ export class Rows {
       this.#add.focus();
       this.#changed();
     });
+  }
+
+  /** Hold these rows, and as many empty ones as there must be. */
+  fill(rows) {
+    this.#list.replaceChildren();
+    for (const row of rows ?? []) this.#make(row);
+    while (this.#list.childElementCount < (this.#field.min ?? 1)) this.#make({});
   }
 
   #make(row) {

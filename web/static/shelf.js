@@ -1,5 +1,5 @@
 // The jobs of the gallery, newest first, as far as they were loaded; the jobs of one submit lie in one card. Pure.
-import { before } from "./format.js";
+import { before } from "./groups.js";
 
 /** Newest first, as the API lists them; of one submit the last comes first. */
 const rank = (job) => [-job.created_ms, -(job.group?.index ?? 0), job.id];

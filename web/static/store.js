@@ -11,6 +11,8 @@ export class Store {
     this.jobs = new Map();
     this.workers = new Map();
     this.stats = null;
+    /** The first of the waiting jobs in the order they will be served: {id, place, start_ms}. */
+    this.outlook = [];
     /** Whether the web server reaches the broker. */
     this.connected = false;
     /** Serial of the last message taken; null = a snapshot is awaited and deltas mean nothing. */
@@ -18,10 +20,11 @@ export class Store {
   }
 
   /** Start again from the fleet's own word. */
-  load({ jobs, workers, stats, connected, serial = null }) {
+  load({ jobs, workers, stats, connected, outlook, serial = null }) {
     this.jobs = new Map(jobs.map((job) => [job.id, job]));
     this.workers = new Map(workers.map((worker) => [worker.name, worker]));
     this.stats = stats;
+    this.outlook = outlook ?? [];
     this.connected = connected;
     this.serial = serial;
   }
@@ -32,7 +35,7 @@ export class Store {
   }
 
   /**
-   * Take a message in. Returns what changed: {all}, {job: id}, {worker: name}, {stats}, {fleet}, {gap} when a message
+   * Take a message in. Returns what changed: {all}, {job: id}, {worker: name}, {stats}, {outlook}, {fleet}, {gap} when a message
    * was lost and a snapshot must be asked for, or {} for nothing to draw.
    */
   apply(message) {
@@ -67,6 +70,12 @@ export class Store {
       case "stats":
         this.stats = message.stats;
         return { stats: true };
+      case "outlook":
+        this.outlook = message.queue;
+        return { outlook: true };
+      case "job_gone":
+        this.jobs.delete(message.id);
+        return { job: message.id };
       case "fleet":
         this.connected = message.connected;
         return { fleet: true };

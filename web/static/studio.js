@@ -1,24 +1,29 @@
 // Puts the studio together: what the server rendered is taken over, then kept true by the events of the fleet.
 import * as api from "./api.js";
-import { forget } from "./ask.js";
+import { all, forget } from "./ask.js";
 import { write } from "./dom.js";
 import { counts, jobCard } from "./format.js";
+import { entryOf } from "./groups.js";
 import { Jobs } from "./jobs.js";
+import { Notices } from "./notices.js";
 import { Picker } from "./picker.js";
 import { Previews } from "./previews.js";
-import { $, announce, attempt, data, follow, say, words } from "./shell.js";
+import { $, announce, attempt, data, follow, say, toast, words } from "./shell.js";
 import { Viewer } from "./viewer.js";
 import { Workers } from "./workers.js";
 
 const { templates } = data;
 const previews = new Previews();
-const jobs = new Jobs({ queue: $("queue"), gallery: $("gallery") }, $("job-card"), words, act);
+const preview = (job) => previews.url(job);
+const cards = { job: $("job-card"), group: $("group-card") };
+const jobs = new Jobs({ queue: $("queue"), gallery: $("gallery") }, cards, words, preview, act);
 const workers = new Workers($("workers"), $("worker-card"), words);
 const picker = $("create") === null ? null : new Picker($("picker"), $("create"), templates, words, send);
+const notices = new Notices($("notify"), words);
 const viewer = new Viewer($("viewer"), words, {
   find: (id) => [store.jobs.get(id), store.jobs.has(id) ? previews.url(store.jobs.get(id)) : ""],
   beside: (id, by) => jobs.beside(id, by),
-  act,
+  act: (verb, id) => act(verb, [store.jobs.get(id) ?? { id, can: { cancel: true, retry: true } }]),
 });
 const { store, touch } = follow({ draw, message: heard, preview: onPreview });
 
@@ -26,8 +31,9 @@ const { store, touch } = follow({ draw, message: heard, preview: onPreview });
 
 function draw(due) {
   previews.retain((id, attempt) => store.wants(id, attempt));
+  if (due.all || due.outlook) jobs.foresee(store.outlook);
   if (due.all) {
-    jobs.drawAll(store.jobs, (job) => previews.url(job), Date.now());
+    jobs.draw(store.jobs, null, Date.now());
     workers.drawAll(store.workers, store.jobs);
   } else {
     drawDue(due);
@@ -43,11 +49,9 @@ function draw(due) {
 
 /** The jobs and workers that changed, and the workers that hold such a job. */
 function drawDue(due) {
-  for (const id of due.jobs) {
-    const job = store.jobs.get(id);
-    if (job !== undefined) jobs.draw(job, previews.url(job), Date.now());
-    else jobs.remove(id);
-  }
+  const waiting = due.outlook ? [...store.jobs.values()].filter((job) => job.state === "queued") : [];
+  const ids = new Set([...due.jobs, ...waiting.map(({ id }) => id)]);
+  if (ids.size > 0) jobs.draw(store.jobs, ids, Date.now());
   for (const worker of store.workers.values()) {
     const touched = due.workers.has(worker.name) || worker.held.some(({ job_id: id }) => due.jobs.has(id));
     if (touched) workers.draw(worker, store.jobs);
@@ -66,9 +70,9 @@ function heard({ type, job, worker }, before) {
 /** Tell people who listen rather than look what ended. */
 function tell(job, before) {
   const key = `said.${job.state}`;
-  if (before !== undefined && before.state !== job.state && key in words) {
-    announce(say(key, { title: jobCard(job, words).title }));
-  }
+  if (before === undefined || before.state === job.state || !(key in words)) return;
+  announce(say(key, { title: jobCard(job, words).title }));
+  if (job.state !== "cancelled") notices.ended(job, [...store.jobs.values()].filter((one) => entryOf(one) === entryOf(job)));
 }
 
 let asking = false;
@@ -89,21 +93,52 @@ function onPreview({ id, attempt, blob }) {
 
 // ---- what a person does
 
-async function act(verb, id) {
-  if (verb === "delete") {
-    await forget([id], () => viewer.leave());
+/** What a button of a card asks for, about its job or all jobs of its group. */
+async function act(verb, about) {
+  if (verb === "use") {
+    await use(about[0].id);
     return;
   }
+  const ids = about.filter((job) => job.can[verb]).map(({ id }) => id);
+  if (verb === "delete") await forget([about[0].id], () => viewer.leave());
+  else if (about.length > 1) await all(verb, ids);
+  else await one(verb, ids[0]);
+}
+
+async function one(verb, id) {
   const job = await attempt(() => (verb === "cancel" ? api.cancel(id) : api.retry(id)));
   if (job !== null) touch(store.offer(job));
 }
 
+/** Fill the form with the settings of this job. */
+async function use(id) {
+  const job = await attempt(() => api.details(id));
+  if (job === null) return;
+  if (!job.form || !picker?.fill(job.form.template, job.form.params)) {
+    toast(say("create.formless"));
+    return;
+  }
+  announce(say("create.filled", { title: jobCard(job, words).title }));
+  $("create-title").focus();
+  $("create-title").scrollIntoView({ block: "nearest" });
+}
+
 /** A job without words is called by what it does. */
-async function send(template, params, key) {
-  const job = await api.submit(template.name, params, params.prompt?.trim() ? "" : template.title, key);
-  touch(store.offer(job));
-  announce(say("create.sent", { title: jobCard(job, words).title }));
+async function send({ name, title }, params, count, key) {
+  const named = params.prompt?.trim() ? "" : title;
+  const made = await api.submit({ template: name, params, title: named, count, key });
+  for (const job of made) touch(store.offer(job));
+  announce(say("create.sent", { title: jobCard(made[0], words).title }));
+}
+
+/** The address may ask for the settings of a job: /?from=ID. */
+async function useFromAddress() {
+  const id = new URLSearchParams(location.search).get("from");
+  if (id === null) return;
+  history.replaceState(null, "", location.pathname + location.hash);
+  await use(id);
 }
 
 setInterval(() => jobs.tick(Date.now()), 1_000);
 viewer.follow();
+useFromAddress();

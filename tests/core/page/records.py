@@ -34,6 +34,7 @@ def job(**changes: Any) -> Json:
         "error": None,
         "timings": None,
         "outputs": [],
+        "group": None,
         "can": {"cancel": True, "retry": False},
         **changes,
     }
@@ -182,7 +183,10 @@ jobs = st.builds(
     progress=st.none() | _PROGRESS,
     error=st.none() | _ERROR,
     outputs=st.lists(_OUTPUT, max_size=3),
+    why=st.sampled_from((None, "holds_models", "from_the_future")),
+    can=st.fixed_dictionaries({"cancel": st.booleans(), "retry": st.booleans()}),
 )
+
 workers = st.builds(
     worker,
     state=st.sampled_from(("joined", "ready", "busy", "draining", "lost", "left")),

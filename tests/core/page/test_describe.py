@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from broker.protocol.records import JobState, Reason, WorkerState
 from tests.core.page import records
-from web import describe
+from web import describe, groups
 from web.describe import GIB
 from web.pages.gallery import shot
 from web.standing import facts
@@ -96,9 +96,9 @@ def test_the_bar_shows_only_while_something_moves() -> None:
 def test_what_is_made_stands_before_what_is_done_and_the_last_done_first() -> None:
     first, last = records.succeeded(id="a", finished_ms=5), records.succeeded(id="b", finished_ms=9)
     live = records.running(id="c")
-    ranked = sorted((first, last, live), key=describe.place)
+    ranked = sorted((first, last, live), key=lambda job: groups.place([job]))
     assert [job["id"] for job in ranked] == ["c", "b", "a"]
-    assert {describe.place(job)[0] for job in ranked} == {"gallery"}
+    assert {groups.place([job])[0] for job in ranked} == {"gallery"}
 
 
 def test_the_queue_is_served_by_priority_then_age() -> None:
@@ -107,7 +107,7 @@ def test_the_queue_is_served_by_priority_then_age() -> None:
         records.job(id="new", created_ms=2),
         records.job(id="urgent", created_ms=3, priority=5),
     )
-    assert [j["id"] for j in sorted((new, old, urgent), key=describe.place)] == [
+    assert [j["id"] for j in sorted((new, old, urgent), key=lambda job: groups.place([job]))] == [
         "urgent",
         "old",
         "new",
@@ -156,8 +156,8 @@ def test_counts_leave_out_what_is_nought() -> None:
 
 def test_a_job_that_a_worker_holds_ready_waits() -> None:
     ready, live = records.running(started_ms=None), records.running()
-    assert describe.place(ready)[0] == "queue"
-    assert describe.place(ready) < describe.place(records.job(priority=100))
+    assert groups.place([ready])[0] == "queue"
+    assert groups.place([ready]) < groups.place([records.job(priority=100)])
     assert describe.job_card(ready, ENGLISH)["badge"] == "next"
     assert describe.counts(records.stats(running=2, queued=1), [ready, live], ENGLISH) == ["1 running", "2 waiting"]
 
@@ -180,6 +180,70 @@ def test_a_card_of_one_job_shows_its_first_pictures() -> None:
     assert shot([records.succeeded(template="")], ENGLISH)["status"] == "workflow"
 
 
+# ---- groups
+
+
+def grouped(*jobs: records.Json, size: int = 0) -> list[records.Json]:
+    size = size if size else len(jobs)
+    return [one | {"group": {"id": "g", "index": index, "size": size}} for index, one in enumerate(jobs)]
+
+
+def test_jobs_of_a_group_are_shown_together_in_their_order() -> None:
+    first, second = grouped(records.job(id="a"), records.job(id="b"))
+    found = groups.members([second, records.job(id="alone"), first])
+    assert [[job["id"] for job in entry] for entry in found] == [["a", "b"], ["alone"]]
+
+
+def test_a_group_waits_until_one_of_it_runs_and_is_over_when_all_are() -> None:
+    waits, live, done = records.job(), records.running(), records.succeeded(finished_ms=9)
+    assert groups.place(grouped(waits, records.job(created_ms=5)))[:1] == ("queue",)
+    assert groups.place(grouped(waits, live))[1][0] == 0
+    assert groups.place(grouped(waits, done)) == ("gallery", (0, -1_000_000, "g"))
+    assert groups.place(grouped(done, records.failed(finished_ms=7))) == ("gallery", (1, -9, "g"))
+
+
+@pytest.mark.parametrize(
+    ("jobs", "state"),
+    [
+        ([records.job(), records.job()], "queued"),
+        ([records.job(), records.running(started_ms=None)], "queued"),
+        ([records.job(), records.running(), records.failed()], "running"),
+        ([records.job(), records.succeeded()], "queued"),
+        ([records.succeeded(), records.failed()], "failed"),
+        ([records.succeeded(), records.succeeded(state="cancelled")], "succeeded"),
+    ],
+)
+def test_a_group_is_as_lively_as_its_liveliest_job(jobs: list[records.Json], state: str) -> None:
+    assert groups.group_state(grouped(*jobs)) == state
+
+
+def test_the_card_of_a_group_has_a_place_for_each_of_its_jobs() -> None:
+    known = grouped(records.succeeded(id="a"), records.running(id="b"), records.failed(id="c"), size=5)
+    card = groups.group_card(known, ENGLISH)
+    assert [tile["id"] for tile in card["tiles"]] == ["a", "b", "c", "", ""]
+    assert (card["columns"], card["status"]) == (3, "1 of 5 done · 1 running · 1 failed")
+    assert (card["bar"], card["percent"]) == (2.25 / 5, "45 %")
+    assert card["tiles"][1]["label"] == "Picture 2: running"
+    assert card["can_cancel"] and not card["can_retry"], "the failed ones wait until the others are over"
+
+
+def test_a_group_that_is_over_tells_how_long_all_of_it_took() -> None:
+    card = groups.group_card(grouped(records.succeeded(), records.failed(finished_ms=1_020_000)), ENGLISH)
+    assert (card["took"], card["bar"], card["can_retry"], card["can_cancel"]) == ("18.0 s", None, True, False)
+
+
+def test_a_worker_s_choice_is_explained_while_it_works() -> None:
+    assert describe.where(records.running(why="holds_models"), ENGLISH) == "studio-1, which has the models loaded"
+    assert describe.where(records.running(why="from_the_future"), ENGLISH) == "studio-1"
+    assert describe.where(records.succeeded(why="holds_models"), ENGLISH) == ""
+
+
+def test_a_waiting_job_says_its_place_where_it_is_known() -> None:
+    assert describe.status(records.job(), ENGLISH, 3) == "#3 in line"
+    assert describe.job_card(records.job(), ENGLISH, 3)["status"] == "#3 in line"
+    assert describe.status(records.running(), ENGLISH, 3) == "KSampler · 5 of 20"
+
+
 node = pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
 
 
@@ -199,8 +263,12 @@ def in_the_browser(given_records: list[dict[str, Any]], lang: str) -> Any:
 def on_the_server(record: dict[str, Any], together: list[records.Json], words: Words) -> Any:
     job, held = record["job"], record["worker"]
     return [
-        describe.job_card(job, words),
-        list(describe.place(job)),
+        describe.job_card(job, words, record["at"]),
+        list(groups.place([job])),
+        list(groups.place(together)),
+        groups.group_card(together, words),
+        groups.group_card(together[-1:], words),
+        [[one["id"] for one in entry] for entry in groups.members([job, *together])],
         describe.worker_card(held, {"known": job}, words),
         describe.counts(record["stats"], [job], words),
         shot([job], words),
@@ -216,11 +284,19 @@ def on_the_server(record: dict[str, Any], together: list[records.Json], words: W
 @given(st.data())
 def test_server_and_browser_say_the_same(data: st.DataObject) -> None:
     counted = st.builds(records.stats, running=st.integers(0, 10**7), queued=st.integers(0, 10**7))
-    batch = data.draw(
+    places = st.none() | st.integers(1, 200)
+    batch: list[dict[str, Any]] = data.draw(
         st.lists(
-            st.fixed_dictionaries({"job": records.jobs, "worker": records.workers, "stats": counted}),
-            min_size=30,
-            max_size=60,
+            st.fixed_dictionaries(
+                {
+                    "job": records.jobs,
+                    "worker": records.workers,
+                    "stats": counted,
+                    "at": places,
+                }
+            ),
+            min_size=20,
+            max_size=40,
         )
     )
     together = [records.submitted(*(one["job"] for one in batch[at : at + 6])) for at in range(len(batch))]

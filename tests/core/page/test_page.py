@@ -125,7 +125,7 @@ def test_each_kind_of_field_has_its_control() -> None:
     assert sizes == ["1024x1024", "1344x768", ""]
     assert [attrs["value"] for attrs in found.with_attribute("selected")] == ["euler"]
     assert found.by_id("f-checkpoint")["value"] == "a.safetensors"
-    assert len(found.with_attribute("data-random")) == 1
+    assert len(found.with_attribute("data-lock")) == 1
     assert ("textarea", "f-prompt") in [(tag, attrs.get("id")) for tag, attrs in found.all]
     assert found.by_id("f-note")["type"] == "text"
     assert found.by_id("f-picture")["type"] == "file"
@@ -150,7 +150,7 @@ def test_a_template_that_cannot_run_says_why_beside_its_button() -> None:
     barred = records.template(*FIELDS, runnable=False, why_not="no worker has node Refiner")
     text = index(records.snapshot(), [barred], LOCAL)
     assert "no worker has node Refiner" in text
-    assert "hidden" in next(a for t, a in Elements(text).all if t == "button" and a.get("type") == "submit")
+    assert "hidden" in next(attrs for attrs in Elements(text).with_attribute("class", "go"))
 
 
 def test_the_home_template_is_offered_wherever_it_stands() -> None:

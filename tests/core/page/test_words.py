@@ -13,7 +13,7 @@ from web.words import ENGLISH, LANGUAGES, chosen
 OTHERS = [lang for lang in LANGUAGES if lang != ENGLISH.lang]
 #: Sentences without a word in them, or with names only: the same in every language.
 NAMES_ONLY = re.compile(
-    r"comfyfleet|scripts/start_worker --comfyui http://127.0.0.1:8188 --name studio-1|\{key\} \+ Enter|GiB|°C"
+    r"comfyfleet|scripts/start_worker --comfyui http://127.0.0.1:8188 --name studio-1|GiB|°C"
     r"|\{\w+\}|[^A-Za-z]"
 )
 

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { check, drawSeed } from "../../../../web/static/form.js";
+import { check, drawSeed } from "../../../../web/static/check.js";
 
 const field = (type, changes = {}) => ({ type, min: null, max: null, step: null, choices: null, ...changes });
 const problem = (...given) => check(...given).problem;

@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { readFileSync } from "node:fs";
-import { before, elapsed, fileSize, place, sayer } from "../../../../web/static/format.js";
+import { elapsed, fileSize, sayer } from "../../../../web/static/format.js";
+import { before, place } from "../../../../web/static/groups.js";
 import { Previews } from "../../../../web/static/previews.js";
 import { settings, totals } from "../../../../web/static/facts.js";
 import { sheet } from "../../../../web/static/viewer.js";
@@ -36,7 +37,7 @@ test("ranks are compared part by part", () => {
   assert.ok(before([0, 5, "a"], [0, 5, "b"]));
   assert.ok(!before([0, 5, "a"], [0, 5, "a"]));
   const live = { id: "a", state: "running", created_ms: 1, started_ms: 2 };
-  assert.ok(before(place(live)[1], place({ id: "b", state: "failed", finished_ms: null, created_ms: 9 })[1]));
+  assert.ok(before(place([live])[1], place([{ id: "b", state: "failed", finished_ms: null, created_ms: 9 }])[1]));
 });
 
 test("a running clock counts whole seconds and never runs backwards", () => {

@@ -1,0 +1,57 @@
+// Notices of the desktop when a job or a whole group is over and nobody looks at the page. Asked for by a button, kept.
+import { write } from "./dom.js";
+import { jobCard, sayer } from "./format.js";
+import { ENDED } from "./groups.js";
+
+export class Notices {
+  #button;
+  #words;
+  #say;
+
+  constructor(button, words) {
+    this.#button = button;
+    this.#words = words;
+    this.#say = sayer(words);
+    // Browsers give them to pages that came over HTTPS, or from this machine.
+    if (!("Notification" in window) || !isSecureContext) return;
+    button.hidden = false;
+    button.addEventListener("click", () => this.#switch());
+    this.#draw();
+  }
+
+  get #on() {
+    return !this.#button.hidden && localStorage.getItem("notices") === "on" && Notification.permission === "granted";
+  }
+
+  async #switch() {
+    const wanted = !this.#on;
+    if (wanted && Notification.permission !== "granted") await Notification.requestPermission();
+    localStorage.setItem("notices", wanted ? "on" : "off");
+    this.#draw();
+  }
+
+  /** A browser that was told never to ask says so on the button. */
+  #draw() {
+    const denied = Notification.permission === "denied";
+    this.#button.setAttribute("aria-pressed", String(this.#on));
+    this.#button.disabled = denied;
+    write(this.#button.lastElementChild, this.#say(denied ? "notices.denied" : this.#on ? "notices.on" : "notices.off"));
+  }
+
+  /** A job ended; jobs: all of its group, or itself alone. A group is told of once, when its last job ends. */
+  ended(job, jobs) {
+    if (!this.#on || document.visibilityState === "visible" || !jobs.every(({ state }) => ENDED.has(state))) return;
+    const { title, picture } = jobCard(job, this.#words);
+    const failed = jobs.some(({ state }) => state === "failed");
+    const notice = new Notification(this.#say(failed ? "notices.failed" : "notices.done"), {
+      body: title,
+      icon: picture || "/static/mark.svg",
+      tag: job.group?.id ?? job.id,
+    });
+    notice.onclick = () => {
+      window.focus();
+      location.hash = `#job-${job.id}`;
+      notice.close();
+    };
+  }
+}
