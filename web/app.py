@@ -19,6 +19,7 @@ from bottle import HTTPError, HTTPResponse, request
 
 from web.answers import COMMON, Refusal, answered, refused, status_line
 from web.api import bulk, files, fleet, jobs, lists, submit, tasks, uploads
+from web.api import gallery as gallery_list
 from web.api.site import Call, Site, words_of
 from web.auth import has_cookie, is_same_origin, set_cookie
 from web.link import BrokerRefused, BrokerSilent, OutOfContract
@@ -78,8 +79,8 @@ def gallery(call: Call) -> HTTPResponse:
     """GET /gallery"""
     filters = {name: value for name, value in call.query(*gallery_page.FILTERS, "after").items() if value}
     after = filters.pop("after", "")
-    offers = {"templates": list(call.site.templates), "labels": []}
-    return _html(gallery_page.page(_frame(call), None, filters, offers, after))
+    found, offers = gallery_list.first(call, filters, after), gallery_list.offers(call)
+    return _html(gallery_page.page(_frame(call), found, filters, offers, after))
 
 
 def fleet_view(call: Call) -> HTTPResponse:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from bottle import HTTPResponse
@@ -12,17 +13,24 @@ from web import views_json
 from web.answers import Refusal, answered
 from web.api.site import Call
 from web.viewer import may_see
+from web.views_json import Json
 
 #: Pages of the broker's asked for one of ours: each is bounded, and those that filters leave empty follow one another.
 MAX_ASKED: Final = 10
 #: Jobs whose labels are offered, and how many labels.
 MAX_LOOKED_AT: Final = 200
 MAX_LABELS: Final = 100
+#: What a list may be asked for.
+ASKED: Final = ("limit", "after", "state", "template", "label", "group", "since_ms", "until_ms", "owner")
 
 
 def listing(call: Call) -> HTTPResponse:
     """GET /api/v1/jobs"""
-    query = call.query("limit", "after", "state", "template", "label", "group", "since_ms", "until_ms", "owner")
+    return answered(found(call, call.query(*ASKED)))
+
+
+def found(call: Call, query: Mapping[str, str]) -> Json:
+    """The page of jobs that the query asks for. Raises Refusal."""
     limit = query.get("limit", "50")
     if not limit.isascii() or not limit.isdecimal() or len(limit) > 3 or not 1 <= int(limit) <= 200:
         raise Refusal(400, "bad_query", "limit is a number from 1 to 200")
@@ -43,16 +51,21 @@ def listing(call: Call) -> HTTPResponse:
             raise Refusal(403, "forbidden", "only an admin may list the jobs of others")
         filters["owner"] = query["owner"]
     jobs, after = whole_page(call, int(limit), query.get("after", ""), filters)
-    return answered({"jobs": [views_json.job(job) for job in jobs], "next": after})
+    return {"jobs": [views_json.job(job) for job in jobs], "next": after}
 
 
 def labels(call: Call) -> HTTPResponse:
-    """GET /api/v1/labels: what the caller's newest jobs carry, to choose filters from."""
+    """GET /api/v1/labels"""
     call.query()
+    return answered(carried(call))
+
+
+def carried(call: Call) -> Json:
+    """What the caller's newest jobs carry, to choose filters from."""
     newest, _ = whole_page(call, MAX_LOOKED_AT, "", {})
     labels = dict.fromkeys(label for job in newest for label in job.labels)
     templates = dict.fromkeys(job.template for job in newest if job.template)
-    return answered({"labels": list(labels)[:MAX_LABELS], "templates": list(templates)})
+    return {"labels": list(labels)[:MAX_LABELS], "templates": list(templates)}
 
 
 def whole_page(call: Call, limit: int, after: str, filters: dict[str, Any]) -> tuple[list[JobView], str]:
@@ -87,7 +100,7 @@ def listed(call: Call, **filters: Any) -> dict[str, Any]:
     return {"owner": owner, **everything, "after": "", "limit": 200, **filters}
 
 
-def _time(query: dict[str, str], name: str) -> int | None:
+def _time(query: Mapping[str, str], name: str) -> int | None:
     text = query.get(name, "0")
     if not text.isascii() or not text.isdecimal() or len(text) > 15:
         raise Refusal(400, "bad_query", f"{name} is a time in milliseconds since 1970, UTC")

@@ -6,7 +6,7 @@ import { write } from "./dom.js";
 import { Filters } from "./filters.js";
 import { Grid } from "./grid.js";
 import { Previews } from "./previews.js";
-import { asked, format, isEmpty, matches, parse } from "./query.js";
+import { asked, format, isEmpty, matches, parse, span } from "./query.js";
 import { $, announce, data, follow, say, toast, words } from "./shell.js";
 import { Shelf } from "./shelf.js";
 import { Viewer } from "./viewer.js";
@@ -42,7 +42,7 @@ const viewer = new Viewer($("viewer"), words, {
     return shelf.beside(id, by);
   },
   act: (verb, id) => act(verb, [id]),
-  closed: (id) => grid.focus(keyOf(id)),
+  closed: (id) => grid.focus(shelf.card(id)?.key),
 });
 
 // ---- pages
@@ -124,7 +124,7 @@ function take(due) {
     meet(job);
     viewer.draw(job);
   }
-  draw();
+  schedule();
 }
 
 /** How the jobs stood that only the server can find in their words. */
@@ -211,6 +211,7 @@ function drawAround(cards) {
 function drawChoice() {
   const chosen = jobsChosen();
   $("chosen").hidden = chosen.length === 0;
+  $("main").toggleAttribute("data-choosing", chosen.length > 0);
   if (chosen.length === 0) return;
   write($("chosen-count"), say("gallery.chosen", { count: chosen.length }));
   const can = {
@@ -230,8 +231,8 @@ function drawChoice() {
 
 const isOver = (job) => ["succeeded", "failed", "cancelled"].includes(job.state);
 const order = () => shelf.cards().map((card) => card.key);
-const keyOf = (id) => shelf.cards().find((card) => card.jobs.some((job) => job.id === id))?.key ?? null;
-const jobsChosen = () => shelf.cards().filter(({ key }) => choice.picked.has(key)).flatMap((card) => card.jobs);
+const jobsChosen = () =>
+  choice.picked.size === 0 ? [] : shelf.cards().filter(({ key }) => choice.picked.has(key)).flatMap((card) => card.jobs);
 
 async function act(verb, ids) {
   if (verb === "delete") {
@@ -324,6 +325,7 @@ $("more").addEventListener("click", (event) => {
 addEventListener("popstate", () => format(parse(location.search)) !== format(wanted) && restart());
 
 filters.value = wanted;
-if (data.page !== undefined) shelf.append(data.page);
+// The server reckoned the days where it stands.
+if (String(data.page?.span) === String(span(wanted))) shelf.append(data.page);
 viewer.follow();
 load();

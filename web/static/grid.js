@@ -4,20 +4,31 @@ import { fill, hideBroken, measure, parts, show, stamp, write } from "./dom.js";
 import { shown } from "./pane.js";
 import { shot } from "./shot.js";
 
-const TEXTS = ["badge", "many", "problem", "status", "aside"];
+const TEXTS = ["badge", "many", "problem", "title", "status", "aside"];
+/** A card under the keys stays so far from the ends of the screen: something may lie over them. */
+const EDGE = 130;
+/** Pictures that begin to load in one frame: whoever scrolls past hundreds does not want them all. */
+const EAGER = 6;
 
 export class Grid {
   #list;
   #template;
   #words;
+  #choice;
   #preview;
-  /** By key: {element, part, jobs, urls}, of what is in the document. */
+  /** By key: {element, part, images, jobs, urls, tiles}, of what is in the document; tiles: pictures still to be shown. */
   #drawn = new Map();
   #cards = [];
-  #choice;
-  /** How the grid lies; null until there is a card to measure. */
+  /** How the grid lies: {columns, row}; null until there is a card to measure. */
   #shape = null;
+  /** What was drawn last, and how many pixels of the grid were above the screen. */
   #range = { first: 0, last: 0 };
+  #top = 0;
+  #moved;
+  /** The card that a tab reaches. */
+  #stop;
+  /** Pictures that may still begin to load in this frame. */
+  #eager = 0;
 
   /** preview(job): the address of its newest preview, or "". moved(): the screen came to lie elsewhere. */
   constructor(list, template, words, choice, preview, moved) {
@@ -26,8 +37,9 @@ export class Grid {
     this.#words = words;
     this.#choice = choice;
     this.#preview = preview;
+    this.#moved = moved;
     hideBroken(list);
-    for (const element of [...list.children]) this.#adopt(element.dataset.key, element);
+    for (const element of list.children) this.#adopt(element.dataset.key, element);
     addEventListener("scroll", moved, { passive: true });
     new ResizeObserver(() => {
       this.#shape = null;
@@ -36,7 +48,8 @@ export class Grid {
   }
 
   #adopt(key, element) {
-    const card = { element, part: parts(element), jobs: [], urls: "" };
+    const images = [...element.querySelectorAll("img")];
+    const card = { element, part: parts(element), images, jobs: [], urls: "", tiles: null };
     this.#drawn.set(key, card);
     return card;
   }
@@ -49,81 +62,103 @@ export class Grid {
 
   /** The card at the top of the screen, and whether the last ones are near. */
   get view() {
-    const { row = 1, columns = 1 } = this.#shape ?? {};
-    const hidden = Math.max(0, -this.#list.getBoundingClientRect().top);
-    const near = this.#cards.length - this.#range.last <= 2 * columns;
-    return { card: this.#cards[Math.floor((hidden + row / 2) / row) * columns], near };
+    const { columns = 1, row = 1 } = this.#shape ?? {};
+    const first = Math.max(0, Math.floor((this.#top + row / 2) / row)) * columns;
+    return { card: this.#cards[first], near: this.#cards.length - this.#range.last <= 2 * columns };
   }
 
   /** Draw the cards that should be seen of these. */
   draw(cards) {
     this.#cards = cards;
-    this.#shape ??= this.#measured();
+    this.#eager = EAGER;
+    this.#top = -this.#list.getBoundingClientRect().top;
     if (this.#shape === null && cards.length > 0) {
       this.#put(cards.slice(0, 1), 0, 0);
       this.#shape = this.#measured();
     }
     const { columns, row } = this.#shape ?? { columns: 1, row: 1 };
-    const top = -this.#list.getBoundingClientRect().top;
-    this.#range = shown({ count: cards.length, columns, row, top, screen: innerHeight });
+    this.#range = shown({ count: cards.length, columns, row, top: this.#top, screen: innerHeight });
     this.#put(cards.slice(this.#range.first, this.#range.last), this.#range.above, this.#range.below);
+    if (this.#eager < 0) this.#moved();
   }
 
   #measured() {
-    const card = this.#list.firstElementChild;
-    if (card === null) return null;
     const { gridTemplateColumns, rowGap } = getComputedStyle(this.#list);
-    const row = card.getBoundingClientRect().height + parseFloat(rowGap);
+    const row = this.#list.firstElementChild.getBoundingClientRect().height + parseFloat(rowGap);
     return row > 0 ? { columns: gridTemplateColumns.split(" ").length, row } : null;
   }
 
+  /** Have these cards in the document. What is not wanted any more becomes what is: nothing is made while one scrolls. */
   #put(cards, above, below) {
     const wanted = new Set(cards.map((card) => card.key));
-    const held = this.#list.contains(document.activeElement) && document.activeElement.closest("[data-key]");
-    for (const [key, { element }] of this.#drawn) {
-      if (wanted.has(key)) continue;
-      element.remove();
-      this.#drawn.delete(key);
-    }
+    this.#stop = wanted.has(this.#choice.at) ? this.#choice.at : cards[0]?.key;
+    const held = this.#list.contains(document.activeElement) ? document.activeElement.closest("[data-key]") : null;
+    const spare = [...this.#drawn].filter(([key]) => !wanted.has(key));
+    for (const [key] of spare) this.#drawn.delete(key);
     let next = this.#list.firstElementChild;
+    const lost = spare.some(([, { element }]) => element === held);
     for (const card of cards) {
-      const { element } = this.#drawn.get(card.key) ?? this.#adopt(card.key, stamp(this.#template));
-      if (element === next) next = next.nextElementSibling;
-      else this.#list.insertBefore(element, next);
-      this.#fill(card);
+      let drawn = this.#drawn.get(card.key);
+      if (drawn === undefined) {
+        drawn = spare.length > 0 ? this.#emptied(card.key, spare.pop()[1]) : this.#adopt(card.key, stamp(this.#template));
+      }
+      if (drawn.element === next) next = next.nextElementSibling;
+      else this.#list.insertBefore(drawn.element, next);
+      this.#fill(card, drawn);
     }
+    for (const [, { element }] of spare) element.remove();
     measure(this.#list, "above", above);
     measure(this.#list, "below", below);
     // The card under the keys was scrolled away: they stay with the grid.
-    if (held && !held.isConnected) this.#list.focus({ preventScroll: true });
+    if (lost) this.#list.focus({ preventScroll: true });
+  }
+
+  /** A card that was another's: without its pictures, for they would be seen until the new ones are here. */
+  #emptied(key, card) {
+    for (const image of card.images) show(image, "", "");
+    Object.assign(card, { jobs: [], urls: "", tiles: null });
+    this.#drawn.set(key, card);
+    return card;
   }
 
   /** Write what changed of a card. */
-  #fill({ key, jobs }) {
-    const card = this.#drawn.get(key);
-    const picked = this.#choice.picked.has(key);
+  #fill({ key, jobs }, card) {
     const { element, part } = card;
+    const picked = this.#choice.picked.has(key);
     element.toggleAttribute("data-picked", picked);
     part.pick.checked = picked;
-    part.open.tabIndex = part.pick.tabIndex = key === this.#choice.at ? 0 : -1;
+    part.open.tabIndex = part.pick.tabIndex = key === this.#stop ? 0 : -1;
     const previews = jobs.map((job) => this.#preview(job));
     const urls = previews.join(" ");
+    if (card.tiles !== null) this.#tile(card);
     if (urls === card.urls && jobs.length === card.jobs.length && jobs.every((job, at) => job === card.jobs[at])) return;
-    Object.assign(card, { jobs, urls });
+    Object.assign(card, { jobs: [...jobs], urls });
     const view = shot(jobs, this.#words);
     element.dataset.key = key;
     element.dataset.state = view.state;
     for (const text of TEXTS) write(part[text], view[text]);
-    write(part.title, view.title);
     part.title.title = view.title;
     fill(part.bar, view.bar, view.title);
     part.open.href = `#job-${view.open}`;
     part.open.setAttribute("aria-label", this.#words["jobs.open"].replace("{title}", () => view.title));
     part.pick.setAttribute("aria-label", this.#words["gallery.pick"].replace("{title}", () => view.title));
-    part.frame.dataset.tiles = view.tiles.length;
-    for (const [at, image] of [part.one, part.two, part.three, part.four].entries()) {
-      show(image, view.tiles[at] || (at < view.tiles.length ? previews[at] : ""), "");
+    card.tiles = view.tiles.map((url, at) => url || previews[at]);
+    this.#tile(card);
+  }
+
+  /** Show its pictures, in a later frame if there are too many in this one. */
+  #tile(card) {
+    const { part, images, tiles: urls } = card;
+    if (images.some((image, at) => urls[at] && !image.hasAttribute("src"))) this.#eager -= urls.length;
+    if (this.#eager < 0) return;
+    card.tiles = null;
+    part.mat.dataset.tiles = urls.length;
+    while (images.length > urls.length) images.pop().remove();
+    while (images.length < urls.length) {
+      images.push(images[0].cloneNode());
+      images.at(-2).after(images.at(-1));
     }
+    for (const [at, url] of urls.entries()) show(images[at], url, "");
   }
 
   /** Bring the card into sight, and the keys to it. */
@@ -132,9 +167,8 @@ export class Grid {
     if (at < 0 || this.#shape === null) return;
     const { columns, row } = this.#shape;
     const top = this.#list.getBoundingClientRect().top + Math.floor(at / columns) * row;
-    const edge = 96;
-    if (top < edge) scrollBy({ top: top - edge, behavior: "instant" });
-    else if (top + row > innerHeight - edge) scrollBy({ top: top + row - innerHeight + edge, behavior: "instant" });
+    if (top < EDGE) scrollBy({ top: top - EDGE, behavior: "instant" });
+    else if (top + row > innerHeight - EDGE) scrollBy({ top: top + row - innerHeight + EDGE, behavior: "instant" });
     this.draw(this.#cards);
     this.#drawn.get(key)?.part.open.focus({ preventScroll: true });
   }

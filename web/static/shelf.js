@@ -10,7 +10,9 @@ export class Shelf {
   #ranks = new Map();
   /** Ids, newest first. */
   #order = [];
+  /** The cards, until the order changes; and the card of each job. */
   #cards = null;
+  #lies = new Map();
   /** Where the next page begins; "" = everything there is was loaded, null = nothing was yet. */
   next = null;
 
@@ -25,6 +27,7 @@ export class Shelf {
   clear() {
     this.#jobs.clear();
     this.#ranks.clear();
+    this.#lies.clear();
     this.#order = [];
     this.#cards = null;
     this.next = null;
@@ -63,8 +66,12 @@ export class Shelf {
   put(job) {
     const known = this.#jobs.get(job.id);
     this.#jobs.set(job.id, job);
+    if (known !== undefined) {
+      const jobs = this.#cards === null ? [] : this.#lies.get(job.id).jobs;
+      jobs[jobs.indexOf(known)] = job;
+      return;
+    }
     this.#cards = null;
-    if (known !== undefined) return;
     const mine = rank(job);
     this.#ranks.set(job.id, mine);
     let [low, high] = [0, this.#order.length];
@@ -78,6 +85,7 @@ export class Shelf {
 
   drop(id) {
     if (!this.#jobs.delete(id)) return;
+    this.#lies.delete(id);
     this.#ranks.delete(id);
     this.#order.splice(this.#order.indexOf(id), 1);
     this.#cards = null;
@@ -86,26 +94,30 @@ export class Shelf {
   /** The cards {key, jobs}: a job, or those of one submit in their own order, where the newest of them lies. */
   cards() {
     if (this.#cards !== null) return this.#cards;
-    const [cards, groups] = [[], new Map()];
+    const groups = new Map();
+    this.#cards = [];
     for (const id of this.#order) {
       const job = this.#jobs.get(id);
-      const known = groups.get(job.group?.id);
-      if (known !== undefined) {
-        known.jobs.unshift(job);
-        continue;
-      }
-      const card = { key: job.group?.id ?? id, jobs: [job] };
-      if (job.group) groups.set(card.key, card);
-      cards.push(card);
+      const key = job.group?.id ?? id;
+      let card = groups.get(key);
+      if (card === undefined) this.#cards.push((card = { key, jobs: [] }));
+      card.jobs.unshift(job);
+      if (job.group) groups.set(key, card);
+      this.#lies.set(id, card);
     }
-    this.#cards = cards;
-    return cards;
+    return this.#cards;
+  }
+
+  /** The card that the job lies in, or undefined. */
+  card(id) {
+    this.cards();
+    return this.#jobs.has(id) ? this.#lies.get(id) : undefined;
   }
 
   /** The job `by` further in the order of the cards; null past either end. */
   beside(id, by) {
     const all = this.cards().flatMap((card) => card.jobs);
     const at = all.findIndex((job) => job.id === id);
-    return at < 0 ? null : all[at + by]?.id ?? null;
+    return at < 0 ? null : (all[at + by]?.id ?? null);
   }
 }
