@@ -19,6 +19,7 @@ from broker.runtime.settings import Broker, Placement
 from broker.runtime.stop import Stop
 from broker.server import Server, now
 from broker.store.files import FileStore
+from broker.store.room import FILES_SHARE, Room
 from broker.store.sqlite import SqliteStore
 from broker.turn import Turn
 
@@ -62,13 +63,19 @@ def main() -> None:
         now=now(),
     )
     fleet.recover(store.live(), store.notes(), now())
-    files = FileStore(settings.broker.data / "files", max_file_bytes=settings.files.max_file_bytes)
+    least_bytes = settings.broker.min_free_bytes
+    room = Room(settings.broker.data, least_bytes)
+    files = FileStore(
+        settings.broker.data / "files",
+        max_file_bytes=settings.files.max_file_bytes,
+        reserve_bytes=least_bytes // FILES_SHARE,
+    )
     # The file channel's thread shares the interpreter: at the default 5 ms the core waits longer for its turn of the
     # lock than a whole turn of its own takes.
     sys.setswitchinterval(0.0005)
     context = zmq.Context[zmq.Socket[bytes]]()
     with Stop() as stop:
-        server = Server(context, settings.network, identity, allowed, Turn(fleet, store, files.has))
+        server = Server(context, settings.network, identity, allowed, Turn(fleet, store, files.has, room.is_full))
         # Its own list of keys: the channel runs in a thread of its own.
         theirs = Allowed(settings.security.keys) if identity is not None else None
         router = sockets.router(context, "files", settings.network, identity)

@@ -35,11 +35,18 @@ class Outbound:
 
 
 class Turn:
-    def __init__(self, fleet: Fleet, store: Store, has_file: Callable[[str], bool]) -> None:
-        """has_file: whether the file store holds this sha256, whole and durable."""
+    def __init__(
+        self,
+        fleet: Fleet,
+        store: Store,
+        has_file: Callable[[str], bool],
+        disk_full: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """has_file: whether the file store holds this sha256, whole and durable. disk_full: whether to take no more."""
         self.fleet = fleet
         self.store = store
         self._has_file = has_file
+        self._disk_full = disk_full
         #: When the oldest write that waits for the next commit was made; None when there is none.
         self._unsaved_ms: int | None = None
         #: Messages that broke the contract, counted by whoever decodes.
@@ -57,6 +64,7 @@ class Turn:
         out = Outbound()
         urgent = False
         self.fleet.invalid_messages = self.invalid
+        self.fleet.jobs.disk_full = self._disk_full()
         for event in from_workers:
             missing = self._missing_outputs(event)
             if missing is not None:

@@ -40,7 +40,15 @@ LANGUAGE_S: Final = 365 * 24 * 3600
 #: Where switching the language leads back to: a place of our own, with what stands after ? and #.
 _OWN_PLACE: Final = re.compile(r"/(?!/)[\w./~?=&%#+-]{0,2000}", re.ASCII)
 #: How the broker's refusals are answered; anything else is a conflict with what it holds.
-BROKER_STATUS: Final = {"not_found": 404, "conflict": 409, "finished": 409, "invalid": 422, "quota": 429, "full": 503}
+BROKER_STATUS: Final = {
+    "not_found": 404,
+    "conflict": 409,
+    "finished": 409,
+    "invalid": 422,
+    "quota": 429,
+    "full": 503,
+    "disk_full": 507,
+}
 
 
 class Who(Enum):

@@ -36,6 +36,10 @@ class NoSuchFile(Exception):
     """Nothing whole is stored under this digest."""
 
 
+class NoRoom(Exception):
+    """The broker's disk is too full for the file."""
+
+
 class Files:
     def __init__(
         self,
@@ -107,11 +111,13 @@ class Files:
                     yield chunk
 
     def put(self, data: bytes) -> str:
-        """Store these bytes and return their sha256 once they are durable. Raises BrokerSilent."""
+        """Store these bytes and return their sha256 once they are durable. Raises NoRoom, BrokerSilent."""
         with self._socket() as socket:
             try:
                 return put_bytes(socket, data, _fresh(), silence_ms=int(self._reply_s * 1000), give_up_ms=GIVE_UP_MS)
             except TransferFailed as e:
+                if e.code == "full":
+                    raise NoRoom(str(e)) from e
                 raise BrokerSilent(f"the file could not be stored: {e}") from e
 
     def close(self) -> None:

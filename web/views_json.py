@@ -170,6 +170,7 @@ def fleet(stats: FleetStats) -> Json:
         "cancelled": stats.cancelled,
         "workers": stats.workers,
         "paused": stats.paused,
+        "disk_full": stats.disk_full,
         "oldest_queued_ms": stats.oldest_queued_utc_ms,
         "uptime_ms": stats.uptime_ms,
     }
@@ -179,6 +180,7 @@ def fleet(stats: FleetStats) -> Json:
 NO_STATS: Json = {
     **dict.fromkeys(("queued", "leased", "running", "cancelling", "succeeded", "failed", "cancelled", "workers"), 0),
     "paused": False,
+    "disk_full": False,
     "oldest_queued_ms": None,
     "uptime_ms": 0,
 }

@@ -66,6 +66,9 @@ def _submit(leases: Leases, step: Step, event: FromClient, now: Now) -> Any:
 def _no_room(leases: Leases, said: client.Submit) -> client.Error | None:
     rules, jobs, asked = leases.rules, leases.jobs, max(1, len(said.parts))
     queued, theirs = jobs.counts[JobState.QUEUED], jobs.queued_of[said.owner]
+    if jobs.disk_full:
+        text = "the broker's disk is almost full: an admin has to make room, then try again"
+        return _error(said, "disk_full", text, 30_000)
     if queued + asked > rules.max_queued:
         text = f"the queue holds {queued} jobs of at most {rules.max_queued}: no room for {asked} more; try again later"
         return _error(said, "full", text, 5_000)

@@ -186,6 +186,7 @@ class Fleet:
             cancelled=counts[JobState.CANCELLED],
             workers=len(self.roster.by_session),
             paused=self.roster.fleet_paused,
+            disk_full=self.jobs.disk_full,
             oldest_queued_utc_ms=self.jobs.oldest_queued_utc_ms(),
             invalid_messages=self.invalid_messages,
             uptime_ms=max(0, now.utc_ms - self._started_utc_ms),

@@ -104,6 +104,8 @@ class Jobs:
         #: Attempts that workers hold, by owner.
         self.held_of: Counter[str] = Counter()
         self.sequence = last_sequence
+        #: Whether the disk has room only for the end of what runs: nothing is taken in or begun.
+        self.disk_full = False
 
     def recover(self, record: JobRecord) -> Job:
         """Take a live job over from the store at start; it is counted already."""

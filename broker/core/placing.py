@@ -53,7 +53,7 @@ class Placing:
     def place(self, step: Step, now: Now) -> None:
         """Hand out work while some worker has room for something that waits."""
         self._look_again(now)
-        if self._leases.roster.fleet_paused:
+        if self._leases.roster.fleet_paused or self._leases.jobs.disk_full:
             return
         self._hand_out(step, now)
         if self._expects and self.rooms.staged:

@@ -322,6 +322,7 @@ class FleetStats:
     cancelled: Serial
     workers: Count
     paused: bool
+    disk_full: bool  # nothing is taken in or begun before there is room
     oldest_queued_utc_ms: Millis | None
     invalid_messages: Serial
     uptime_ms: Millis

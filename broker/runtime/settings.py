@@ -85,6 +85,11 @@ class Broker:
         default="data",
         help="Folder of the database and the stored files. On a local disk: not NFS, not shared.",
     )
+    min_free_bytes: int = _setting(
+        Size("1 MiB", "1 TiB"),
+        default="512 MiB",
+        help="With less room on that disk submits are refused (507) and nothing more is begun; what runs ends well.",
+    )
     heartbeat_ms: int = _setting(
         Duration("100 ms", "1 min"), default="2 s", help="How often a worker reports; the broker tells it so."
     )

@@ -22,7 +22,7 @@ from broker.protocol.ids import SHA256
 from broker.store.disk import make_folder, sync_folder
 
 #: Room that uploads leave for the database, which must still record how running jobs end.
-RESERVE_BYTES: Final = 256 << 20
+RESERVE_BYTES: Final = 64 << 20
 MAX_FILE_BYTES: Final = 2 << 30
 #: A partial upload that nobody touched for so long is swept.
 KEEP_PARTIAL_S: Final = 24 * 3_600

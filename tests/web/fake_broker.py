@@ -139,6 +139,8 @@ class FakeBroker:
         self.workers: dict[str, WorkerView] = {}
         self.files: dict[str, bytes] = {}
         self.paused: set[str] = set()
+        #: Whether files are refused for want of room.
+        self.disk_full = False
         #: Every request heard, in order.
         self.heard: list[Any] = []
         #: Answer instead of the usual, once: request type -> error.
@@ -198,6 +200,7 @@ class FakeBroker:
             **counts,
             workers=len(self.workers),
             paused="" in self.paused,
+            disk_full=False,
             oldest_queued_utc_ms=None,
             invalid_messages=0,
             uptime_ms=1,
@@ -334,6 +337,8 @@ class FakeBroker:
                 self._files.send_multipart([routing_id, *codec.encode(answer)])
 
     def _transfer(self, said: Any) -> list[Any]:
+        if isinstance(said, files.PutFile) and self.disk_full:
+            return [files.FileRefused(request_id=said.request_id, code="full", text="no room")]
         if isinstance(said, files.PutFile):
             self._partial[said.request_id] = (said.sha256, said.size_bytes, bytearray())
             if not said.size_bytes:

@@ -25,7 +25,15 @@ OWNERS = ["ann", "bob"]
 
 def stats(queued: int = 0) -> FleetStats:
     zeros = dict.fromkeys(("leased", "running", "cancelling", "succeeded", "failed", "cancelled", "workers"), 0)
-    return FleetStats(**zeros, queued=queued, paused=False, oldest_queued_utc_ms=None, invalid_messages=0, uptime_ms=1)
+    return FleetStats(
+        **zeros,
+        queued=queued,
+        paused=False,
+        disk_full=False,
+        oldest_queued_utc_ms=None,
+        invalid_messages=0,
+        uptime_ms=1,
+    )
 
 
 def reply(jobs: Any = (), workers: Any = ()) -> SnapshotReply:

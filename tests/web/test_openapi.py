@@ -225,6 +225,12 @@ def provoke(stage: Stage, patch: pytest.MonkeyPatch, method: str, path: str, sta
         case 429:
             stage.broker.refuse[client.Submit] = ("quota", "too many", 1_000)
             return ask(stage, method, there, body)
+        case 507 if "uploads" in path:
+            patch.setattr(stage.broker, "disk_full", True)
+            return ask(stage, method, there, body)
+        case 507:
+            stage.broker.refuse[client.Submit] = ("disk_full", "no room", 30_000)
+            return ask(stage, method, there, body)
         case 503:
             return away(stage, patch, method, there, body)
     raise AssertionError(f"nobody knows how to provoke {status}")

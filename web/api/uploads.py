@@ -9,6 +9,7 @@ from bottle import HTTPResponse
 from web import images
 from web.answers import Refusal, answered
 from web.api.site import Call
+from web.files import NoRoom
 from web.multipart import BadMultipart, part
 
 #: A picture of more pixels is taken for a bomb: some node would have to unpack it.
@@ -27,6 +28,9 @@ def post(call: Call) -> HTTPResponse:
         data = _content(call, raw)
         media_type, size = judged(data)
         sha256 = call.site.files.put(data)
+    except NoRoom as e:
+        text = "the broker's disk is almost full: an admin has to make room"
+        raise Refusal(507, "disk_full", text, headers={"Retry-After": "30"}) from e
     finally:
         call.site.uploads.release()
     call.site.grants.add(call.viewer.owner, sha256)

@@ -468,3 +468,20 @@ def test_a_drain_outlives_the_broker_and_not_the_session(broker: Given) -> None:
     assert same.last == wire.Drain() and same.state is WorkerState.DRAINING
     new = broker.joined("gpu-0")
     assert new.state is WorkerState.READY
+
+
+def test_a_full_disk_takes_nothing_in_and_begins_nothing_but_ends_what_runs(broker: Given) -> None:
+    gpu = broker.joined("gpu-0", credits=2)
+    job = broker.running(gpu)
+    waiting = broker.submitted(2)
+    broker.fleet.jobs.disk_full = True
+    broker.tick()
+    reply = refused(broker, submit_of(3))
+    assert (reply.code, reply.retry_after_ms) == ("disk_full", 30_000)
+    gpu.completes(job)
+    broker.tick()
+    assert broker.state(job) is JobState.SUCCEEDED and broker.state(waiting) is JobState.QUEUED
+    assert broker.fleet.stats(broker.now).disk_full
+    broker.fleet.jobs.disk_full = False
+    broker.tick()
+    assert broker.state(waiting) is JobState.LEASED

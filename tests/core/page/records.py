@@ -120,6 +120,7 @@ def stats(**changes: Any) -> Json:
         **dict.fromkeys(STATES, 0),
         "workers": 0,
         "paused": False,
+        "disk_full": False,
         "oldest_queued_ms": None,
         "uptime_ms": 1,
         **changes,
