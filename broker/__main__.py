@@ -62,7 +62,7 @@ def main() -> None:
         last_sequence=store.last_sequence(),
         now=now(),
     )
-    fleet.recover(store.live(), store.notes(), now())
+    fleet.recover(store.live(), store.notes(), store.figures(), now())
     least_bytes = settings.broker.min_free_bytes
     room = Room(settings.broker.data, least_bytes)
     files = FileStore(

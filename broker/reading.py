@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeVar
 
+from broker.core import load
 from broker.core.fleet import Fleet
 from broker.core.model import JobRecord
 from broker.core.rules import Now
@@ -90,15 +91,26 @@ def _workers(reading: Reading, said: client.Workers) -> Any:
 
 
 def _snapshot(reading: Reading, said: client.Snapshot) -> Any:
-    workers = reading.fleet.workers()
-    taken = len(encode(client.WorkersReply(request_id=said.request_id, workers=workers))[2])
-    return client.SnapshotReply(
+    reply = client.SnapshotReply(
         request_id=said.request_id,
         stream=reading.fleet.stream,
         serial=reading.fleet.serial,
-        workers=workers,
-        jobs=_fitting(reading.snapshot_jobs(said.recent), REPLY_BYTES - taken, _of_job),
+        workers=reading.fleet.workers(),
+        jobs=(),
         stats=reading.fleet.stats(reading.now),
+        outlook=reading.fleet.outlook,
+    )
+    room_bytes = REPLY_BYTES - len(encode(reply)[2])
+    return dataclasses.replace(reply, jobs=_fitting(reading.snapshot_jobs(said.recent), room_bytes, _of_job))
+
+
+def _load(reading: Reading, said: client.Load) -> Any:
+    jobs, held = reading.fleet.jobs, reading.fleet.leases.held()
+    return client.LoadReply(
+        request_id=said.request_id,
+        owners=load.owners(jobs, said.owner),
+        models=load.models(jobs, held, said.owner),
+        paused=reading.fleet.roster.fleet_paused,
     )
 
 
@@ -141,4 +153,5 @@ HANDLERS: Final[dict[type[Any], Callable[[Reading, Any], Any]]] = {
     client.Snapshot: _snapshot,
     client.Statistics: _statistics,
     client.Story: _story,
+    client.Load: _load,
 }

@@ -45,6 +45,7 @@ TOPICS: Final[dict[type[Any], bytes]] = {
     events.WorkerChanged: events.TOPIC_WORKER,
     events.WorkerGone: events.TOPIC_WORKER,
     events.StatsChanged: events.TOPIC_STATS,
+    events.Outlook: events.TOPIC_STATS,
 }
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from broker.core.events import FromClient, FromWorker, Tick, Unreachable
 from broker.core.fleet import Fleet
 from broker.core.model import JobRecord
 from broker.core.rules import Now
-from broker.core.step import AddStory, Send, Step, UpdateJob, Write
+from broker.core.step import AddStory, SaveFigure, Send, Step, UpdateJob, Write
 from broker.protocol import client
 from broker.protocol.records import JobState
 from broker.protocol.worker import Complete, Fail, OutputsMissing
@@ -111,7 +111,7 @@ class Turn:
         out.to_workers += step.sends
         out.to_clients += step.replies
         self._news += step.published
-        return any(not _begun(write) for write in step.writes)
+        return any(not _can_wait(write) for write in step.writes)
 
     def _publish(self, out: Outbound) -> None:
         news, self._news = self._news, []
@@ -175,8 +175,10 @@ def _ids(said: client.Submit) -> tuple[str, ...]:
     return tuple(part.job_id for part in said.parts) if said.parts else (said.job_id,)
 
 
-def _begun(write: Write) -> bool:
-    """Whether this only says that a worker has a job's attempt in hand."""
+def _can_wait(write: Write) -> bool:
+    """Whether this only says that a worker has a job's attempt in hand, or what was learnt of it."""
+    if isinstance(write, SaveFigure):
+        return True
     if isinstance(write, UpdateJob):
         return write.record.state is JobState.RUNNING
     return isinstance(write, AddStory) and write.line.what == JobState.RUNNING

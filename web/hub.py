@@ -18,11 +18,12 @@ from broker.protocol.events import (
     JobGone,
     JobPreview,
     JobProgress,
+    Outlook,
     StatsChanged,
     WorkerChanged,
     WorkerGone,
 )
-from broker.protocol.records import JobState, JobView, WorkerState, WorkerView
+from broker.protocol.records import Expected, JobState, JobView, WorkerState, WorkerView
 from web import views_json
 from web.frames import Opcode, encode
 from web.history import History
@@ -30,7 +31,7 @@ from web.mailbox import SNAPSHOT, Frame
 from web.viewer import may_see
 from web.views_json import Json
 
-Event = JobChanged | JobGone | JobProgress | JobPreview | WorkerChanged | WorkerGone | StatsChanged
+Event = JobChanged | JobGone | JobProgress | JobPreview | WorkerChanged | WorkerGone | StatsChanged | Outlook
 Scope = str | None
 
 #: How many ended and how many waiting jobs are remembered; the others live in the broker and are asked for.
@@ -70,6 +71,8 @@ class Hub:
         #: Worker -> digest of what it can do, for those that can be given work.
         self._abilities: dict[str, str] = {}
         self._stats = views_json.NO_STATS
+        #: The first waiting jobs, in the order in which they are likely to be served.
+        self._outlook: tuple[Expected, ...] = ()
         #: Whether the broker answers.
         self.connected = False
         self.history = History()
@@ -101,6 +104,7 @@ class Hub:
             "jobs": jobs,
             "workers": self.workers(scope),
             "stats": self._stats,
+            "outlook": self._outlook_for(scope),
             "connected": self.connected,
         }
 
@@ -143,6 +147,7 @@ class Hub:
         for worker in reply.workers:
             self._meet(worker)
         self._stats = views_json.fleet(reply.stats)
+        self._outlook = reply.outlook
         self.connected = True
         changes = Changes(jobs={*before, *(job.job_id for job in reply.jobs)})
         for scope, channel in self._channels.items():
@@ -186,6 +191,9 @@ class Hub:
                     self._workers.pop(event.worker, None)
                     self._abilities.pop(event.worker, None)
                     self._tell_all(changes, {"type": "worker_gone", "name": event.worker})
+                case Outlook(queue=queue):
+                    self._outlook = queue
+                    self._tell_of_outlook(changes)
                 case StatsChanged():
                     self._stats = views_json.fleet(event.stats)
                     self._tell_all(changes, {"type": "stats", "stats": self._stats}, key="stats")
@@ -266,6 +274,15 @@ class Hub:
             shown = self._worker_for(scope, worker)
             body = whole if shown is worker else _body({"type": "worker", "worker": shown})
             self._append(changes, scope, channel, f"worker {worker['name']}", body)
+
+    def _tell_of_outlook(self, changes: Changes) -> None:
+        for scope, channel in self._channels.items():
+            body = _body({"type": "outlook", "queue": self._outlook_for(scope)})
+            self._append(changes, scope, channel, "outlook", body)
+
+    def _outlook_for(self, scope: Scope) -> list[Json]:
+        """Places are those in the whole queue, whoever looks."""
+        return [views_json.expected(one) for one in self._outlook if may_see(scope, one.owner)]
 
     def _append(self, changes: Changes, scope: Scope, channel: _Channel, key: str, body: bytes) -> None:
         channel.serial += 1

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from broker.protocol.client import LoadReply
 from broker.protocol.records import (
     Breaker,
     BreakerState,
+    Decision,
+    Expected,
     FleetStats,
     Gpu,
     JobState,
@@ -74,9 +77,14 @@ def job(view: JobView) -> Json:
             "staging_ms": timings.staging_ms,
             "waiting_ms": timings.waiting_ms,
             "running_ms": timings.running_ms,
+            "loading_ms": timings.loading_ms,
             "finishing_ms": timings.finishing_ms,
         },
         "outputs": [output(view.job_id, found) for found in view.outputs],
+        "why": view.why.value if view.why is not None else None,
+        "expect_ms": view.expect_ms,
+        "deadline_ms": view.deadline_utc_ms,
+        "pin": view.pin if view.pin else None,
         "can": {"cancel": view.state in _CANCELLABLE, "retry": view.state in _RETRYABLE},
     }
 
@@ -131,6 +139,10 @@ def worker(view: WorkerView) -> Json:
         "succeeded": view.succeeded,
         "failed": view.failed,
         "since_ms": view.since_utc_ms,
+        "resident": list(view.resident),
+        "jobs_per_hour": view.jobs_per_hour,
+        "speed": round(view.speed, 3),
+        "load_s": round(view.load_ms / 1_000, 1) if view.load_ms is not None else None,
         "can": {"probe": here and view.breaker.state is not BreakerState.PROBING, "restart": here and view.restartable},
     }
 
@@ -173,6 +185,7 @@ def fleet(stats: FleetStats) -> Json:
         "disk_full": stats.disk_full,
         "oldest_queued_ms": stats.oldest_queued_utc_ms,
         "uptime_ms": stats.uptime_ms,
+        "expected_error": round(stats.expected_error, 3) if stats.expected_error is not None else None,
     }
 
 
@@ -183,6 +196,7 @@ NO_STATS: Json = {
     "disk_full": False,
     "oldest_queued_ms": None,
     "uptime_ms": 0,
+    "expected_error": None,
 }
 
 
@@ -193,6 +207,40 @@ def story(line: StoryLine) -> Json:
         "attempt": line.attempt,
         "worker": line.worker if line.worker else None,
         "text": line.text,
+        "decision": _decision(line.decision) if line.decision is not None else None,
+    }
+
+
+def _decision(found: Decision) -> Json:
+    return {
+        "policy": found.policy,
+        "why": found.why.value,
+        "worker": found.worker,
+        "waited_ms": found.waited_ms,
+        "candidates": [
+            {
+                "worker": one.worker,
+                "wait_ms": one.wait_ms,
+                "load_ms": one.load_ms,
+                "run_ms": one.run_ms,
+                "finish_ms": one.wait_ms + one.load_ms + one.run_ms,
+                "missing_models": list(one.missing_models),
+            }
+            for one in found.candidates
+        ],
+    }
+
+
+def expected(found: Expected) -> Json:
+    """A waiting job's place in the queue, and when it is likely to begin."""
+    return {"id": found.job_id, "place": found.place, "start_ms": found.start_utc_ms}
+
+
+def queue(found: LoadReply) -> Json:
+    return {
+        "owners": [{"owner": one.owner, "queued": one.queued, "running": one.running} for one in found.owners],
+        "models": [{"models": list(one.models), "queued": one.queued, "running": one.running} for one in found.models],
+        "paused": found.paused,
     }
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from broker.core import expiry
+from broker.core.backlog import group_key
 from broker.core.events import FromClient
 from broker.core.jobs import Job, view
 from broker.core.leases import Leases
@@ -39,7 +41,7 @@ def _submit(leases: Leases, step: Step, event: FromClient, now: Now) -> Any:
         return _error(said, "deleted", text)
     if why := fault(said):
         return _error(said, "invalid", why)
-    refusal = _no_room(leases, said)
+    refusal = _no_room(leases, said) or _nobody(leases, said)
     if refusal is not None:
         return refusal
     for job, place in jobs_of(said):
@@ -54,12 +56,15 @@ def _submit(leases: Leases, step: Step, event: FromClient, now: Now) -> Any:
             template=job.template,
             labels=job.labels,
             priority=job.priority,
-            needs=job.needs,
+            needs=leases.jobs.shared(job.needs),
             files=job.files,
             created_utc_ms=now.utc_ms,
             group=place,
+            pin=job.pin,
+            deadline_utc_ms=now.utc_ms + job.deadline_ms if job.deadline_ms is not None else None,
         )
         queued = leases.jobs.insert(step, record, job.workflow, job.form)
+        expiry.watch(leases.deadlines, queued, now)
     return _submitted(said, queued.record, queued)
 
 
@@ -76,6 +81,13 @@ def _no_room(leases: Leases, said: client.Submit) -> client.Error | None:
         text = f"owner '{said.owner}' has {theirs} jobs queued of at most {rules.max_queued_per_owner} for one owner: "
         return _error(said, "quota", f"{text}no room for {asked} more; wait, or cancel some", 5_000)
     return None
+
+
+def _nobody(leases: Leases, said: client.Submit) -> client.Error | None:
+    if said.wait_for_worker:
+        return None
+    why = leases.roster.why_not(group_key(said.needs, said.pin))
+    return _error(said, "no_worker", f"{why}: change the workflow or the fleet, or let the job wait") if why else None
 
 
 def _submitted_before(leases: Leases, said: client.Submit, stored: JobRecord, body: str) -> Any:

@@ -52,6 +52,10 @@ class Lane(NamedTuple):
     pin: str = ""
 
 
+#: The queue as nobody in particular sees it: all that waits.
+EVERYBODY: Final = Lane(("", (), 0), "*")
+
+
 @dataclasses.dataclass(slots=True, eq=False)
 class Group:
     key: GroupKey
@@ -87,7 +91,7 @@ class Backlog:
         """serves: whether workers of a kind can run a group; it is asked once, until `forget`. share: how much of the
         fleet an owner has had, for its weight; it may only grow."""
         self._serves = serves
-        self._share = share
+        self.share = share
         self._groups: dict[GroupKey, Group] = {}
         self._entry: dict[str, tuple[Group, Entry]] = {}
         self._lines: dict[Lane, _Line] = {}
@@ -140,7 +144,7 @@ class Backlog:
         if len(group.heap) > 2 * group.waiting + 64:
             group.heap = [other for other in set(group.heap) if self._counts(group, other)]
             heapq.heapify(group.heap)
-        if _priority(self.first_of(group)) > _priority(entry):
+        if priority_of(self.first_of(group)) > priority_of(entry):
             self._show(group)  # it may go earlier than it did
 
     # ---- who is next
@@ -148,9 +152,7 @@ class Backlog:
     def next_in(self, lane: Lane, *, by_age: bool = False) -> Group | None:
         """The group whose first job goes next in this lane. by_age: by turn alone, whatever its priority and whoever's
         it is."""
-        line = self._lines.get(lane)
-        if line is None:
-            line = self._open(lane)
+        line = self._line(lane)
         return (line.aged if by_age else line.fair).first()
 
     def first_of(self, group: Group) -> Entry:
@@ -161,7 +163,7 @@ class Backlog:
     def urgency(self, group: Group) -> tuple[int, float, int]:
         """Smaller goes first."""
         first = self.first_of(group)
-        return -_priority(first), self._share(group.key.owner), first[0]
+        return -priority_of(first), self.share(group.key.owner), first[0]
 
     def turn(self, group: Group) -> int:
         return self.first_of(group)[0]
@@ -170,9 +172,31 @@ class Backlog:
         """The groups that need exactly these models."""
         return self._by_models.get(models, {})
 
+    def waiting_of(self, owner: str) -> dict[tuple[str, ...], int]:
+        """An owner's jobs, by the models they need."""
+        found: dict[tuple[str, ...], int] = {}
+        for group in self._by_owner.get(owner, ()):
+            found[group.key.models] = found.get(group.key.models, 0) + group.waiting
+        return found
+
     def is_pinned_to(self, worker: str) -> bool:
         """Whether any job may run there only."""
         return worker in self._pinned
+
+    def everybody(self, most: int) -> list[Group]:
+        """The groups whose first jobs would go out next if any worker could run any of them."""
+        return self._line(EVERYBODY).fair.few(most)
+
+    def upcoming(self, group: Group, most: int) -> list[Entry]:
+        """Its first jobs, in order."""
+        found: list[Entry] = []
+        while group.heap and len(found) < most:
+            entry = heapq.heappop(group.heap)
+            if self._counts(group, entry) and entry not in found[-1:]:
+                found.append(entry)
+        for entry in found:
+            heapq.heappush(group.heap, entry)
+        return found
 
     # ---- what does not count for now
 
@@ -238,7 +262,10 @@ class Backlog:
             if not self._pinned[key.pin]:
                 del self._pinned[key.pin]
 
-    def _open(self, lane: Lane) -> _Line:
+    def _line(self, lane: Lane) -> _Line:
+        line = self._lines.get(lane)
+        if line is not None:
+            return line
         line = self._lines[lane] = _Line(self.urgency, self.turn)
         for group in self._groups.values():
             if self._stands_in(lane, group.key):
@@ -248,7 +275,7 @@ class Backlog:
         return line
 
     def _stands_in(self, lane: Lane, key: GroupKey) -> bool:
-        return lane.pin == key.pin and self._serves(lane.kind, key)
+        return lane is EVERYBODY or (lane.pin == key.pin and self._serves(lane.kind, key))
 
     def _show(self, group: Group) -> None:
         if self.is_shown(group):
@@ -259,7 +286,7 @@ class Backlog:
         return self._entry.get(entry[2]) == (group, entry)
 
 
-def _priority(entry: Entry) -> int:
+def priority_of(entry: Entry) -> int:
     turn, sequence, _ = entry
     return (sequence - turn) // PLACES
 

@@ -25,6 +25,9 @@ SAMPLES: Final = 3
 #: Attempts over which the error of what was expected is told.
 ERRORS: Final = 500
 SLOWEST, FASTEST = 0.001, 100.0
+#: Bounds of what is told, whatever a workflow or a worker says of itself.
+ERROR_MOST: Final = 1_000.0
+LONGEST_MS: Final = 30 * 24 * 3_600_000
 
 
 class Kind:
@@ -33,7 +36,7 @@ class Kind:
     RUN: Final = "run"  # ms per unit of work: signature, worker
     REFERENCE: Final = "reference"  # ms per unit of work on the reference card: signature
     SPEED: Final = "speed"  # relative to the reference card: worker
-    LOAD: Final = "load"  # ms: model, worker; worker empty = anywhere
+    LOAD: Final = "load"  # ms: model, worker; worker empty = anywhere, model empty = all that a job was missing
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -84,16 +87,16 @@ class Estimates:
 
     def run_ms(self, needs: Needs, worker: str) -> int:
         figure = self._figures.get((Kind.RUN, needs.signature, worker))
-        if figure is not None:
-            return max(1, int(figure.value * work(needs)))
-        return max(1, int(self.reference_ms(needs) / self.speed(worker)))
+        expected = figure.value * work(needs) if figure is not None else self.reference_ms(needs) / self.speed(worker)
+        return max(1, int(min(expected, LONGEST_MS)))
 
     def reference_ms(self, needs: Needs) -> float:
         """The run on a reference card: what a job costs, whoever runs it."""
         figure = self._figures.get((Kind.REFERENCE, needs.signature, ""))
         if figure is not None:
-            return figure.value * work(needs)
-        return cards.RUN_MS_PER_UNIT * work(needs) if needs.pixels and needs.steps else cards.RUN_MS
+            return min(figure.value * work(needs), LONGEST_MS)
+        known = needs.pixels and needs.steps
+        return min(cards.RUN_MS_PER_UNIT * work(needs), LONGEST_MS) if known else cards.RUN_MS
 
     def has_run(self, needs: Needs, worker: str) -> bool:
         """Whether such a job was ever timed there."""
@@ -110,6 +113,11 @@ class Estimates:
             if figure is not None:
                 return int(figure.value)
         return self.size_bytes(model) // cards.LOAD_BYTES_PER_MS
+
+    def usual_load_ms(self, worker: str) -> int | None:
+        """What it takes a worker to load whatever a job was missing; None before it ever did."""
+        figure = self._figures.get((Kind.LOAD, "", worker))
+        return int(figure.value) if figure is not None else None
 
     def median_error(self) -> float | None:
         """By how much, relative to what was measured, attempts were expected wrongly; None before the first."""
@@ -130,6 +138,7 @@ class Estimates:
 
     def loaded(self, models: tuple[str, ...], worker: str, load_ms: int) -> None:
         """These models were loaded in so long: each in its expected share."""
+        self._learn(Kind.LOAD, "", worker, load_ms)
         expected = {model: self.load_ms(model, worker) + 1 for model in models}
         total = sum(expected.values())
         for model, share in expected.items():
@@ -137,7 +146,7 @@ class Estimates:
             self._learn(Kind.LOAD, model, "", load_ms * share / total)
 
     def turned_out(self, expected_ms: int, measured_ms: int) -> None:
-        self._errors.append(abs(measured_ms - expected_ms) / max(1, measured_ms))
+        self._errors.append(min(ERROR_MOST, abs(measured_ms - expected_ms) / max(1, measured_ms)))
 
     def _learn(self, kind: str, subject: str, worker: str, measured: float) -> None:
         known = self._figures.get((kind, subject, worker))

@@ -34,4 +34,8 @@ class Fairness:
         """A job of its goes out, which costs this much."""
         had = self.share(owner)
         self._level = max(self._level, had)
-        self._had[owner] = had + cost_ms / self._weights.get(owner, 1.0)
+        self._had[owner] = had + self.charge(owner, cost_ms)
+
+    def charge(self, owner: str, cost_ms: float) -> float:
+        """By how much a job that costs this much adds to an owner's share."""
+        return cost_ms / self._weights.get(owner, 1.0)

@@ -20,8 +20,10 @@ import dataclasses
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from broker.core import expiry
 from broker.core.admission import admit
 from broker.core.backlog import Backlog
+from broker.core.estimates import Figure
 from broker.core.events import Event, FromClient, FromWorker, Tick, Unreachable
 from broker.core.fairness import Fairness
 from broker.core.hearing import hear
@@ -29,12 +31,13 @@ from broker.core.jobs import Jobs, view
 from broker.core.leases import FORGET_LOST_MS, Leases
 from broker.core.model import JobRecord
 from broker.core.news import newest
+from broker.core.outlook import Forecast, in_order
 from broker.core.placing import Placing
 from broker.core.roster import PAUSED, Roster
 from broker.core.rules import Now, Rules
-from broker.core.step import Step
-from broker.protocol.events import JobPreview, StatsChanged, WorkerGone
-from broker.protocol.records import FleetStats, JobState, JobView, WorkerState, WorkerView
+from broker.core.step import SaveFigure, Step
+from broker.protocol.events import JobPreview, Outlook, StatsChanged, WorkerGone
+from broker.protocol.records import Expected, FleetStats, JobState, JobView, WorkerState, WorkerView
 
 
 class Fleet:
@@ -66,9 +69,16 @@ class Fleet:
         self._slip_ms = 0
         self._last_turn_ms = now.mono_ms
         self._stats_due_ms: int | None = None
+        #: When the waiting jobs are likely to begin, as was told last.
+        self.outlook: tuple[Expected, ...] = ()
+        self._outlook_due_ms: int | None = None
+        self._saved_ms = now.mono_ms
 
-    def recover(self, records: Iterable[JobRecord], notes: dict[str, str], now: Now) -> None:
-        """Take over what the store holds as live, once, before any event. Leased attempts get one grace lease."""
+    def recover(self, records: Iterable[JobRecord], notes: dict[str, str], figures: Iterable[Figure], now: Now) -> None:
+        """Take over what the store holds as live and what was learnt, once, before any event. Leased attempts get one
+        grace lease."""
+        for figure in figures:
+            self.leases.estimates.recall(figure)
         self.roster.recover(notes)
         for name in {key.partition("/")[2] for key in notes if key != PAUSED}:
             self.leases.deadlines.at(now.mono_ms + FORGET_LOST_MS, "forget", name)
@@ -76,7 +86,9 @@ class Fleet:
             job = self.jobs.recover(record)
             if record.state is not JobState.QUEUED:
                 self.leases.orphan(job, now)
-            elif record.least_vram_bytes:
+                continue
+            expiry.watch(self.leases.deadlines, job, now)
+            if record.least_vram_bytes:
                 self.leases.look_for_larger(job, now)
 
     def handle(self, event: Event, now: Now) -> Step:
@@ -97,9 +109,10 @@ class Fleet:
                 self._tick(step, now)
         if step.published and self._stats_due_ms is None:
             self._stats_due_ms = now.mono_ms + self.rules.stats_every_ms
-        if isinstance(event, Tick) and self._stats_due_ms is not None and self._stats_due_ms <= now.mono_ms:
-            step.published.append(StatsChanged(stream="", serial=0, stats=self.stats(now)))
-            self._stats_due_ms = None
+        if step.published and self._outlook_due_ms is None and (len(self.jobs.backlog) or self.outlook):
+            self._outlook_due_ms = now.mono_ms + self.rules.outlook_every_ms
+        if isinstance(event, Tick):
+            self._tell(step, now)
         return step
 
     def publish(self, messages: Iterable[Any]) -> list[Any]:
@@ -108,7 +121,7 @@ class Fleet:
 
     def sleep_ms(self, mono_ms: int) -> int:
         """How long the loop may wait for messages before the next Tick."""
-        due = (self.leases.deadlines.next_ms(), self._stats_due_ms)
+        due = (self.leases.deadlines.next_ms(), self._stats_due_ms, self._outlook_due_ms)
         waits = [at + self._slip_ms - mono_ms for at in due if at is not None]
         return max(0, min([self.rules.turn_ms, *waits]))
 
@@ -128,6 +141,20 @@ class Fleet:
             self._due(step, kind, key, now)
         self.placing.place(step, now)
 
+    def _tell(self, step: Step, now: Now) -> None:
+        """What is told and kept from time to time."""
+        if self._stats_due_ms is not None and self._stats_due_ms <= now.mono_ms:
+            step.published.append(StatsChanged(stream="", serial=0, stats=self.stats(now)))
+            self._stats_due_ms = None
+        if self._outlook_due_ms is not None and self._outlook_due_ms <= now.mono_ms:
+            self._outlook_due_ms = None
+            before, self.outlook = self.outlook, self._expected(now)
+            if self.outlook != before:
+                step.published.append(Outlook(stream="", serial=0, queue=self.outlook))
+        if now.mono_ms - self._saved_ms >= self.rules.save_every_ms:
+            self._saved_ms = now.mono_ms
+            step.writes += [SaveFigure(figure) for figure in self.leases.estimates.unsaved()]
+
     def _due(self, step: Step, kind: str, key: str, now: Now) -> None:
         """The moment of a deadline has come; what it was for may have moved on."""
         match kind:
@@ -141,6 +168,10 @@ class Fleet:
                 job = self.jobs.live.get(key)
                 if job is not None:
                     self.leases.overdue(step, job, now)
+            case "expire":
+                job = self.jobs.live.get(key)
+                if job is not None:
+                    expiry.fallen(step, self.jobs, self.leases.deadlines, job, now)
             case "backoff":
                 job = self.jobs.live.get(key)
                 if job is not None and job.not_before_ms <= now.mono_ms:
@@ -189,8 +220,17 @@ class Fleet:
             disk_full=self.jobs.disk_full,
             oldest_queued_utc_ms=self.jobs.oldest_queued_utc_ms(),
             invalid_messages=self.invalid_messages,
+            expected_error=self.leases.estimates.median_error(),
             uptime_ms=max(0, now.utc_ms - self._started_utc_ms),
         )
+
+    def _expected(self, now: Now) -> tuple[Expected, ...]:
+        jobs = self.jobs
+        if not len(jobs.backlog):
+            return ()
+        estimates = self.leases.estimates
+        waiting = ((jobs.live[job_id], key) for job_id, key in in_order(jobs.backlog, self.placing.charge))
+        return Forecast(self.roster, self.placing.rooms, estimates, now).expected(waiting)
 
     def workers(self) -> tuple[WorkerView, ...]:
         return tuple(self.roster.view(known) for known in self.roster.by_name.values())

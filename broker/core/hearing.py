@@ -11,7 +11,8 @@ from typing import Any, Final
 
 from broker.core import learning
 from broker.core.events import FromWorker
-from broker.core.leases import Leases, failure
+from broker.core.leases import Leases
+from broker.core.retry import failure
 from broker.core.roster import DRAINING, WORKERS_MOST, Worker
 from broker.core.rules import Now
 from broker.core.step import Send, Step
@@ -59,9 +60,11 @@ def _announce(leases: Leases, stream: str, step: Step, event: FromWorker, now: N
         return
     present = Worker(said, now.utc_ms)
     leases.estimates.know_card(said.worker, said.gpu.name, said.gpu.kind)
+    learning.told(leases.estimates, present)
     known = leases.roster.by_name.get(said.worker)
     if known is not None:
         present.succeeded, present.failed, present.breaker = known.succeeded, known.failed, known.breaker
+        present.done_ms = known.done_ms
         if known.session != said.session:
             leases.roster.retire(known.session, known.name)
             step.sends.append(Send(known.session, worker.Refused(why=NAME_TAKEN, retry=False)))
@@ -132,7 +135,7 @@ def _ready(leases: Leases, step: Step, speaker: Worker, event: FromWorker, now: 
 
 def _heartbeat(leases: Leases, step: Step, speaker: Worker, event: FromWorker, now: Now) -> None:
     said: worker.Heartbeat = event.message
-    speaker.measured(said.stats)
+    speaker.measured(said.stats, now)
     unknown = not leases.roster.knows(speaker.announced.capabilities)
     step.sends.append(Send(speaker.session, worker.Beat(need_capabilities=unknown)))
     named = {(held.job_id, held.attempt): held for held in said.held}
@@ -199,8 +202,9 @@ def _complete(leases: Leases, step: Step, speaker: Worker, event: FromWorker, no
     learning.succeeded(leases.estimates, speaker, job, said.timings, now)
     leases.release(job)
     speaker.succeeded += 1
+    speaker.done_ms.append(now.mono_ms)
     leases.breakers.succeeded(speaker)
-    outcome = {"outputs": said.outputs, "timings": said.timings, "failure": None}
+    outcome: dict[str, Any] = {"outputs": said.outputs, "timings": said.timings, "failure": None}
     leases.jobs.move(step, job, JobState.SUCCEEDED, now, "", **outcome)
     _recorded(leases, step, speaker, said.job_id, said.attempt)
 

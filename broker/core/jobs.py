@@ -16,10 +16,14 @@ from broker.core.model import JOB_MOVES, JobRecord
 from broker.core.rules import Now
 from broker.core.step import AddStory, DeleteJob, InsertJob, Step, UpdateJob
 from broker.protocol.events import JobChanged, JobGone
-from broker.protocol.records import JobState, JobView, Phase, Progress, StoryLine
+from broker.protocol.records import Decision, JobState, JobView, Needs, Phase, Progress, StoryLine
 
 #: States in which a worker has the job.
 HELD: Final = frozenset({JobState.LEASED, JobState.RUNNING, JobState.CANCELLING})
+
+
+#: Different needs remembered, so that jobs can share them.
+NEEDS_MOST: Final = 20_000
 
 
 class InvalidTransition(Exception):
@@ -78,6 +82,10 @@ def view(record: JobRecord, job: Job | None) -> JobView:
         failure=record.failure,
         timings=record.timings,
         outputs=record.outputs,
+        why=record.why,
+        expect_ms=record.expect_ms,
+        deadline_utc_ms=record.deadline_utc_ms,
+        pin=record.pin,
     )
 
 
@@ -96,6 +104,7 @@ class Jobs:
         """most_held: attempts of one owner that workers may hold; its other jobs wait. 0 = no bound."""
         self.live: dict[str, Job] = {}
         self.backlog = backlog
+        self._needs: dict[Needs, Needs] = {}
         self._fairness = fairness
         self._most_held = most_held
         self.counts = Counter(counts)
@@ -107,8 +116,15 @@ class Jobs:
         #: Whether the disk has room only for the end of what runs: nothing is taken in or begun.
         self.disk_full = False
 
+    def shared(self, needs: Needs) -> Needs:
+        """The same needs, kept once for all jobs that have them: they are most of what a waiting job weighs."""
+        if len(self._needs) > NEEDS_MOST:
+            self._needs.clear()
+        return self._needs.setdefault(needs, needs)
+
     def recover(self, record: JobRecord) -> Job:
         """Take a live job over from the store at start; it is counted already."""
+        record = dataclasses.replace(record, needs=self.shared(record.needs))
         job = self.live[record.job_id] = Job(record)
         if record.state is JobState.QUEUED:
             self._enqueue(job)
@@ -130,12 +146,22 @@ class Jobs:
             step, Job(record), JobState.QUEUED, now, "asked for again",
             worker="", last_worker="", prompt_id="", burnt=0, deaths=0, why=None, expect_ms=None,
             ran_out=False, least_vram_bytes=0, started_utc_ms=None, finished_utc_ms=None, failure=None, timings=None,
-            outputs=(),
+            outputs=(), deadline_utc_ms=None,
         )  # fmt: skip
         self.live[record.job_id] = job
         return job
 
-    def move(self, step: Step, job: Job, state: JobState, now: Now, text: str, **changes: Any) -> Job:
+    def move(
+        self,
+        step: Step,
+        job: Job,
+        state: JobState,
+        now: Now,
+        text: str,
+        *,
+        decision: Decision | None = None,
+        **changes: Any,
+    ) -> Job:
         """Change a job's state and whatever of its record goes with it. Raises InvalidTransition, changing nothing."""
         before = job.record
         if state not in JOB_MOVES[before.state]:
@@ -152,7 +178,7 @@ class Jobs:
         if state is JobState.QUEUED:
             self._enqueue(job)
         step.writes.append(UpdateJob(job.record))
-        self._tell(step, job, state.value, text, now.utc_ms)
+        self._tell(step, job, state.value, text, now.utc_ms, decision=decision)
         return job
 
     def forget(self, step: Step, record: JobRecord) -> None:
@@ -222,8 +248,17 @@ class Jobs:
         if not self.queued_of[job.record.owner]:
             del self.queued_of[job.record.owner]
 
-    def _tell(self, step: Step, job: Job, what: str, text: str, utc_ms: int) -> None:
+    def _tell(
+        self, step: Step, job: Job, what: str, text: str, utc_ms: int, *, decision: Decision | None = None
+    ) -> None:
         record = job.record
-        line = StoryLine(utc_ms=utc_ms, what=what, attempt=record.attempt, worker=record.worker, text=text)
+        line = StoryLine(
+            utc_ms=utc_ms,
+            what=what,
+            attempt=record.attempt,
+            worker=record.worker,
+            text=text,
+            decision=decision,
+        )
         step.writes.append(AddStory(record.job_id, line))
         self.show(step, job)

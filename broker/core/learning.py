@@ -27,6 +27,11 @@ def began(estimates: Estimates, holder: Worker, job: Job, now: Now) -> None:
         holder.holds(models, estimates.size_bytes)
 
 
+def told(estimates: Estimates, worker: Worker) -> None:
+    """Show what is known of a worker where others look."""
+    worker.speed, worker.load_ms = estimates.speed(worker.name), estimates.usual_load_ms(worker.name)
+
+
 def succeeded(estimates: Estimates, holder: Worker, job: Job, timings: Timings, now: Now) -> None:
     began(estimates, holder, job, now)
     needs, worker, running_ms = job.record.needs, holder.name, timings.running_ms
@@ -34,11 +39,12 @@ def succeeded(estimates: Estimates, holder: Worker, job: Job, timings: Timings, 
         estimates.turned_out(job.record.expect_ms, running_ms)
     if not job.cold:
         estimates.ran(needs, worker, running_ms - min(timings.loading_ms, running_ms))
-        return
-    load_ms = min(running_ms, _load_ms(estimates, holder, job, timings))
-    estimates.loaded(job.cold, worker, load_ms)
-    if not estimates.has_run(needs, worker):
-        estimates.ran(needs, worker, running_ms - load_ms)
+    else:
+        load_ms = min(running_ms, _load_ms(estimates, holder, job, timings))
+        estimates.loaded(job.cold, worker, load_ms)
+        if not estimates.has_run(needs, worker):
+            estimates.ran(needs, worker, running_ms - load_ms)
+    told(estimates, holder)
 
 
 def failed(holder: Worker, reason: Reason) -> None:

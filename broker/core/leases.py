@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from broker.core import expiry
 from broker.core.backlog import group_key
 from broker.core.breaker import Breakers
 from broker.core.deadlines import Deadlines
@@ -17,12 +18,12 @@ from broker.core.estimates import Estimates
 from broker.core.jobs import Job, Jobs
 from broker.core.learning import began
 from broker.core.model import JobRecord
-from broker.core.retry import GiveUp, decide, forgiven
+from broker.core.retry import GiveUp, decide, failure, forgiven
 from broker.core.roster import HELD_MOST, Roster, Worker
 from broker.core.rules import Now, Rules
 from broker.core.step import Send, Step
 from broker.protocol.events import WorkerGone
-from broker.protocol.records import Failure, Held, JobState, Limits, Phase, Reason, Resume, Why, WorkerState
+from broker.protocol.records import Decision, Failure, Held, JobState, Limits, Phase, Reason, Resume, WorkerState
 from broker.protocol.worker import Abandon, CancelAttempt, Dispatch
 
 #: What a worker gets beyond a limit that is its own to hold.
@@ -37,11 +38,6 @@ HUNG = 10
 PHASE_LOOK_MS = 60_000
 #: How long a lost worker stays on the page.
 FORGET_LOST_MS = 10 * 60_000
-
-
-def failure(reason: Reason, text: str) -> Failure:
-    """A failure that the broker itself found."""
-    return Failure(reason=reason, text=text, node_id="", node_type="", traceback="")
 
 
 class Leases:
@@ -60,10 +56,12 @@ class Leases:
 
     # ---- beginning
 
-    def dispatch(self, step: Step, job: Job, holder: Worker, now: Now, *, why: Why, expect_ms: int) -> None:
-        """Lease the job's next attempt to a worker that has room, and send it. why: that worker was chosen."""
-        attempt, text = job.record.attempt + 1, f"to {holder.name}"
-        self._lease(step, job, holder, now, text, attempt=attempt, why=why, expect_ms=expect_ms)
+    def dispatch(self, step: Step, job: Job, holder: Worker, now: Now, *, decision: Decision, expect_ms: int) -> None:
+        """Lease the job's next attempt to a worker that has room, and send it. expect_ms: how long it is to run."""
+        self._lease(
+            step, job, holder, now, f"to {holder.name}",
+            attempt=job.record.attempt + 1, why=decision.why, expect_ms=expect_ms, decision=decision,
+        )  # fmt: skip
         holder.given += 1
         self._dispatched += 1
         job.dispatch_serial = self._dispatched
@@ -149,7 +147,8 @@ class Leases:
             step, job, JobState.QUEUED, now, f"taken back: {text}",
             worker="", prompt_id="", failure=None, why=None, expect_ms=None,
         )  # fmt: skip
-        self.abandon(step, session, job.record.job_id, attempt, f"taken back: {text}")
+        self.abandon(step, session, job.record.job_id, attempt, f"taken back: {text}"[:500])
+        expiry.watch(self.deadlines, job, now)
 
     def enter(self, job: Job, phase: Phase, now: Now) -> None:
         """Its worker is so far with it, and may take so long over that: a worker that beats can be broken too."""
@@ -220,6 +219,7 @@ class Leases:
         if verdict.backoff_ms:
             job.not_before_ms = now.mono_ms + verdict.backoff_ms
             self.deadlines.at(job.not_before_ms, "backoff", record.job_id)
+        expiry.watch(self.deadlines, job, now)
         self.jobs.move(
             step, job, JobState.QUEUED, now, f"{why.reason}: {why.text}"[:4_000],
             burnt=verdict.burnt, deaths=verdict.deaths, worker="", prompt_id="", failure=why, why=None, expect_ms=None,
@@ -295,8 +295,7 @@ class Leases:
             text = f"{silent.name} has been silent for {self.rules.lease_ms / 1000:g} s"
             self.ended(step, job, failure(Reason.WORKER_LOST, text), now)
         silent.move(WorkerState.LOST)
-        del self.roster.by_session[silent.session]
-        self.roster.touch(silent.name)
+        self.roster.lose(silent)
         self.deadlines.at(now.mono_ms + FORGET_LOST_MS, "forget", silent.name)
         self.show(step, silent)
 

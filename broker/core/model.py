@@ -86,6 +86,8 @@ class JobRecord:
     #: Why the present or last attempt went to its worker, and how long it was expected to run, models loaded included.
     why: Why | None = None
     expect_ms: int | None = None
+    #: It is not begun after that; None = whenever. The one wall clock that decides: it must outlive the broker.
+    deadline_utc_ms: int | None = None
     started_utc_ms: int | None = None
     finished_utc_ms: int | None = None
     failure: Failure | None = None

@@ -13,6 +13,7 @@ from broker.protocol.events import (
     JobGone,
     JobPreview,
     JobProgress,
+    Outlook,
     StatsChanged,
     WorkerChanged,
     WorkerGone,
@@ -43,6 +44,8 @@ def newest(published: Iterable[Any]) -> list[Any]:
                 key = "worker", name
             case StatsChanged():
                 key = "stats", ""
+            case Outlook():
+                key = "outlook", ""
             case _:
                 raise TypeError(f"no event of the broker: {message!r}")
         kept.pop(key, None)

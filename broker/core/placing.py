@@ -19,7 +19,7 @@ from broker.core.placement import POLICIES, Candidate, Choice, Waiting, finish_t
 from broker.core.rooms import Rooms, Stand, Tier, waits
 from broker.core.rules import Now
 from broker.core.step import Step
-from broker.protocol.records import JobState, Why
+from broker.protocol.records import Considered, Decision, JobState, Why
 
 #: Jobs looked at in a row that nobody is sent: further ones have to wait for the next turn.
 LOOKS: Final = 32
@@ -34,6 +34,8 @@ GAIN_MS: Final = 1_000
 GAIN: Final = 0.2
 #: It must not begin for so long, or it could have begun before the worker hears of it.
 NOT_BEGUN_MS: Final = 1_000
+#: Candidates that a decision's record names.
+TOLD: Final = 8
 #: Staged jobs looked at in one turn, and how often one job is taken back.
 STAGED: Final = 16
 MOVES: Final = 3
@@ -58,6 +60,11 @@ class Placing:
         self._hand_out(step, now)
         if self._expects and self.rooms.staged:
             self._take_back(step, now)
+
+    def charge(self, job_id: str) -> float:
+        """By how much a job adds to its owner's share of the fleet."""
+        record = self._leases.jobs.live[job_id].record
+        return self._fairness.charge(record.owner, self._estimates.reference_ms(record.needs))
 
     # ---- handing out
 
@@ -102,22 +109,33 @@ class Placing:
             candidates = self._candidates(job, group, now)
             choice = Choice(choice.worker, Why.HOLDS_MODELS)
         else:
-            if group.waits_since_ms is not None and choice.why is Why.HOLDS_MODELS:
-                choice = choice._replace(why=Why.WAITED_FOR_MODELS)
             group.overtaken_at = None
-        self._send(step, job, candidates, choice, now)
+        self._send(step, job, candidates, self._decision(group, job, candidates, choice, now), now)
         group.waits_since_ms = None
         return True
 
-    def _send(self, step: Step, job: Job, candidates: list[Candidate], choice: Choice, now: Now) -> None:
-        chosen = next(candidate for candidate in candidates if candidate.worker == choice.worker)
-        why = Why.PINNED if job.record.pin else Why.MOVED if job.moves else choice.why
+    def _decision(self, group: Group, job: Job, candidates: list[Candidate], choice: Choice, now: Now) -> Decision:
+        """What the job's story keeps of it."""
+        since_ms = group.waits_since_ms
+        waited = since_ms is not None and choice.why is Why.HOLDS_MODELS
+        why = Why.WAITED_FOR_MODELS if waited else choice.why
+        if job.record.pin or job.moves:
+            why = Why.PINNED if job.record.pin else Why.MOVED
+        soonest = sorted(candidates, key=lambda one: (one.worker != choice.worker, one.finish_ms))[:TOLD]
+        return Decision(
+            policy=self._leases.rules.policy,
+            why=why,
+            worker=choice.worker,
+            waited_ms=now.mono_ms - since_ms if since_ms is not None and waited else 0,
+            candidates=tuple(_considered(one) for one in sorted(soonest, key=lambda one: one.finish_ms)),
+        )
+
+    def _send(self, step: Step, job: Job, candidates: list[Candidate], decision: Decision, now: Now) -> None:
+        chosen = next(candidate for candidate in candidates if candidate.worker == decision.worker)
         self._placed += 1
-        needs, owner = job.record.needs, job.record.owner
-        self._fairness.served(owner, self._estimates.reference_ms(needs))
+        self._fairness.served(job.record.owner, self._estimates.reference_ms(job.record.needs))
         holder = self._leases.roster.by_name[chosen.worker]
-        expect_ms = chosen.load_ms + chosen.run_ms
-        self._leases.dispatch(step, job, holder, now, why=why, expect_ms=expect_ms)
+        self._leases.dispatch(step, job, holder, now, decision=decision, expect_ms=chosen.load_ms + chosen.run_ms)
         self.rooms.look(chosen.worker, now)
 
     def _waiting(self, group: Group, candidates: list[Candidate], now: Now) -> Waiting:
@@ -229,3 +247,13 @@ class Placing:
         touched, roster.touched = roster.touched, {}
         for name in touched:
             self.rooms.look(name, now)
+
+
+def _considered(candidate: Candidate) -> Considered:
+    return Considered(
+        worker=candidate.worker,
+        wait_ms=candidate.wait_ms,
+        load_ms=candidate.load_ms,
+        run_ms=candidate.run_ms,
+        missing_models=candidate.missing[:16],
+    )

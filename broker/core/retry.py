@@ -9,7 +9,7 @@ import dataclasses
 from typing import Final
 
 from broker.core.rules import Rules
-from broker.protocol.records import Reason
+from broker.protocol.records import Failure, Reason
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -46,6 +46,11 @@ VERDICTS: Final[dict[Reason, Verdict]] = {
 
 #: The highest number an attempt can have: a job handed back without blame must end some day too.
 ATTEMPTS_MOST: Final = 10_000
+
+
+def failure(reason: Reason, text: str) -> Failure:
+    """A failure that the broker itself found."""
+    return Failure(reason=reason, text=text, node_id="", node_type="", traceback="")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

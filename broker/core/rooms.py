@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Final, TypeVar
 
@@ -113,6 +113,10 @@ class Rooms:
         for kind in self._open:
             order = self._tiers.get((kind, Tier.IDLE))
             yield from order.few(FEW) if order is not None else ()
+
+    def stands(self) -> Iterable[Stand]:
+        """Every worker that may be given work."""
+        return self._stands.values()
 
     def stand(self, name: str) -> Stand | None:
         return self._stands.get(name)

@@ -6,6 +6,7 @@ Knows nothing of a job's life; fleet.py owns that. A worker's name has at most o
 from __future__ import annotations
 
 import dataclasses
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -13,6 +14,7 @@ from broker.core import resident
 from broker.core.backlog import GroupKey, Kind
 from broker.core.jobs import Job
 from broker.core.model import WORKER_MOVES
+from broker.core.rules import Now
 from broker.core.step import Remember, Step
 from broker.protocol.events import WorkerChanged
 from broker.protocol.records import Breaker, BreakerState, Held, Stats, WorkerState, WorkerView
@@ -22,8 +24,11 @@ from broker.protocol.worker import Announce, Capabilities, Ready
 HELD_MOST: Final = 64
 #: Workers that one reply can name.
 WORKERS_MOST: Final = 5_000
+#: What a job lacks that is told by name; of more only the number.
+NAMED: Final = 5
 #: Sets of models that are remembered to have run on a worker.
 SETS: Final = 4
+HOUR_MS: Final = 3_600_000
 #: The share of a card's time from which it counts as busy, and for how many heartbeats: the first one after a job may
 #: still tell of it.
 BUSY: Final = 0.5
@@ -82,6 +87,11 @@ class Worker:
     #: first.
     resident: tuple[str, ...] = ()
     sets: tuple[tuple[str, ...], ...] = ()
+    #: How fast its card is, and how long it takes to load what a job needs, as learnt.
+    speed: float = 1.0
+    load_ms: int | None = None
+    #: When jobs succeeded there within the last hour, on the core's clock.
+    done_ms: deque[int] = dataclasses.field(default_factory=deque)
 
     @property
     def name(self) -> str:
@@ -103,8 +113,10 @@ class Worker:
         unseen = sum(1 for job in self.jobs.values() if job.dispatch_serial > self.ready.seen)
         return min(self.ready.credits - unseen, HELD_MOST - len(self.jobs))
 
-    def measured(self, stats: Stats) -> None:
+    def measured(self, stats: Stats, now: Now) -> None:
         """What its heartbeat tells."""
+        while self.done_ms and self.done_ms[0] < now.mono_ms - HOUR_MS:
+            self.done_ms.popleft()
         self.stats = stats
         busy = stats.gpu_busy is not None and stats.gpu_busy >= BUSY
         self.strange_beats = self.strange_beats + 1 if busy and not self.jobs else 0
@@ -169,18 +181,26 @@ class Roster:
         #: Sessions a newer one of the same name has replaced, with that name: they are never let in again. No name: the
         #: session has spoken since.
         self.retired: dict[str, str] = {}
+        #: How many workers of each kind are present.
+        self._kinds: dict[Kind, int] = {}
         self._offers: dict[str, Offer] = {}
         self._serves: dict[tuple[Kind, tuple[object, ...]], bool] = {}
 
     def join(self, worker: Worker) -> None:
         self.by_session[worker.session] = worker
         self.by_name[worker.name] = worker
+        self._count(worker.kind, 1)
         self.touch(worker.name)
 
     def part(self, worker: Worker) -> None:
         """Its session is over; its name may come back."""
-        del self.by_session[worker.session]
+        self.lose(worker)
         del self.by_name[worker.name]
+
+    def lose(self, worker: Worker) -> None:
+        """Its session is over; its name is kept for a while."""
+        del self.by_session[worker.session]
+        self._count(worker.kind, -1)
         self.touch(worker.name)
 
     def touch(self, name: str) -> None:
@@ -255,6 +275,39 @@ class Roster:
             self._serves[asked] = known
         return known
 
+    def why_not(self, group: GroupKey) -> str:
+        """Why none of the workers that are here could ever run such a job; empty when one could, when nobody is here,
+        and when one has not told yet what it offers."""
+        if group.pin:
+            named = self.by_name.get(group.pin)
+            if named is None:
+                return f"no worker called {group.pin} is here"
+            kinds = [named.kind]
+        else:
+            kinds = list(self._kinds)
+        if not kinds or any(kind[0] not in self._offers or self.serves(kind, group) for kind in kinds):
+            return ""
+        lacks = [self._lacks(kind, group) for kind in kinds]
+        fewest = min(lacks, key=len)
+        who = f"the worker {group.pin}" if group.pin else "no worker has all it needs; the nearest"
+        more = f" and {len(fewest) - NAMED} more" if len(fewest) > NAMED else ""
+        return f"{who} lacks {', '.join(fewest[:NAMED])}{more}"
+
+    def _lacks(self, kind: Kind, group: GroupKey) -> list[str]:
+        digest, labels, vram_bytes = kind
+        offer = self._offers[digest]
+        lacks = [f"the node {name}" for name in group.nodes if name not in offer.nodes]
+        lacks += [f"the model {name}" for name in group.models if name not in offer.models]
+        lacks += [f"the label {name}" for name in group.labels if name not in labels]
+        if group.vram_bytes > vram_bytes:
+            lacks.append(f"a card with {group.vram_bytes >> 20} MiB")
+        return lacks
+
+    def _count(self, kind: Kind, more: int) -> None:
+        self._kinds[kind] = self._kinds.get(kind, 0) + more
+        if not self._kinds[kind]:
+            del self._kinds[kind]
+
     def may_work(self, worker: Worker) -> bool:
         """Whether it may be sent anything, whether or not it has room."""
         present = self.by_session.get(worker.session) is worker and worker.breaker.state is BreakerState.CLOSED
@@ -289,6 +342,10 @@ class Roster:
             succeeded=worker.succeeded,
             failed=worker.failed,
             since_utc_ms=worker.since_utc_ms,
+            resident=worker.resident[-64:],
+            jobs_per_hour=len(worker.done_ms),
+            speed=worker.speed,
+            load_ms=worker.load_ms,
         )
 
     def _forget_unused(self) -> None:

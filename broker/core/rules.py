@@ -42,6 +42,9 @@ class Rules:
     stall_ms: int = 5 * 60_000
     #: How often counts are published at most.
     stats_every_ms: int = 500
+    #: How often the outlook is published at most, and what was learnt is saved.
+    outlook_every_ms: int = 1_000
+    save_every_ms: int = 60_000
     #: By which jobs are given to workers; a name of placement.POLICIES.
     policy: str = "finish_time"
     #: Attempts of one owner that workers may hold at once; 0 = as many as there is room for.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from broker.core.estimates import Figure
 from broker.core.model import JobRecord
 from broker.protocol.records import StoryLine
 
@@ -47,7 +48,14 @@ class Remember:
     value: str
 
 
-Write = InsertJob | UpdateJob | AddStory | DeleteJob | Remember
+@dataclasses.dataclass(frozen=True, slots=True)
+class SaveFigure:
+    """Keep something learnt, in place of what was learnt before of the same."""
+
+    figure: Figure
+
+
+Write = InsertJob | UpdateJob | AddStory | DeleteJob | Remember | SaveFigure
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -19,7 +19,8 @@ def body_sha256(said: client.Submit) -> str:
     """What makes two submits with one idempotency key the same: what a person chose, not what was read from it."""
     files = (f"{file.name}\x00{file.sha256}" for file in said.files)
     sizes = (f"{part.workflow_bytes} {part.form_bytes}" for part in said.parts)
-    words = (said.template, str(said.priority), "\x00".join(said.labels), "\x00".join(files), "\x00".join(sizes))
+    lists = ("\x00".join(many) for many in (said.labels, files, sizes, said.needs.labels))
+    words = (said.template, str(said.priority), said.pin, str(said.deadline_ms), *lists)
     digest = hashlib.sha256()
     for part in (said.workflow, said.form, *(word.encode() for word in words)):
         digest.update(b"%d\x00" % len(part))

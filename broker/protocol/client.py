@@ -11,6 +11,7 @@ from typing import Annotated
 
 from broker.protocol.records import (
     Bytes,
+    Expected,
     FleetStats,
     InputFile,
     JobId,
@@ -19,9 +20,11 @@ from broker.protocol.records import (
     Labels,
     Line,
     Millis,
+    ModelLoad,
     Name,
     Needs,
     Owner,
+    OwnerLoad,
     Priority,
     Prose,
     RequestId,
@@ -63,6 +66,9 @@ class Submit:
     labels: Labels
     priority: Priority
     needs: Needs
+    pin: Annotated[str, Text(63)]  # the only worker that may run it; empty = any
+    deadline_ms: Millis | None  # from now on; it is not begun later than that
+    wait_for_worker: bool  # else it is refused when none of the workers that are here can run it
     files: Annotated[tuple[InputFile, ...], Many(256)]
     parts: Annotated[tuple[Part, ...], Many(64)]  # empty: one job
     workflow: Annotated[bytes, Blob(32 << 20)]
@@ -141,6 +147,14 @@ class Statistics:
 class Story:
     request_id: RequestId
     job_id: JobId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """Who has how many jobs waiting and running, and for which models. Answered by LoadReply."""
+
+    request_id: RequestId
+    owner: Owner  # empty = everybody's
 
 
 # ---- requests of an administrator
@@ -260,12 +274,23 @@ class SnapshotReply:
     workers: Annotated[tuple[WorkerView, ...], Many(5_000)]
     jobs: Annotated[tuple[JobView, ...], Many(1_000)]
     stats: FleetStats
+    outlook: Annotated[tuple[Expected, ...], Many(200)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatisticsReply:
     request_id: RequestId
     stats: FleetStats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadReply:
+    """Those with most jobs first. Models are told of everybody's jobs, or, for one owner, of theirs alone."""
+
+    request_id: RequestId
+    owners: Annotated[tuple[OwnerLoad, ...], Many(200)]
+    models: Annotated[tuple[ModelLoad, ...], Many(100)]
+    paused: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from typing import Annotated
 
 from broker.protocol.records import (
     AttemptNumber,
+    Expected,
     FleetStats,
     JobId,
     JobView,
@@ -22,7 +23,7 @@ from broker.protocol.records import (
     WorkerName,
     WorkerView,
 )
-from broker.protocol.schema import Blob
+from broker.protocol.schema import Blob, Many
 
 #: One topic a kind of event: a subscriber picks kinds, and the web takes all but may shed previews alone.
 TOPIC_JOB, TOPIC_PROGRESS, TOPIC_PREVIEW, TOPIC_WORKER, TOPIC_STATS = (
@@ -80,6 +81,15 @@ class WorkerGone:
     stream: SessionId
     serial: Serial
     worker: WorkerName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlook:
+    """The first of the waiting jobs, in the order in which they are likely to be served."""
+
+    stream: SessionId
+    serial: Serial
+    queue: Annotated[tuple[Expected, ...], Many(200)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -284,6 +284,10 @@ class JobView:
     failure: Failure | None
     timings: Timings | None
     outputs: Annotated[tuple[Output, ...], Many(1_000)]
+    why: Why | None  # that worker was chosen for the present or last attempt
+    expect_ms: Millis | None  # how long it was then expected to run, models loaded included
+    deadline_utc_ms: Millis | None  # it is not begun after that
+    pin: Annotated[str, Text(63)]  # the only worker that may run it; empty = any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -307,6 +311,10 @@ class WorkerView:
     succeeded: Count
     failed: Count
     since_utc_ms: Millis
+    resident: Annotated[tuple[Line, ...], Many(64)]  # models that its ComfyUI is believed to hold
+    jobs_per_hour: Count  # that succeeded in the last hour
+    speed: Annotated[float, Real(0.0, 1_000.0)]  # learnt; the reference card is 1
+    load_ms: Millis | None  # a usual load of models, learnt; None before the first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -326,6 +334,54 @@ class FleetStats:
     oldest_queued_utc_ms: Millis | None
     invalid_messages: Serial
     uptime_ms: Millis
+    #: Of what attempts were expected to take, relative to what they took: the median of the last 500.
+    expected_error: Annotated[float, Real(0.0, 1_000.0)] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """A waiting job, and when it is likely to begin as things stand."""
+
+    job_id: JobId
+    owner: Owner
+    place: Count  # in the queue of the whole fleet, from 1
+    start_utc_ms: Millis | None  # None: no worker that is here can run it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Considered:
+    """A worker that could have been given an attempt, and what was expected of it."""
+
+    worker: WorkerName
+    wait_ms: Millis  # until it has done what it holds
+    load_ms: Millis
+    run_ms: Millis
+    missing_models: Annotated[tuple[Line, ...], Many(16)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """Why an attempt went to a worker."""
+
+    policy: Name
+    why: Why
+    worker: WorkerName
+    waited_ms: Millis  # for that worker, though others had room
+    candidates: Annotated[tuple[Considered, ...], Many(8)]  # the soonest first
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnerLoad:
+    owner: Owner
+    queued: Count
+    running: Count  # held by workers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelLoad:
+    models: Annotated[tuple[Line, ...], Many(500)]
+    queued: Count
+    running: Count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -337,3 +393,4 @@ class StoryLine:
     attempt: Annotated[int, Whole(0, 10_000)]
     worker: Annotated[str, Text(63)]
     text: Prose
+    decision: Decision | None  # of a lease

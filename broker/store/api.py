@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
+from broker.core.estimates import Figure
 from broker.core.model import JobRecord
 from broker.core.step import Write
 from broker.protocol.records import JobState, StoryLine
@@ -78,6 +79,9 @@ class Store(Protocol):
 
     def story(self, job_id: str) -> tuple[StoryLine, ...]:
         """What happened to a job, oldest first, at most the last 1000 lines."""
+
+    def figures(self) -> Iterator[Figure]:
+        """What was learnt."""
 
     def counts(self) -> dict[JobState, int]:
         """Jobs per state; a state without jobs may be absent. Cheap: kept, not counted."""

@@ -10,8 +10,9 @@ import dataclasses
 from collections.abc import Hashable, Iterator
 from typing import Any
 
+from broker.core.estimates import Figure
 from broker.core.model import JobRecord
-from broker.core.step import AddStory, DeleteJob, InsertJob, Remember, UpdateJob, Write
+from broker.core.step import AddStory, DeleteJob, InsertJob, Remember, SaveFigure, UpdateJob, Write
 from broker.protocol.errors import StoreError
 from broker.protocol.records import JobState, StoryLine
 from broker.store import rules
@@ -36,6 +37,8 @@ class _Tables:
     #: "last": the highest sequence ever given.
     sequences: dict[str, int] = dataclasses.field(default_factory=dict)
     notes: dict[str, str] = dataclasses.field(default_factory=dict)
+    #: (kind, subject, worker) -> figure
+    figures: dict[tuple[str, str, str], Figure] = dataclasses.field(default_factory=dict)
 
 
 class MemoryStore:
@@ -66,6 +69,8 @@ class MemoryStore:
                     self._set(tables.stories, job_id, (*tables.stories.get(job_id, ()), line)[-rules.STORY_LINES :])
                 case Remember(key, value):
                     self._set(tables.notes, key, value)
+                case SaveFigure(figure):
+                    self._save(tables, figure)
         except StoreError:
             self.close()
             raise
@@ -128,6 +133,9 @@ class MemoryStore:
     def story(self, job_id: str) -> tuple[StoryLine, ...]:
         return self._tables.stories.get(job_id, ())
 
+    def figures(self) -> Iterator[Figure]:
+        return iter(list(self._tables.figures.values()))
+
     def counts(self) -> dict[JobState, int]:
         return {state: count for state, count in self._tables.counts.items() if count}
 
@@ -136,6 +144,10 @@ class MemoryStore:
 
     def last_sequence(self) -> int:
         return self._tables.sequences.get("last", 0)
+
+    def _save(self, tables: _Tables, figure: Figure) -> None:
+        key = figure.kind, figure.subject, figure.worker
+        self._set(tables.figures, key, figure)
 
     def _insert(self, tables: _Tables, record: JobRecord, workflow: bytes, form: bytes) -> None:
         key = (record.owner, record.idempotency_key)

@@ -108,7 +108,23 @@ _NOTES = Migration(
     ("CREATE TABLE note (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID",),
 )
 
-MIGRATIONS: Final[tuple[Migration, ...]] = (_JOBS, _FILTERS, _LOADING, _DELETED, _NOTES)
+_LEARNT = Migration(
+    "what was learnt of workers and models, and why a worker was chosen",
+    (
+        """CREATE TABLE figure (
+             kind TEXT NOT NULL,
+             subject TEXT NOT NULL,
+             worker TEXT NOT NULL,
+             value REAL NOT NULL,
+             samples INTEGER NOT NULL,
+             UNIQUE (kind, subject, worker)
+           ) STRICT""",
+        # JSON; empty where there was nothing to decide.
+        "ALTER TABLE story ADD COLUMN decision TEXT NOT NULL DEFAULT ''",
+    ),
+)
+
+MIGRATIONS: Final[tuple[Migration, ...]] = (_JOBS, _FILTERS, _LOADING, _DELETED, _NOTES, _LEARNT)
 
 
 def migrate(db: sqlite3.Connection, path: Path, steps: tuple[Migration, ...] = MIGRATIONS) -> None:

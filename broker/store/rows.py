@@ -11,7 +11,19 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Final, get_type_hints
 
 from broker.core.model import JobRecord
-from broker.protocol.records import Failure, InputFile, JobState, Labels, Member, Needs, Output, Timings, Why
+from broker.protocol.records import (
+    Decision,
+    Failure,
+    InputFile,
+    JobState,
+    Labels,
+    Member,
+    Needs,
+    Output,
+    StoryLine,
+    Timings,
+    Why,
+)
 from broker.protocol.schema import Many, converter
 from broker.store.rules import SUBMITTED
 
@@ -39,6 +51,7 @@ _CONVERTERS: Final = {
     "why": converter(Why | None),
     "outputs": converter(Annotated[tuple[Output, ...], Many(1_000)]),
 }
+_DECISION: Final = converter(Decision)
 _SUBMITTED: Final = tuple(name for name in SUBMITTED if name not in COLUMNS)
 _LIFE: Final = tuple(name for name in get_type_hints(JobRecord) if name not in (*SUBMITTED, *COLUMNS))
 _encode: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -86,3 +99,15 @@ def from_row(row: Sequence[Any]) -> JobRecord:
         state=JobState(state),
         **fields,
     )
+
+
+def story_row(line: StoryLine) -> tuple[Any, ...]:
+    decision = _encode(_DECISION[0](line.decision)) if line.decision is not None else ""
+    return line.utc_ms, line.what, line.attempt, line.worker, line.text, decision
+
+
+def story_line(row: Sequence[Any]) -> StoryLine:
+    """The line of a row. Raises ValueError or RemoteProtocolError for one that story_row never made."""
+    utc_ms, what, attempt, worker, text, decision = row
+    found = _DECISION[1](json.loads(decision), "decision") if decision else None
+    return StoryLine(utc_ms=utc_ms, what=what, attempt=attempt, worker=worker, text=text, decision=found)

@@ -18,6 +18,8 @@ from broker.store.api import Page, Wanted
 STORY_LINES: Final = 1_000
 #: Deleted jobs whose ids and keys are remembered, so that none of them is run again; the oldest are forgotten first.
 DELETED_KEPT: Final = 1_000_000
+#: Learnt figures that outlive a restart of the broker: those learnt last.
+FIGURES: Final = 20_000
 #: What was submitted: fields of a record that are the same for life.
 SUBMITTED: Final = (
     "sequence",

@@ -7,14 +7,16 @@ must exit, because a disk that lost one fsync may report the next as done. It ne
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import heapq
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from broker.core.estimates import Figure
 from broker.core.model import JobRecord
-from broker.core.step import AddStory, DeleteJob, InsertJob, Remember, UpdateJob, Write
+from broker.core.step import AddStory, DeleteJob, InsertJob, Remember, SaveFigure, UpdateJob, Write
 from broker.protocol.errors import RemoteProtocolError, StoreError
 from broker.protocol.records import JobState, StoryLine
 from broker.store import pages, rules
@@ -23,7 +25,7 @@ from broker.store.disk import make_folder, sync_folder
 from broker.store.failure import damaged, translate
 from broker.store.lock import DataLock
 from broker.store.migrations import migrate
-from broker.store.rows import COLUMNS, from_row, life_of, to_row
+from broker.store.rows import COLUMNS, from_row, life_of, story_line, story_row, to_row
 
 #: How long another program (a backup, a shell) may hold the database before that is a failure. The core has already
 #: moved on when a write is refused, so waiting is all there is; it lengthens every lease by what it lost.
@@ -45,10 +47,13 @@ _JOB: Final = f"SELECT {', '.join(COLUMNS)} FROM job"
 _INSERT_JOB: Final = f"INSERT INTO job ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
 _ADD_STORY: Final = """
     INSERT INTO story
-    VALUES (?1, (SELECT coalesce(max(line), 0) + 1 FROM story WHERE sequence = ?1), ?2, ?3, ?4, ?5, ?6)
+    VALUES (?1, (SELECT coalesce(max(line), 0) + 1 FROM story WHERE sequence = ?1), ?2, ?3, ?4, ?5, ?6, ?7)
     RETURNING line"""
 
 _REMEMBER: Final = "INSERT INTO deleted (job_id, owner, idempotency_key) VALUES (?, ?, ?) RETURNING number"
+_SAVE_FIGURE: Final = "INSERT OR REPLACE INTO figure VALUES (?, ?, ?, ?, ?)"
+_FORGET_FIGURES: Final = """
+    DELETE FROM figure WHERE rowid <= (SELECT rowid FROM figure ORDER BY rowid DESC LIMIT 1 OFFSET ?)"""
 
 
 class SqliteStore:
@@ -93,6 +98,7 @@ class SqliteStore:
         for pragma in _PRAGMAS:
             db.execute(pragma)
         migrate(db, self._path)
+        db.execute(_FORGET_FIGURES, (rules.FIGURES,))
 
     # ---- writes
 
@@ -112,6 +118,8 @@ class SqliteStore:
                 self._execute("DELETE FROM note WHERE key = ?", key)
             case Remember(key, value):
                 self._execute("INSERT OR REPLACE INTO note VALUES (?, ?)", key, value)
+            case SaveFigure(figure):
+                self._execute(_SAVE_FIGURE, *dataclasses.astuple(figure))
 
     def commit(self) -> None:
         if self._open.in_transaction:
@@ -165,8 +173,7 @@ class SqliteStore:
 
     def _add_story(self, job_id: str, line: StoryLine) -> None:
         sequence = self._known(job_id).sequence
-        values = (sequence, line.utc_ms, line.what, line.attempt, line.worker, line.text)
-        number = self._execute(_ADD_STORY, *values)[0][0]
+        number = self._execute(_ADD_STORY, sequence, *story_row(line))[0][0]
         if number > rules.STORY_LINES:
             oldest = number - rules.STORY_LINES
             self._execute("DELETE FROM story WHERE sequence = ? AND line <= ?", sequence, oldest)
@@ -254,14 +261,18 @@ class SqliteStore:
 
     def story(self, job_id: str) -> tuple[StoryLine, ...]:
         rows = self._execute(
-            "SELECT utc_ms, what, attempt, worker, text FROM story "
+            "SELECT utc_ms, what, attempt, worker, text, decision FROM story "
             "WHERE sequence = (SELECT sequence FROM job WHERE job_id = ?) ORDER BY line",
             job_id,
         )
-        return tuple(
-            StoryLine(utc_ms=utc_ms, what=what, attempt=attempt, worker=worker, text=text)
-            for utc_ms, what, attempt, worker, text in rows
-        )
+        try:
+            return tuple(map(story_line, rows))
+        except (ValueError, TypeError, RemoteProtocolError) as e:
+            raise self._refuse(damaged(self._path, f"the story of job {job_id} cannot be read: {e}")) from e
+
+    def figures(self) -> Iterator[Figure]:
+        rows = self._execute("SELECT kind, subject, worker, value, samples FROM figure ORDER BY rowid")
+        return (Figure(*row) for row in rows)
 
     def counts(self) -> dict[JobState, int]:
         return {JobState(state): count for state, count in self._counts.items() if count}

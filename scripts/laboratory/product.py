@@ -69,7 +69,8 @@ class Product:
         )  # fmt: skip
         request = client.Submit(
             request_id=f"{job.number:032x}", job_id=job_id(job), idempotency_key="", owner=job.owner, title="",
-            template="", labels=(), priority=0, needs=needs, files=(), workflow=b"", form=b"", parts=(),
+            template="", labels=(), priority=0, needs=needs, pin="", deadline_ms=None,
+            wait_for_worker=True, files=(), workflow=b"", form=b"", parts=(),
         )  # fmt: skip
         self.tell(FromClient(CLIENT, request))
 

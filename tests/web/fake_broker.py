@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import secrets
 import uuid
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -30,7 +31,18 @@ TOPICS: dict[type[Any], bytes] = {
     events.WorkerChanged: events.TOPIC_WORKER,
     events.WorkerGone: events.TOPIC_WORKER,
     events.StatsChanged: events.TOPIC_STATS,
+    events.Outlook: events.TOPIC_STATS,
 }
+DECISION = records.Decision(
+    policy="finish_time",
+    why=records.Why.WAITED_FOR_MODELS,
+    worker="gpu-2",
+    waited_ms=4_000,
+    candidates=(
+        records.Considered(worker="gpu-2", wait_ms=0, load_ms=0, run_ms=5_000, missing_models=()),
+        records.Considered(worker="gpu-1", wait_ms=0, load_ms=11_000, run_ms=5_000, missing_models=("checkpoints/xl",)),
+    ),
+)
 
 
 def a_job(**changes: Any) -> JobView:
@@ -54,6 +66,10 @@ def a_job(**changes: Any) -> JobView:
         "failure": None,
         "timings": None,
         "outputs": (),
+        "why": None,
+        "expect_ms": None,
+        "deadline_utc_ms": None,
+        "pin": "",
     }
     return JobView(**{**whole, **changes})
 
@@ -77,6 +93,10 @@ def a_worker(name: str = "worker-1", **changes: Any) -> WorkerView:
         "succeeded": 0,
         "failed": 0,
         "since_utc_ms": CREATED_MS,
+        "resident": (),
+        "jobs_per_hour": 0,
+        "speed": 1.0,
+        "load_ms": None,
     }
     return WorkerView(**{**whole, **changes})
 
@@ -141,6 +161,7 @@ class FakeBroker:
         self.paused: set[str] = set()
         #: Whether files are refused for want of room.
         self.disk_full = False
+        self.outlook: tuple[records.Expected, ...] = ()
         #: Every request heard, in order.
         self.heard: list[Any] = []
         #: Answer instead of the usual, once: request type -> error.
@@ -204,6 +225,7 @@ class FakeBroker:
             oldest_queued_utc_ms=None,
             invalid_messages=0,
             uptime_ms=1,
+            expected_error=None,
         )
 
     # ---- the clients socket
@@ -238,7 +260,7 @@ class FakeBroker:
                     return self._error(asked, "conflict", "this key was used for another body")
                 return self._submitted(asked, before, existed=True)
         self.asked_before[asked.job_id] = asked
-        copied = ("owner", "title", "template", "labels", "priority")
+        copied = ("owner", "title", "template", "labels", "priority", "pin")
         for job, place in submits.jobs_of(asked):
             self.submits[job.job_id] = job
             self.put(a_job(job_id=job.job_id, group=place, **{name: getattr(asked, name) for name in copied}))
@@ -302,14 +324,26 @@ class FakeBroker:
             workers=tuple(self.workers.values()),
             jobs=tuple(self.jobs.values()),
             stats=self.stats(),
+            outlook=self.outlook,
         )
 
     def _statistics(self, asked: client.Statistics) -> Any:
         return client.StatisticsReply(request_id=asked.request_id, stats=self.stats())
 
     def _story(self, asked: client.Story) -> Any:
-        line = records.StoryLine(utc_ms=CREATED_MS, what="queued", attempt=0, worker="", text="queued")
-        return client.StoryReply(request_id=asked.request_id, lines=(line,))
+        line = records.StoryLine(utc_ms=CREATED_MS, what="queued", attempt=0, worker="", text="queued", decision=None)
+        leased = dataclasses.replace(line, what="leased", attempt=1, worker="gpu-2", text="", decision=DECISION)
+        return client.StoryReply(request_id=asked.request_id, lines=(line, leased))
+
+    def _load(self, asked: client.Load) -> Any:
+        jobs = [job for job in self.jobs.values() if asked.owner in ("", job.owner) and not job.state.terminal]
+        waiting = Counter(job.owner for job in jobs if job.state is JobState.QUEUED)
+        held = Counter(job.owner for job in jobs if job.state is not JobState.QUEUED)
+        owners = tuple(
+            records.OwnerLoad(owner=name, queued=waiting[name], running=held[name]) for name in sorted(waiting | held)
+        )
+        models = (records.ModelLoad(models=("checkpoints/xl",), queued=waiting.total(), running=held.total()),)
+        return client.LoadReply(request_id=asked.request_id, owners=owners, models=models, paused="" in self.paused)
 
     def _of_worker(self, asked: Any) -> Any:
         if asked.worker and asked.worker not in self.workers:
@@ -379,6 +413,7 @@ ANSWERS: dict[type[Any], Callable[[Any, Any], Any]] = {
     client.Snapshot: FakeBroker._snapshot,
     client.Statistics: FakeBroker._statistics,
     client.Story: FakeBroker._story,
+    client.Load: FakeBroker._load,
     client.Pause: FakeBroker._of_worker,
     client.Resume: FakeBroker._of_worker,
     client.DrainWorker: FakeBroker._of_worker,

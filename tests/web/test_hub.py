@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from broker.protocol import events
 from broker.protocol.client import SnapshotReply
-from broker.protocol.records import FleetStats, Held, JobState, Phase, WorkerState
+from broker.protocol.records import Expected, FleetStats, Held, JobState, Phase, WorkerState
 from tests.web.fake_broker import a_job, a_progress, a_worker
 from web.frames import Opcode
 from web.hub import MAX_ENDED, MAX_QUEUED, Changes, Hub, Scope
@@ -33,12 +33,13 @@ def stats(queued: int = 0) -> FleetStats:
         oldest_queued_utc_ms=None,
         invalid_messages=0,
         uptime_ms=1,
+        expected_error=None,
     )
 
 
 def reply(jobs: Any = (), workers: Any = ()) -> SnapshotReply:
     return SnapshotReply(
-        request_id=STREAM, stream=STREAM, serial=1, workers=tuple(workers), jobs=tuple(jobs), stats=stats()
+        request_id=STREAM, stream=STREAM, serial=1, workers=tuple(workers), jobs=tuple(jobs), stats=stats(), outlook=()
     )
 
 
@@ -71,6 +72,7 @@ class Page:
         self.jobs: dict[str, Any] = {}
         self.workers: dict[str, Any] = {}
         self.stats: Any = None
+        self.outlook: Any = None
         self.connected = False
         self.gap = False
 
@@ -87,6 +89,7 @@ class Page:
             self.jobs = {job["id"]: job for job in message["jobs"]}
             self.workers = {worker["name"]: worker for worker in message["workers"]}
             self.stats, self.connected, self.gap = message["stats"], message["connected"], False
+            self.outlook = message["outlook"]
         elif kind != "skip" and message["serial"] != (self.serial or 0) + 1:
             self.gap = True
         self.serial = message["serial"]
@@ -106,6 +109,8 @@ class Page:
                 self.workers.pop(message["name"], None)
             case "stats":
                 self.stats = message["stats"]
+            case "outlook":
+                self.outlook = message["queue"]
             case "fleet":
                 self.connected = message["connected"]
 
@@ -237,6 +242,14 @@ class HubMachine(RuleBasedStateMachine):
     def asks_again(self, which: int) -> None:
         self.resync(self.lines[which])
 
+    @rule(ahead=st.lists(st.sampled_from(IDS), unique=True, max_size=3))
+    def the_outlook_changes(self, ahead: list[str]) -> None:
+        queue = tuple(
+            Expected(job_id=job_id, owner=self.owner(job_id), place=place, start_utc_ms=place)
+            for place, job_id in enumerate(ahead, start=1)
+        )
+        self.tell(self.hub.apply([events.Outlook(stream=STREAM, serial=1, queue=queue)]))
+
     @rule()
     def broker_goes(self) -> None:
         self.tell(self.hub.lost())
@@ -261,6 +274,7 @@ class HubMachine(RuleBasedStateMachine):
             truth = self.hub.snapshot(line.scope)
             assert line.page.jobs == {job["id"]: job for job in truth["jobs"]}
             assert line.page.stats == truth["stats"]
+            assert line.page.outlook == truth["outlook"]
             assert line.page.connected == truth["connected"]
             # What a worker holds is shown to others only as long as the job is theirs: names always agree.
             assert line.page.workers.keys() == {worker["name"] for worker in truth["workers"]}

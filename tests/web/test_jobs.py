@@ -344,23 +344,6 @@ def test_a_call_without_a_body_takes_none_or_an_empty_one(shared: Stage, body: b
     assert shared.post("/api/v1/queue/resume", b"x=1", Content_Type="application/x-www-form-urlencoded").status == 415
 
 
-def test_a_job_is_pinned_and_moved(shared: Stage) -> None:
-    job = shared.broker.put(a_job())
-    assert shared.post(f"/api/v1/jobs/{job.job_id}/priority", {"priority": 9}).json["priority"] == 9
-    assert shared.post(f"/api/v1/jobs/{job.job_id}/pin", {"worker": "worker-1"}).status == 202
-    assert isinstance(shared.broker.heard[-1], client.Pin)
-    for body in ({}, {"worker": 1}, {"worker": "a/b"}, {"worker": "a", "x": 1}):
-        assert shared.post(f"/api/v1/jobs/{job.job_id}/pin", body).code == "bad_worker"
-    for bad in ({}, {"priority": "1"}, {"priority": True}, {"priority": 101}):
-        assert shared.post(f"/api/v1/jobs/{job.job_id}/priority", bad).code == "bad_priority"
-
-
-def test_the_story_of_a_job(shared: Stage) -> None:
-    job = shared.broker.put(a_job())
-    [line] = shared.get(f"/api/v1/jobs/{job.job_id}/story").json["lines"]
-    assert line["what"] == "queued" and line["worker"] is None
-
-
 def test_workers_are_paused_resumed_drained_probed_and_restarted(shared: Stage) -> None:
     for verb, kind in (
         ("pause", client.Pause),

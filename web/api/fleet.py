@@ -72,6 +72,12 @@ def restart(call: Call, name: str) -> HTTPResponse:
     return _done(call, client.RestartWorker, _worker(name))
 
 
+def queue(call: Call) -> HTTPResponse:
+    """GET /api/v1/queue"""
+    owner = call.viewer.scope if call.viewer.scope is not None else ""
+    return answered(views_json.queue(call.site.link.ask(client.LoadReply, client.Load, owner=owner)))
+
+
 def pause_all(call: Call) -> HTTPResponse:
     """POST /api/v1/queue/pause"""
     return _done(call, client.Pause, "")

@@ -28,6 +28,9 @@ from web.files import NoSuchFile
 #: The name an upload is given, so that a workflow can use it without a list of files.
 _UPLOADED: Final = re.compile(r"(?P<sha256>[0-9a-f]{64})\.(?:png|jpg|webp)")
 
+#: Problems that another worker would not have.
+LACKING: Final = frozenset({"unknown_node", "unknown_model"})
+
 
 def post(call: Call) -> HTTPResponse:
     """POST /api/v1/jobs"""
@@ -83,8 +86,9 @@ def _said(call: Call, asked: Wish) -> dict[str, Any]:
     check, which knows the largest seed of each node."""
     object_info = call.site.abilities.object_info()
     for job in asked.jobs:
-        if object_info is not None and (problems := check(job.workflow, object_info)):
-            raise refusal_of(combined(problems))
+        problems = check(job.workflow, object_info) if object_info is not None else ()
+        if fatal := [one for one in problems if not asked.wait_for_worker or one.code not in LACKING]:
+            raise refusal_of(combined(fatal))
     found = needs(asked.jobs[0].workflow, object_info if object_info is not None else {})
     return {
         "idempotency_key": asked.idempotency_key,
@@ -96,12 +100,15 @@ def _said(call: Call, asked: Wish) -> dict[str, Any]:
         "needs": records.Needs(
             nodes=found.nodes,
             models=found.models,
-            labels=(),
+            labels=asked.needs_labels,
             vram_bytes=0,
             pixels=found.pixels,
             steps=min(found.steps, 2**31),
             signature=found.signature,
         ),
+        "pin": asked.pin,
+        "deadline_ms": asked.deadline_ms,
+        "wait_for_worker": asked.wait_for_worker,
         "files": _stored(call, asked, found),
     }
 

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any, Final
 
-from broker.protocol.ids import JOB_ID, SHA256
+from broker.protocol.ids import JOB_ID, SHA256, WORKER_NAME
 from comfyui import seeds
 from comfyui.names import path_fault
 from comfyui.runnable import stand_ins
@@ -20,9 +20,14 @@ from web.api.site import Call
 
 #: How a fault of a workflow is answered.
 STATUS: Final[Mapping[Kind, int]] = {"bad_request": 400, "unprocessable": 422, "too_large": 413, "forbidden": 403}
-KEYS: Final = ("workflow", "template", "params", "title", "labels", "priority", "files", "id", "count", "group")
+KEYS: Final = (
+    "workflow", "template", "params", "title", "labels", "priority", "files", "id", "count", "group",
+    "pin", "deadline_s", "needs_labels", "wait_for_worker",
+)  # fmt: skip
 #: Jobs of one group.
 MAX_COUNT: Final = 64
+#: A month.
+MAX_DEADLINE_S: Final = 30 * 24 * 3_600
 _KEY = re.compile(r"[\x21-\x7e]{1,200}")
 
 
@@ -46,6 +51,14 @@ class Wish:
     priority: int
     files: tuple[tuple[str, str], ...]  # name, sha256
     jobs: tuple[Filled, ...]
+    #: The only worker that may run it; "" = any.
+    pin: str = ""
+    #: It is not begun later than that from now on; None = whenever.
+    deadline_ms: int | None = None
+    #: Labels that the worker must carry.
+    needs_labels: tuple[str, ...] = ()
+    #: Queue it even if none of the workers that are here can run it.
+    wait_for_worker: bool = False
 
 
 def wish(call: Call, body: Mapping[str, Any]) -> Wish:
@@ -65,10 +78,14 @@ def wish(call: Call, body: Mapping[str, Any]) -> Wish:
         idempotency_key=key,
         title=_line(title, "title", 500),
         template=template,
-        labels=_labels(body),
+        labels=_labels(body, "labels"),
         priority=_priority(call, body),
         files=_files(body),
         jobs=jobs,
+        pin=_pin(body),
+        deadline_ms=_deadline_ms(body),
+        needs_labels=_labels(body, "needs_labels"),
+        wait_for_worker=_flag(body, "wait_for_worker"),
     )
 
 
@@ -173,10 +190,10 @@ def _line(text: str, key: str, most: int) -> str:
     return text
 
 
-def _labels(body: Mapping[str, Any]) -> tuple[str, ...]:
-    labels = _typed(body, "labels", list, [])
+def _labels(body: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    labels = _typed(body, key, list, [])
     if len(labels) > 32 or not all(isinstance(label, str) and label for label in labels):
-        raise Refusal(422, "bad_labels", "labels is a list of at most 32 texts", details={"key": "labels"})
+        raise Refusal(422, "bad_labels", f"{key} is a list of at most 32 texts", details={"key": key})
     return tuple(_line(label, "a label", 200) for label in labels)
 
 
@@ -187,6 +204,30 @@ def _priority(call: Call, body: Mapping[str, Any]) -> int:
     if priority > 0 and not call.viewer.admin:
         raise Refusal(403, "forbidden", "only an admin may put a job before others: priority is at most 0")
     return priority
+
+
+def _pin(body: Mapping[str, Any]) -> str:
+    pin: str = _typed(body, "pin", str, "")
+    if pin and WORKER_NAME.fullmatch(pin) is None:
+        raise Refusal(422, "bad_worker", f"pin is the name of a worker, not {pin[:63]!r}", details={"key": "pin"})
+    return pin
+
+
+def _deadline_ms(body: Mapping[str, Any]) -> int | None:
+    deadline_s = body.get("deadline_s")
+    if deadline_s is None:
+        return None
+    if type(deadline_s) not in (int, float) or not 1 <= deadline_s <= MAX_DEADLINE_S:
+        message = f"deadline_s is a number of seconds from 1 to {MAX_DEADLINE_S}"
+        raise Refusal(422, "bad_deadline", message, details={"key": "deadline_s"})
+    return round(float(deadline_s) * 1_000)
+
+
+def _flag(body: Mapping[str, Any], key: str) -> bool:
+    value = body.get(key, False)
+    if type(value) is not bool:
+        raise Refusal(422, "bad_type", f"{key} is true or false", details={"key": key})
+    return value
 
 
 def _files(body: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:

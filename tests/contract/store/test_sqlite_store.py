@@ -66,7 +66,7 @@ def test_no_page_and_no_write_scans_or_sorts(store: SqliteStore, new_job: NewJob
     raw(store).set_trace_callback(statements.append)
     fill(store, new_job, range(1, 3))
     job = new_job(1)
-    store.apply(AddStory(job.job_id, StoryLine(utc_ms=1, what="leased", attempt=1, worker="", text="")))
+    store.apply(AddStory(job.job_id, StoryLine(utc_ms=1, what="leased", attempt=1, worker="", text="", decision=None)))
     store.apply(UpdateJob(dataclasses.replace(job, state=JobState.FAILED)))
     store.commit()
     filters = itertools.product(

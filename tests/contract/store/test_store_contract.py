@@ -8,10 +8,13 @@ from typing import Any, Protocol
 
 import pytest
 
+from broker.core.estimates import Figure
 from broker.core.model import JobRecord
-from broker.core.step import AddStory, DeleteJob, InsertJob, Remember, UpdateJob, Write
+from broker.core.step import AddStory, DeleteJob, InsertJob, Remember, SaveFigure, UpdateJob, Write
 from broker.protocol.errors import StoreError
 from broker.protocol.records import (
+    Considered,
+    Decision,
     Failure,
     InputFile,
     JobState,
@@ -21,6 +24,7 @@ from broker.protocol.records import (
     Reason,
     StoryLine,
     Timings,
+    Why,
 )
 from broker.store import rules
 from broker.store.api import Page, Store, Wanted
@@ -83,8 +87,8 @@ def insert(record: JobRecord, workflow: bytes = b"{}", form: bytes = b"") -> Ins
     return InsertJob(record, workflow, form)
 
 
-def line(number: int, text: str = "") -> StoryLine:
-    return StoryLine(utc_ms=number, what="leased", attempt=1, worker="gpu-1", text=text)
+def line(number: int, text: str = "", decision: Decision | None = None) -> StoryLine:
+    return StoryLine(utc_ms=number, what="leased", attempt=1, worker="gpu-1", text=text, decision=decision)
 
 
 def pages(store: Store, limit: int, **filters: Any) -> list[list[int]]:
@@ -442,3 +446,28 @@ def test_a_story_keeps_its_order_and_its_newest_lines(backend: Backend, store: S
     store = backend.restart(store)
     put(store, AddStory(talkative.job_id, line(9_999)))
     assert store.story(talkative.job_id) == (*expected[1:], line(9_999))
+
+
+def test_why_a_worker_was_chosen_comes_back_with_its_line(backend: Backend, store: Store, new_job: NewJob) -> None:
+    considered = Considered(
+        worker="gpu-1", wait_ms=1, load_ms=2, run_ms=3, missing_models=("checkpoints/é.safetensors",)
+    )
+    decision = Decision(
+        policy="finish_time", why=Why.WAITED_FOR_MODELS, worker="gpu-1", waited_ms=4, candidates=(considered,)
+    )
+    job = new_job(1, why=Why.WAITED_FOR_MODELS, expect_ms=5, deadline_utc_ms=6, pin="gpu-1")
+    put(store, insert(job), AddStory(job.job_id, line(1)), AddStory(job.job_id, line(2, "to gpu-1", decision)))
+    store = backend.restart(store)
+    assert store.story(job.job_id) == (line(1), line(2, "to gpu-1", decision))
+    assert store.job(job.job_id) == job
+
+
+def test_what_was_learnt_last_counts_and_outlives_a_restart(backend: Backend, store: Store) -> None:
+    run, load = Figure("run", "s", "gpu-1", 0.5, 1), Figure("load", "checkpoints/x", "", 11_000.0, 3)
+    put(store, SaveFigure(run), SaveFigure(load))
+    newer = dataclasses.replace(run, value=0.25, samples=2)
+    put(store, SaveFigure(newer))
+    store = backend.restart(store)
+    assert sorted(store.figures(), key=lambda one: one.kind) == [load, newer]
+    store.apply(SaveFigure(dataclasses.replace(load, value=1.0)))
+    assert load in backend.crash(store).figures()

@@ -19,7 +19,7 @@ from broker.core.invariants import check
 from broker.core.jobs import Job, Jobs
 from broker.core.model import JobRecord
 from broker.core.rules import Now, Rules
-from broker.core.step import AddStory, DeleteJob, Remember, Send, Step
+from broker.core.step import AddStory, DeleteJob, Remember, SaveFigure, Send, Step
 from broker.protocol import client
 from broker.protocol import worker as wire
 from broker.protocol.codec import BROKER_TO_CLIENT, BROKER_TO_WORKER, EVENTS, decode, encode
@@ -105,7 +105,8 @@ def record(number: int = 1, **changes: Any) -> JobRecord:
 def submit_of(number: int = 1, **changes: Any) -> client.Submit:
     plain = client.Submit(
         request_id=REQUEST, job_id=job_id(number), idempotency_key="", owner="ann", title="", template="", labels=(),
-        priority=0, needs=NEEDS, files=(), parts=(), workflow=b"{}", form=b"",
+        priority=0, needs=NEEDS, pin="", deadline_ms=None,
+        wait_for_worker=True, files=(), parts=(), workflow=b"{}", form=b"",
     )  # fmt: skip
     return dataclasses.replace(plain, **changes)
 
@@ -220,7 +221,7 @@ class Given:
             self.rules, stream, jitter=lambda: self.jitter, counts=counts, last_sequence=last, now=self.now
         )  # fmt: skip
         live = [one for one in self.records.values() if not one.state.terminal]
-        self.fleet.recover(live, {key: value for key, value in self.notes.items() if value}, self.now)
+        self.fleet.recover(live, {key: value for key, value in self.notes.items() if value}, [], self.now)
         check(self.fleet)
 
     @property
@@ -241,7 +242,7 @@ class Given:
                 self.story.setdefault(write.job_id, []).append(write.line)
             elif isinstance(write, DeleteJob):
                 del self.records[write.job_id], self.story[write.job_id]
-            else:
+            elif not isinstance(write, SaveFigure):
                 self.records[write.record.job_id] = write.record
         for send in step.sends:
             assert_carried(send.message, BROKER_TO_WORKER)

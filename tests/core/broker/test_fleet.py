@@ -221,6 +221,7 @@ def test_counts_are_told_soon_after_a_change_and_not_while_nothing_changes(broke
     broker.passes(broker.rules.stats_every_ms)
     (stats,) = [message.stats for message in broker.published if isinstance(message, StatsChanged)]
     assert stats.queued == 1 and stats.oldest_queued_utc_ms == broker.records[job_id(1)].created_utc_ms
+    broker.passes(broker.rules.outlook_every_ms)
     told = len(broker.published)
     broker.passes(60_000)
     assert len(broker.published) == told

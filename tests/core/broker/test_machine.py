@@ -91,7 +91,7 @@ class Broker(RuleBasedStateMachine):
         fleet = Fleet(
             RULES, f"{self.lives:032x}", jitter=lambda: 0.5, counts=counts, last_sequence=last, now=self.now
         )  # fmt: skip
-        fleet.recover(self.store.live(), self.store.notes(), self.now)
+        fleet.recover(self.store.live(), self.store.notes(), self.store.figures(), self.now)
         self.turn = Turn(fleet, self.store, lambda sha256: True)
         check(fleet)
 

@@ -107,11 +107,14 @@ def test_a_page_of_jobs_with_many_pictures_is_cut_too(reader: Reader) -> None:
     assert reader.pages() == [job_id(n) for n in range(20, 0, -1)]
 
 
+def line_of(what: str, text: str = "") -> StoryLine:
+    return StoryLine(utc_ms=UTC_MS, what=what, attempt=1, worker="", text=text, decision=None)
+
+
 def test_a_long_story_keeps_its_newest_lines(reader: Reader) -> None:
     reader.keeps(record(1))
     for number in range(1_200):
-        line = StoryLine(utc_ms=UTC_MS, what="queued", attempt=1, worker="", text=f"{number} " + "é" * 3_990)
-        reader.store.apply(AddStory(job_id(1), line))
+        reader.store.apply(AddStory(job_id(1), line_of("queued", f"{number} " + "é" * 3_990)))
     lines = reader.asks(client.Story, job_id=job_id(1)).lines
     numbers = [int(line.text.split()[0]) for line in lines]
     assert numbers == list(range(1_200 - len(lines), 1_200)) and len(lines) > 100
@@ -119,7 +122,7 @@ def test_a_long_story_keeps_its_newest_lines(reader: Reader) -> None:
 
 def test_a_story_is_told_whole_when_it_fits(reader: Reader) -> None:
     reader.keeps(record(1))
-    lines = [StoryLine(utc_ms=UTC_MS, what=what, attempt=1, worker="", text="") for what in ("queued", "leased")]
+    lines = [line_of(what) for what in ("queued", "leased")]
     for line in lines:
         reader.store.apply(AddStory(job_id(1), line))
     assert reader.asks(client.Story, job_id=job_id(1)).lines == tuple(lines)

@@ -12,12 +12,14 @@ from broker.core.backlog import GroupKey
 from broker.core.jobs import Job
 from broker.core.model import WORKER_MOVES
 from broker.core.roster import HELD_MOST, Roster, Worker
+from broker.core.rules import Now
 from broker.protocol.records import Gpu, JobState, Phase, WorkerState
 from broker.protocol.worker import Announce, Capabilities, Ready
 from tests.core.broker.given import DIGEST, STATS, UTC_MS, job_id, record, session_id
 
 PAIRS = list(itertools.product(WorkerState, WorkerState))
 ILLEGAL = [(a, b) for a, b in PAIRS if b not in WORKER_MOVES[a]]
+NOW = Now(mono_ms=0, utc_ms=UTC_MS)
 GROUP = GroupKey(
     nodes=("KSampler",), models=("checkpoints/xl.safetensors",), labels=(), vram_bytes=0, pin="", owner="ann"
 )
@@ -109,11 +111,11 @@ def test_who_may_work_leaves_out_the_paused_the_draining_and_the_gone() -> None:
 
 def test_a_card_that_is_busy_while_nothing_of_ours_runs_is_noticed_at_the_second_heartbeat() -> None:
     one, busy = worker(), dataclasses.replace(STATS, gpu_busy=0.9)
-    one.measured(busy)
+    one.measured(busy, NOW)
     assert not one.is_busy_elsewhere(), "the first one may still tell of a job"
-    one.measured(busy)
+    one.measured(busy, NOW)
     assert one.is_busy_elsewhere()
-    one.measured(dataclasses.replace(STATS, gpu_busy=None))
+    one.measured(dataclasses.replace(STATS, gpu_busy=None), NOW)
     assert not one.is_busy_elsewhere()
 
 
@@ -122,7 +124,7 @@ def test_a_worker_holds_the_models_of_its_last_prompt_until_its_comfyui_dies() -
     one.holds(("a", "b"), len)
     one.holds(("c",), len)
     assert one.resident == ("c",) and one.sets == (("c",), ("a", "b"))
-    one.measured(dataclasses.replace(STATS, comfy_alive=False))
+    one.measured(dataclasses.replace(STATS, comfy_alive=False), NOW)
     assert (len(one.resident), len(one.sets)) == (0, 0)
 
 

@@ -126,7 +126,7 @@ class World:
             last_sequence=self.store.last_sequence(),
             now=self.now(),
         )
-        fleet.recover(self.store.live(), self.store.notes(), self.now())
+        fleet.recover(self.store.live(), self.store.notes(), self.store.figures(), self.now())
         self.turn = self._make_turn(fleet, self.store, lambda sha256: True)
         self.broker_up = True
         self.keep_turning(self.lives)
@@ -262,7 +262,8 @@ class World:
             return
         request = client.Submit(
             request_id=f"{number:032x}", job_id=job_id, idempotency_key=f"k{number}", owner="o", title="", template="",
-            labels=(), priority=number % 3, needs=NEEDS, files=(), parts=(), workflow=b"{}", form=b"",
+            labels=(), priority=number % 3, needs=NEEDS, pin="", deadline_ms=None,
+            wait_for_worker=True, files=(), parts=(), workflow=b"{}", form=b"",
         )  # fmt: skip
         self.ask(request)
         self.clock.after(3_000, lambda: self.submit(number))

@@ -1,0 +1,106 @@
+"""When the waiting jobs are likely to begin: the queue played through once, as things stand. Pure.
+
+A forecast for people: it takes jobs in the queue's order and gives each to the worker that would have it done soonest,
+and knows nothing of what will still be submitted, fail or be taken back. Nothing is decided by it.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
+
+from broker.core.backlog import Backlog, Entry, Group, GroupKey, Kind, priority_of
+from broker.core.estimates import Estimates
+from broker.core.jobs import Job
+from broker.core.rooms import Rooms
+from broker.core.roster import Roster
+from broker.core.rules import Now
+from broker.protocol.records import Expected
+
+#: Jobs that are told of.
+JOBS: Final = 200
+#: Workers of one kind that a job is tried on: those that are free first.
+TRIED: Final = 3
+
+
+#: When a worker is free, its name, and the models it will hold then.
+Free = tuple[int, str, tuple[str, ...]]
+
+
+class Forecast:
+    """One look ahead."""
+
+    def __init__(self, roster: Roster, rooms: Rooms, estimates: Estimates, now: Now) -> None:
+        self._roster, self._estimates, self._now = roster, estimates, now
+        #: The workers of each kind, whoever is free first.
+        self._free: dict[Kind, list[Free]] = {}
+        for stand in rooms.stands():
+            free = max(stand.free_ms, now.mono_ms), stand.name, stand.models
+            self._free.setdefault(stand.kind, []).append(free)
+        for many in self._free.values():
+            heapq.heapify(many)
+
+    def expected(self, waiting: Iterable[tuple[Job, GroupKey]]) -> tuple[Expected, ...]:
+        """waiting: the first jobs, as they would go out."""
+        return tuple(
+            Expected(
+                job_id=job.record.job_id,
+                owner=job.record.owner,
+                place=place,
+                start_utc_ms=self._start_utc_ms(job, key),
+            )
+            for place, (job, key) in enumerate(waiting, start=1)
+        )
+
+    def _start_utc_ms(self, job: Job, key: GroupKey) -> int | None:
+        """When it begins; takes the worker's time for it."""
+        tried = {kind: self._first(kind, key.pin) for kind in self._free if self._roster.serves(kind, key)}
+        found = [(self._done_ms(job, free), kind, free) for kind, few in tried.items() for free in few]
+        best = min(found, key=lambda one: one[0], default=None)
+        for kind, few in tried.items():
+            for free in few:
+                chosen = best is not None and free is best[2]
+                after = (best[0], free[1], job.record.needs.models) if best is not None and chosen else free
+                heapq.heappush(self._free[kind], after)
+        return None if best is None else self._now.utc_ms + best[2][0] - self._now.mono_ms
+
+    def _first(self, kind: Kind, pin: str) -> list[Free]:
+        """Take those out that are free first, or the one that a job is pinned to."""
+        free = self._free[kind]
+        if pin:
+            found = [one for one in free if one[1] == pin]
+            self._free[kind] = [one for one in free if one[1] != pin]
+            return found
+        return [heapq.heappop(free) for _ in range(min(TRIED, len(free)))]
+
+    def _done_ms(self, job: Job, free: Free) -> int:
+        free_ms, name, models = free
+        needs = job.record.needs
+        load_ms = sum(self._estimates.load_ms(model, name) for model in needs.models if model not in models)
+        return free_ms + load_ms + self._estimates.run_ms(needs, name)
+
+
+def in_order(backlog: Backlog, cost: Callable[[str], float]) -> Iterator[tuple[str, GroupKey]]:
+    """The first jobs as they would go out if any worker could run any. cost: what a job adds to its owner's share."""
+    had: dict[str, float] = {}
+    entries: dict[Group, list[Entry]] = {}
+    ahead = [(backlog.urgency(group), n, 0, group) for n, group in enumerate(backlog.everybody(JOBS))]
+    heapq.heapify(ahead)
+    left = JOBS
+    while ahead and left:
+        (priority, share, turn), number, nth, group = heapq.heappop(ahead)
+        owner = group.key.owner
+        now = backlog.share(owner) + had.get(owner, 0.0)
+        if now > share:
+            heapq.heappush(ahead, ((priority, now, turn), number, nth, group))
+            continue
+        if nth + 1 >= len(entries.get(group, ())):
+            entries[group] = backlog.upcoming(group, 2 * nth + 8)
+        found, left = entries[group], left - 1
+        job_id = found[nth][2]
+        yield job_id, group.key
+        had[owner] = had.get(owner, 0.0) + cost(job_id)
+        if nth + 1 < len(found):
+            after = found[nth + 1]
+            heapq.heappush(ahead, ((-priority_of(after), now, after[0]), number, nth + 1, group))
