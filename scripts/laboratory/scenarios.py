@@ -16,6 +16,9 @@ FLUX = Model("diffusion_models/flux.safetensors", 17_200_000_000)
 P40 = Card("p40", "cuda:0 Tesla P40", "cuda", 24 * GIB, 1.0, 1.5e9)
 #: Between two submits of one client, which posts one after the other.
 POST_MS = 20
+#: Whose all jobs are where owners are not what is tried: then everybody serves first come, first served, and only the
+#: choice of a card differs.
+ONE = "ann"
 #: How far a run may differ from what its size and steps say.
 NOISE = 0.08
 Wish = tuple[str, int, Model, float, int, int]
@@ -67,7 +70,7 @@ def same_cards(rng: random.Random) -> Scenario:
 
 
 def mixed_speed(rng: random.Random) -> Scenario:
-    wishes = [wish for n in range(6) for wish in _burst(rng, f"user-{n % 3}", 60, at_ms=n * 75_000)]
+    wishes = [wish for n in range(6) for wish in _burst(rng, ONE, 60, at_ms=n * 75_000)]
     return Scenario(cards=(CARDS["rtx-4090"],) * 4 + (P40,) * 4, jobs=_jobs(rng, wishes))
 
 
@@ -84,9 +87,9 @@ def _twelve_models(rng: random.Random, over_s: float) -> Scenario:
     models = [Model(f"checkpoints/model-{n:02}.safetensors", 7_000_000_000) for n in range(12)]
     weights = [1 / (n + 1) ** 0.7 for n in range(12)]
     wishes: list[Wish] = []
-    for n, at_ms in enumerate(_arrivals(rng, 120, over_s)):
+    for at_ms in _arrivals(rng, 120, over_s):
         model = rng.choices(models, weights)[0]
-        wishes += _burst(rng, f"user-{n % 10}", rng.choice([1, 2, 4, 4, 8]), at_ms, [model])
+        wishes += _burst(rng, ONE, rng.choice([1, 2, 4, 4, 8]), at_ms, [model])
     return Scenario(cards=(card("rtx-3060", load_s=20),) * 8, jobs=_jobs(rng, wishes))
 
 
@@ -115,15 +118,15 @@ def vram_mixed(rng: random.Random) -> Scenario:
     cards = (CARDS["rtx-5090"],) * 2 + (CARDS["rtx-3090"],) * 2 + (CARDS["rtx-3060"],) * 4
     kinds = [(FLUX, 1.0, 28, 20 * GIB), (SDXL, 1.0, 25, 9 * GIB), (SMALL, 0.3, 25, 3 * GIB)]
     wishes: list[Wish] = []
-    for n, at_ms in enumerate(_arrivals(rng, 150, 300)):
+    for at_ms in _arrivals(rng, 150, 300):
         model, megapixels, steps, vram_bytes = rng.choices(kinds, [2, 5, 3])[0]
         for i in range(rng.choice([1, 2, 4])):
-            wishes.append((f"user-{n % 8}", at_ms + POST_MS * i, model, megapixels, steps, vram_bytes))
+            wishes.append((ONE, at_ms + POST_MS * i, model, megapixels, steps, vram_bytes))
     return Scenario(cards=cards, jobs=_jobs(rng, wishes))
 
 
 def worker_deaths(rng: random.Random) -> Scenario:
-    wishes = [wish for n in range(4) for wish in _burst(rng, f"user-{n}", 75, at_ms=n * 5)]
+    wishes = [wish for n in range(4) for wish in _burst(rng, ONE, 75, at_ms=n * 5)]
     deaths = tuple(
         Death(victim, rng.randrange(20_000, 200_000), rng.randrange(30_000, 120_000))
         for victim in rng.sample(range(6), 3)
@@ -131,10 +134,17 @@ def worker_deaths(rng: random.Random) -> Scenario:
     return Scenario(cards=(CARDS["rtx-3090"],) * 6, jobs=_jobs(rng, wishes), deaths=deaths)
 
 
+def unequal_users(rng: random.Random) -> Scenario:
+    wishes: list[Wish] = []
+    for n, at_ms in enumerate(_arrivals(rng, 110, 400)):
+        wishes += _burst(rng, f"user-{n % 6}", [1, 1, 2, 4, 6, 8][n % 6], at_ms)
+    return Scenario(cards=(CARDS["rtx-3090"],) * 5, jobs=_jobs(rng, wishes))
+
+
 def foreign_load(rng: random.Random) -> Scenario:
     wishes: list[Wish] = []
-    for n, at_ms in enumerate(_arrivals(rng, 90, 400)):
-        wishes += _burst(rng, f"user-{n % 6}", rng.choice([1, 2, 4, 8]), at_ms)
+    for at_ms in _arrivals(rng, 90, 400):
+        wishes += _burst(rng, ONE, rng.choice([1, 2, 4, 8]), at_ms)
     foreign = tuple(
         Foreign(victim, begin, begin + rng.randrange(100_000, 200_000), 0.2)
         for victim, begin in ((0, 30_000), (1, 150_000), (2, 250_000))
@@ -155,9 +165,9 @@ def thousand_workers(rng: random.Random) -> Scenario:
 def heavy_tail(rng: random.Random) -> Scenario:
     """Pareto, alpha 1.3, cut at a quarter of an hour on the slower cards: pictures, and now and then a film."""
     wishes: list[Wish] = []
-    for n, at_ms in enumerate(_arrivals(rng, 400, 900)):
+    for at_ms in _arrivals(rng, 400, 900):
         megapixels = min(150.0, 0.5 * rng.paretovariate(1.3))
-        wishes.append((f"user-{n % 8}", at_ms, SDXL, math.ceil(megapixels * 4) / 4, 25, 0))
+        wishes.append((ONE, at_ms, SDXL, math.ceil(megapixels * 4) / 4, 25, 0))
     return Scenario(cards=(CARDS["rtx-4090"],) * 2 + (CARDS["rtx-3060"],) * 4, jobs=_jobs(rng, wishes))
 
 
@@ -179,6 +189,9 @@ SCENARIOS: dict[str, Setting] = {
     "bursty-day": Setting(about="24 hours, 12 users, 4 models, 3 kinds of cards", make=bursty_day),
     "greedy-user": Setting(
         about="one user with 400 pictures before 19 with 20 each", make=greedy_user, bounded=True, equals=True
+    ),
+    "unequal-users": Setting(
+        about="5 equal cards, 6 users who want from 1 to 8 pictures at a time", make=unequal_users
     ),
     "vram-mixed": Setting(about="cards of 32, 24 and 12 GB, models that need 20, 9 and 3", make=vram_mixed),
     "worker-deaths": Setting(about="3 of 6 cards die for 30 to 120 s", make=worker_deaths, bounded=True),
