@@ -29,8 +29,8 @@ Entry = tuple[int, int, str]
 
 
 class GroupKey(NamedTuple):
-    """Who can run a job, and whose it is. How long it takes (size, steps, signature) parts no groups. A tuple, as it is
-    hashed often."""
+    """Who can run a job, whose it is, and how much work it is, so that no short one has to wait behind a long one that
+    waits for a fast worker. A tuple, as it is hashed often."""
 
     nodes: tuple[str, ...]
     models: tuple[str, ...]
@@ -39,10 +39,13 @@ class GroupKey(NamedTuple):
     #: The only worker that may run it; empty = any.
     pin: str
     owner: str
+    #: In doublings of pixels x steps.
+    work: int
 
 
 def group_key(needs: Needs, pin: str = "", owner: str = "") -> GroupKey:
-    return GroupKey(needs.nodes, needs.models, needs.labels, needs.vram_bytes, pin, owner)
+    work = (max(1, needs.pixels) * max(1, needs.steps)).bit_length()
+    return GroupKey(needs.nodes, needs.models, needs.labels, needs.vram_bytes, pin, owner, work)
 
 
 class Lane(NamedTuple):

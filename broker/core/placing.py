@@ -16,6 +16,7 @@ from broker.core.fairness import Fairness
 from broker.core.jobs import Job
 from broker.core.leases import Leases
 from broker.core.placement import POLICIES, Candidate, Choice, Waiting, finish_time
+from broker.core.rivals import Rivals
 from broker.core.rooms import Rooms, Stand, Tier, waits
 from broker.core.rules import Now
 from broker.core.step import Step
@@ -24,11 +25,7 @@ from broker.protocol.records import Considered, Decision, JobState, Why
 #: Jobs looked at in a row that nobody is sent: further ones have to wait for the next turn.
 LOOKS: Final = 32
 #: One job in so many goes by its age alone, whatever its priority and whoever's it is.
-BY_AGE: Final = 8
-#: Groups that need the models a worker holds, of which one may go before its turn.
-RIVALS: Final = 16
-#: How far, in loads, another owner's share may be ahead when a job of theirs goes first because its models are there.
-AHEAD: Final = 2
+BY_AGE: Final = 16
 #: A staged job is taken back when it would be done earlier elsewhere by this much, and by this part of what it takes.
 GAIN_MS: Final = 1_000
 GAIN: Final = 0.2
@@ -47,6 +44,7 @@ class Placing:
         self._fairness = fairness
         self._estimates = leases.estimates
         self.rooms = Rooms(leases.roster, leases.estimates)
+        self._rivals = Rivals(leases, self.rooms)
         self._policy = POLICIES[leases.rules.policy]
         #: Whether the policy expects anything, so that what is loaded and how long it takes count.
         self._expects = self._policy is finish_time
@@ -101,13 +99,14 @@ class Placing:
                 group.waits_since_ms = now.mono_ms
             return False
         chosen = next(candidate for candidate in candidates if candidate.worker == choice.worker)
-        rival = self._rival(group, chosen) if self._expects and chosen.missing else None
+        rival = self._rivals.of(group, chosen, now) if self._expects and chosen.missing else None
         if rival is not None:
             if group.overtaken_at is None:
                 group.overtaken_at = self._leases.jobs.sequence
-            group, job = rival, self._first(rival)
+            group, why = rival
+            job = self._first(group)
             candidates = self._candidates(job, group, now)
-            choice = Choice(choice.worker, Why.HOLDS_MODELS)
+            choice = Choice(choice.worker, why)
         else:
             group.overtaken_at = None
         self._send(step, job, candidates, self._decision(group, job, candidates, choice, now), now)
@@ -145,30 +144,6 @@ class Placing:
         patience_ms = ready.load_ms if ready.load_ms else ready.run_ms
         patient = since_ms is None or now.mono_ms - since_ms < patience_ms
         return Waiting(alike, len(self._backlog) - alike, patient)
-
-    def _rival(self, group: Group, chosen: Candidate) -> Group | None:
-        """A group whose first job may go before this one's, because that worker holds its models."""
-        backlog, stand = self._backlog, self.rooms.stand(chosen.worker)
-        if stand is None:
-            return None
-        urgency, latest = backlog.urgency(group), group.overtaken_at
-        best: Group | None = None
-        for models in stand.sets:
-            for other in islice(backlog.with_models(models), RIVALS):
-                if other is group or not backlog.is_shown(other) or other.key.pin not in ("", chosen.worker):
-                    continue
-                first, theirs = backlog.first_of(other), backlog.urgency(other)
-                if (
-                    theirs[0] <= urgency[0]
-                    and (latest is None or first[1] <= latest)
-                    and theirs[1] - urgency[1] <= AHEAD * chosen.load_ms
-                    and (best is None or theirs < backlog.urgency(best))
-                    and self._leases.roster.serves(stand.kind, other.key)
-                ):
-                    best = other
-            if best is not None:
-                return best
-        return None
 
     # ---- what is expected of whom
 

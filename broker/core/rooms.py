@@ -108,6 +108,10 @@ class Rooms:
             found.update((stand.name, stand) for stand in islice(holders, HOLDERS))
         return list(found.values())
 
+    def holders(self, models: tuple[str, ...]) -> int:
+        """How many workers will hold the largest of these models when they come to their next job."""
+        return len(self._holders.get(max(models, key=self._estimates.size_bytes), ())) if models else 0
+
     def idle(self) -> Iterator[Stand]:
         """Workers with nothing to do, of each kind the fastest first."""
         for kind in self._open:

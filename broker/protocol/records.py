@@ -87,6 +87,7 @@ class Why(enum.StrEnum):
     PINNED = "pinned"
     HOLDS_MODELS = "holds_models"  # others would have to load them
     WAITED_FOR_MODELS = "waited_for_models"  # it was let wait for that worker, though others had room
+    MOST_WAITS = "most_waits"  # it loads the models for which most work waits, before the turn of others
     SOONEST = "soonest"  # the least expected finish
     MOVED = "moved"  # taken back from a worker that would have done it later
     LEAST_LOADED = "least_loaded"

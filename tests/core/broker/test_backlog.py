@@ -44,12 +44,15 @@ def test_the_order_holds_across_groups() -> None:
     assert drained(backlog) == ["3", "1", "2", "4"]
 
 
-def test_jobs_that_differ_only_in_how_long_they_take_share_a_group() -> None:
+def test_jobs_of_about_the_same_length_share_a_group() -> None:
     backlog = backlog_of()
     for number in range(1_000):
-        needs = dataclasses.replace(NEEDS, steps=number, pixels=number << 10, signature=f"s{number}")
+        needs = dataclasses.replace(NEEDS, steps=20, pixels=(1 << 20) - number, signature=f"s{number}")
         put(backlog, (f"{number}", 0, number), needs=needs)
     assert len(backlog._groups) == 1
+    put(backlog, ("film", 0, 2_000), needs=dataclasses.replace(NEEDS, steps=20, pixels=100 << 20))
+    assert len(backlog._groups) == 2
+    assert drained(backlog)[-2:] == ["999", "film"]
 
 
 def test_a_point_of_priority_is_worth_so_many_places_and_no_more() -> None:

@@ -190,7 +190,8 @@ def test_alike_workers_are_asked_once_about_alike_jobs(broker: Given, monkeypatc
     for number in range(100):
         broker.joined(f"gpu-{number}", vram_bytes=(8 << 30) + number % 2)
     for number in range(100):
-        broker.submitted(number + 1, needs=dataclasses.replace(NEEDS, nodes=("Missing",), steps=number, pixels=number))
+        needs = dataclasses.replace(NEEDS, nodes=("Missing",), steps=20, pixels=(1 << 20) - number)
+        broker.submitted(number + 1, needs=needs)
     broker.tick()
     assert len(asked) == 2
     for number in range(100, 110):

@@ -21,7 +21,7 @@ PAIRS = list(itertools.product(WorkerState, WorkerState))
 ILLEGAL = [(a, b) for a, b in PAIRS if b not in WORKER_MOVES[a]]
 NOW = Now(mono_ms=0, utc_ms=UTC_MS)
 GROUP = GroupKey(
-    nodes=("KSampler",), models=("checkpoints/xl.safetensors",), labels=(), vram_bytes=0, pin="", owner="ann"
+    nodes=("KSampler",), models=("checkpoints/xl.safetensors",), labels=(), vram_bytes=0, pin="", owner="ann", work=1
 )
 
 

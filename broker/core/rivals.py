@@ -1,0 +1,78 @@
+"""Which job may go before the one whose turn it is, so that fewer models are loaded. Pure.
+
+Asked when the job's worker would have to load models. Another job goes first if that worker holds its models; else, if
+more work waits for its models than for these, for each worker that holds them once they are loaded here. A load for
+which much waits is worth more than one for which little does, and a third worker with the same models more than a
+second one only while enough waits for three. How long the first job has waited counts like work that waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Final
+
+from broker.core.backlog import Group
+from broker.core.leases import Leases
+from broker.core.placement import Candidate
+from broker.core.rooms import Rooms, Stand
+from broker.core.rules import Now
+from broker.protocol.records import Why
+
+#: Groups that need the same models, of which one may go before its turn; and sets of models looked at.
+RIVALS: Final = 16
+SETS: Final = 32
+#: How far, in loads, another owner's share may be ahead when a job of theirs goes first because its models are there.
+AHEAD: Final = 2
+
+
+class Rivals:
+    def __init__(self, leases: Leases, rooms: Rooms) -> None:
+        self._leases = leases
+        self._rooms = rooms
+        self._estimates = leases.estimates
+
+    def of(self, group: Group, chosen: Candidate, now: Now) -> tuple[Group, Why] | None:
+        """The group whose first job goes to that worker before this one's, and why; None when none may."""
+        stand = self._rooms.stand(chosen.worker)
+        if stand is None:
+            return None
+        urgency = self._leases.jobs.backlog.urgency
+        for models in stand.sets:
+            best = min(self._may(group, models, stand, chosen), key=urgency, default=None)
+            if best is not None:
+                return best, Why.HOLDS_MODELS
+        worthier, most_ms = None, self._worth_ms(group, chosen, now)
+        for models in list(islice(self._leases.jobs.backlog.waiting_for, SETS)):
+            if models and models != group.key.models:
+                best = min(self._may(group, models, stand, chosen), key=urgency, default=None)
+                if best is not None and (worth_ms := self._worth_ms(best, chosen, now)) > most_ms:
+                    worthier, most_ms = best, worth_ms
+        return None if worthier is None else (worthier, Why.MOST_WAITS)
+
+    def _may(self, group: Group, models: tuple[str, ...], stand: Stand, chosen: Candidate) -> Iterator[Group]:
+        """Groups that need these models and may go before this one on that worker. Of what came after the first time
+        that this one was passed over, none may."""
+        backlog = self._leases.jobs.backlog
+        urgency, latest = backlog.urgency(group), group.overtaken_at
+        for other in islice(backlog.with_models(models), RIVALS):
+            if other is group or not backlog.is_shown(other) or other.key.pin not in ("", chosen.worker):
+                continue
+            first, theirs = backlog.first_of(other), backlog.urgency(other)
+            if (
+                theirs[0] <= urgency[0]
+                and (latest is None or first[1] <= latest)
+                and theirs[1] - urgency[1] <= AHEAD * chosen.load_ms
+                and self._leases.roster.serves(stand.kind, other.key)
+            ):
+                yield other
+
+    def _worth_ms(self, group: Group, chosen: Candidate, now: Now) -> float:
+        """What there would be to run for that worker once it had loaded the group's models, if all who hold them share
+        what waits for them; and how long the first job has waited."""
+        models, backlog = group.key.models, self._leases.jobs.backlog
+        record = self._leases.jobs.live[backlog.first_of(group)[2]].record
+        waits_ms = backlog.waiting_for[models] * self._estimates.run_ms(record.needs, chosen.worker)
+        load_ms = sum(self._estimates.load_ms(model, chosen.worker) for model in models)
+        holders = self._rooms.holders(models)
+        return (waits_ms - holders * load_ms) / (holders + 1) + now.utc_ms - record.created_utc_ms
