@@ -28,10 +28,16 @@ class Words:
 
     lang: str
     sentences: Mapping[str, str]
+    #: What titles, labels and help of templates are called in it, by their English.
+    terms: Mapping[str, str]
 
     def say(self, key: str, **values: object) -> str:
         """The sentence `key` with its {places} filled."""
         return self.sentences[key].format(**values)
+
+    def term(self, text: str) -> str:
+        """A text of a template; as it stands where it is in nobody's list, as those of an operator's own templates."""
+        return self.terms.get(text, text)
 
     def explain(self, code: str, message: str) -> str:
         """A refusal for people: by its code where there is a sentence for it, else as the server put it."""
@@ -39,7 +45,12 @@ class Words:
         return self.say(key, message=message) if key in self.sentences else message
 
 
-LANGUAGES: Final = {lang: Words(lang, json.loads((_VIEWS / f"{lang}.json").read_text("utf-8"))) for lang in NAMES}
+def _read(name: str) -> dict[str, str]:
+    path = _VIEWS / name
+    return dict(json.loads(path.read_text("utf-8"))) if path.exists() else {}
+
+
+LANGUAGES: Final = {lang: Words(lang, _read(f"{lang}.json"), _read(f"{lang}.terms.json")) for lang in NAMES}
 ENGLISH: Final = LANGUAGES["en"]
 
 

@@ -19,6 +19,7 @@ from web.api.site import Call
 from web.history import STEP_MS
 from web.link import BrokerSilent
 from web.views_json import Json
+from web.words import Words
 
 #: Workers whose history one request tells: 1.2 MB of JSON, 40 ms to write.
 MAX_HISTORIES: Final = 50
@@ -111,7 +112,7 @@ def template(call: Call, name: str) -> HTTPResponse:
     if found is None:
         have = ", ".join(call.site.templates)
         raise Refusal(404, "not_found", f"there is no template {name[:100]!r}; there are {have}")
-    return answered(_template(found, call.site.abilities.object_info()))
+    return answered(_template(found, call.site.abilities.object_info(), call.words))
 
 
 def template_views(call: Call) -> list[Json]:
@@ -120,35 +121,41 @@ def template_views(call: Call) -> list[Json]:
         object_info = call.site.abilities.object_info()
     except BrokerSilent:
         object_info = None
-    return [_template(found, object_info) for found in call.site.templates.values()]
+    return [_template(found, object_info, call.words) for found in call.site.templates.values()]
 
 
-def _template(found: Template, object_info: Mapping[str, object] | None) -> Json:
+def _template(found: Template, object_info: Mapping[str, object] | None, words: Words) -> Json:
     """A template as the fleet could run it now; while no worker is there it counts as runnable, since a job waits."""
     models = stand_ins(found, object_info) if object_info is not None else {}
     why = why_not(found, object_info) if object_info is not None else ""
     return {
         "name": found.name,
-        "title": found.title,
-        "description": found.description,
-        "fields": [_field(found, field, models, object_info) for field in found.fields],
+        "title": words.term(found.title),
+        "description": words.term(found.description),
+        "fields": [_field(found, field, models, object_info, words) for field in found.fields],
         "runnable": not why,
         "why_not": why,
     }
 
 
-def _field(found: Template, field: Field, models: Mapping[str, str], object_info: Mapping[str, object] | None) -> Json:
+def _field(
+    found: Template,
+    field: Field,
+    models: Mapping[str, str],
+    object_info: Mapping[str, object] | None,
+    words: Words,
+) -> Json:
     offered = model_choices(found, field, object_info) if object_info is not None else ()
     choices = list(offered if offered else field.choices)
     return {
         "key": field.key,
-        "label": field.label,
+        "label": words.term(field.label),
         "type": field.type,
         "default": models.get(field.key, field.default),
         "min": field.min,
         "max": field.max,
         "step": field.step,
-        "help": field.help,
-        "group": field.group,
+        "help": words.term(field.help),
+        "group": words.term(field.group),
         "choices": choices if choices else None,
     }

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import comfyui
 from web.words import ENGLISH, LANGUAGES, chosen
 
+TEMPLATES = Path(comfyui.__path__[0]) / "templates"
 OTHERS = [lang for lang in LANGUAGES if lang != ENGLISH.lang]
 #: Sentences without a word in them, or with names only: the same in every language.
 NAMES_ONLY = re.compile(
@@ -33,6 +37,16 @@ def test_nothing_in_chinese_was_left_in_english() -> None:
     chinese = LANGUAGES["zh"].sentences
     same = [key for key, text in chinese.items() if text == ENGLISH.sentences[key] and NAMES_ONLY.sub("", text)]
     assert same == []
+
+
+@pytest.mark.parametrize("lang", OTHERS)
+def test_every_text_of_our_templates_is_there_in_every_language(lang: str) -> None:
+    wanted: set[str] = set()
+    for path in sorted(TEMPLATES.glob("*/form.json")):
+        form = json.loads(path.read_text("utf-8"))
+        wanted |= {form["title"], form["description"]}
+        wanted |= {field[key] for field in form["fields"] for key in ("label", "help", "group") if field.get(key)}
+    assert LANGUAGES[lang].terms.keys() == wanted
 
 
 def test_the_document_says_in_which_language_it_is() -> None:
