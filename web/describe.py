@@ -129,44 +129,27 @@ def memory(stats: Record | None, words: Words) -> tuple[str, float]:
     return say(f"fleet.{kind}", used=gibibytes(used), total=gibibytes(total)), used / total if total > 0 else 0.0
 
 
-def load(stats: Record | None, words: Words) -> str:
-    """How hard the card works and how warm it is, as far as the machine can tell."""
-    if stats is None:
-        return ""
-    parts = []
-    if stats["gpu_busy"] is not None:
-        parts.append(words.say("fleet.busy", percent=int(stats["gpu_busy"] * 100)))
-    if stats["gpu_celsius"] is not None:
-        parts.append(words.say("fleet.warm", celsius=stats["gpu_celsius"]))
-    return " · ".join(parts)
-
-
 def worker_card(worker: Record, jobs: Mapping[str, Record], words: Words) -> dict[str, Any]:
-    """The parts of a worker's card; `jobs` by id says what the jobs it holds are about."""
+    """The parts of a worker's card; `jobs` by id says what the jobs it holds are about. bar: as of `job_card`."""
     say = words.say
     state = "paused" if worker["paused"] and worker["state"] in ("ready", "joined") else worker["state"]
     held = sorted(worker["held"], key=lambda one: one["phase"] not in ("running", "finishing"))
     job = jobs.get(held[0]["job_id"]) if held else None
     stats = worker["stats"]
-    text, share = memory(stats, words)
     if stats is not None and not stats["comfy_alive"]:
         doing = say("fleet.silent")
     elif not held:
         doing = say(f"worker.{state}.idle")
     else:
-        doing = status(job, words) if job is not None else ""
+        doing = job_card(job, words)["percent"] if job is not None else ""
     return {
         "name": worker["name"],
         "state": state,
         "badge": say(f"worker.{state}"),
-        "simulated": worker["simulated"],
-        "card": worker["gpu"]["name"],
-        "memory": text,
-        "share": share,
-        "load": load(stats, words),
         "job": held[0]["job_id"] if job is not None else "",
         "title": job_card(job, words)["title"] if job is not None else say("fleet.else") if held else "",
         "doing": doing,
+        "bar": job_card(job, words)["bar"] if job is not None else None,
         "next": say("fleet.next", count=len(held) - 1) if len(held) > 1 else "",
     }
 

@@ -20,6 +20,9 @@ HOME_TEMPLATE: Final = "text-to-image"
 #: Cards of each list in the first paint: more than any screen shows. The browser adds the others from the same data.
 PAINTED: Final = 60
 
+#: Workers in the strip; all of them are on the fleet's own page.
+WORKERS: Final = 12
+
 #: The view of a card, and what it is painted with.
 Card = tuple[str, dict[str, Any]]
 
@@ -36,8 +39,6 @@ _BLANK_WORKER: Final[Record] = {
     "name": "",
     "state": "joined",
     "paused": False,
-    "simulated": False,
-    "gpu": {"name": ""},
     "stats": None,
     "held": [],
 }
@@ -55,7 +56,8 @@ def page(around: Frame, snapshot: Record, templates: Sequence[Record]) -> str:
         around,
         data={"snapshot": snapshot, "templates": list(templates)},
         templates=sorted(templates, key=lambda one: bool(one["name"] != HOME_TEMPLATE)),
-        workers=[describe.worker_card(one, jobs, words) for one in workers],
+        workers=[describe.worker_card(one, jobs, words) for one in workers[:WORKERS]],
+        more_workers=max(0, len(workers) - WORKERS),
         queue=_cards("queue", entries, places, words),
         gallery=_cards("gallery", entries, places, words),
         counts=describe.counts(snapshot["stats"], snapshot["jobs"], words),

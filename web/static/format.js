@@ -143,16 +143,7 @@ export function memory(stats, say) {
   return [say(`fleet.${kind}`, { used: gibibytes(used), total: gibibytes(total) }), total > 0 ? used / total : 0];
 }
 
-/** How hard the card works and how warm it is, as far as the machine can tell. */
-function load(stats, say) {
-  if (stats === null) return "";
-  const parts = [];
-  if (stats.gpu_busy !== null) parts.push(say("fleet.busy", { percent: Math.floor(stats.gpu_busy * 100) }));
-  if (stats.gpu_celsius !== null) parts.push(say("fleet.warm", { celsius: stats.gpu_celsius }));
-  return parts.join(" · ");
-}
-
-/** The parts of a worker's card; `jobs` (a Map by id) says what the jobs it holds are about. */
+/** The parts of a worker's card; `jobs` (a Map by id) says what the jobs it holds are about. bar: as of `jobCard`. */
 export function workerCard(worker, jobs, words) {
   const say = sayer(words);
   const { stats } = worker;
@@ -160,22 +151,17 @@ export function workerCard(worker, jobs, words) {
   const waits = (one) => Number(!["running", "finishing"].includes(one.phase));
   const held = [...worker.held].sort((a, b) => waits(a) - waits(b));
   const job = held.length > 0 ? jobs.get(held[0].job_id) ?? null : null;
-  const [text, share] = memory(stats, say);
-  let doing = job === null ? "" : status(job, say);
+  let doing = job === null ? "" : jobCard(job, words).percent;
   if (held.length === 0) doing = say(`worker.${state}.idle`);
   if (stats !== null && !stats.comfy_alive) doing = say("fleet.silent");
   return {
     name: worker.name,
     state,
     badge: say(`worker.${state}`),
-    simulated: worker.simulated,
-    card: worker.gpu.name,
-    memory: text,
-    share,
-    load: load(stats, say),
     job: job === null ? "" : held[0].job_id,
     title: job !== null ? jobCard(job, words).title : held.length > 0 ? say("fleet.else") : "",
     doing,
+    bar: job === null ? null : jobCard(job, words).bar,
     next: held.length > 1 ? say("fleet.next", { count: held.length - 1 }) : "",
   };
 }

@@ -34,10 +34,11 @@ function draw(due) {
   if (due.all || due.outlook) jobs.foresee(store.outlook);
   if (due.all) {
     jobs.draw(store.jobs, null, Date.now());
-    workers.drawAll(store.workers, store.jobs);
   } else {
     drawDue(due);
   }
+  const hidden = workers.drawAll(store.workers, store.jobs);
+  write($("more-workers"), hidden > 0 ? say("fleet.more", { count: hidden }) : "");
   for (const job of due.all ? store.jobs.values() : [...due.jobs].map((id) => store.jobs.get(id))) {
     if (job !== undefined) viewer.draw(job);
   }
@@ -47,16 +48,11 @@ function draw(due) {
   if (store.stats !== null) write($("counts"), counts(store.stats, store.jobs.values(), words).join(" · "));
 }
 
-/** The jobs and workers that changed, and the workers that hold such a job. */
+/** The jobs that changed, and those of which the fleet now thinks otherwise. */
 function drawDue(due) {
   const waiting = due.outlook ? [...store.jobs.values()].filter((job) => job.state === "queued") : [];
   const ids = new Set([...due.jobs, ...waiting.map(({ id }) => id)]);
   if (ids.size > 0) jobs.draw(store.jobs, ids, Date.now());
-  for (const worker of store.workers.values()) {
-    const touched = due.workers.has(worker.name) || worker.held.some(({ job_id: id }) => due.jobs.has(id));
-    if (touched) workers.draw(worker, store.jobs);
-  }
-  for (const name of due.workers) if (!store.workers.has(name)) workers.remove(name);
 }
 
 // ---- what the fleet says

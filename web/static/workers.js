@@ -1,8 +1,11 @@
-// The strip of workers: name, card, memory, and what each is doing.
+// The strip of workers: name, state, and what each is doing.
 import { fill, parts, stamp, write } from "./dom.js";
 import { workerCard } from "./format.js";
 
-const TEXTS = ["name", "badge", "card", "memory", "load", "title", "doing", "next"];
+const TEXTS = ["name", "badge", "title", "doing", "next"];
+
+/** A studio shows so many; all of them are on the fleet's own page. */
+const MOST = 12;
 
 export class Workers {
   #list;
@@ -17,28 +20,28 @@ export class Workers {
     for (const element of list.children) this.#cards.set(element.dataset.worker, element);
   }
 
-  draw(worker, jobs) {
+  #draw(worker, jobs) {
     const element = this.#cards.get(worker.name) ?? this.#add(worker.name);
     const part = parts(element);
     const view = workerCard(worker, jobs, this.#words);
     element.dataset.state = view.state;
     for (const key of TEXTS) write(part[key], view[key]);
-    part.simulated.hidden = !view.simulated;
-    part.card.title = view.card;
-    fill(part.share, view.share, view.memory);
+    part.doing.title = view.doing;
+    fill(part.bar, view.bar, view.title);
     if (view.job === "") part.title.removeAttribute("href");
     else part.title.href = `#job-${view.job}`;
   }
 
-  /** Draw exactly these workers. */
+  /** Draw the first of these workers, by name, and no others. Returns how many are left out. */
   drawAll(workers, jobs) {
-    for (const name of [...this.#cards.keys()]) if (!workers.has(name)) this.remove(name);
-    for (const worker of workers.values()) this.draw(worker, jobs);
-  }
-
-  remove(name) {
-    this.#cards.get(name)?.remove();
-    this.#cards.delete(name);
+    const shown = [...workers.keys()].sort().slice(0, MOST);
+    for (const [name, element] of this.#cards) {
+      if (shown.includes(name)) continue;
+      element.remove();
+      this.#cards.delete(name);
+    }
+    for (const name of shown) this.#draw(workers.get(name), jobs);
+    return workers.size - shown.length;
   }
 
   #add(name) {

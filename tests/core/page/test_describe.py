@@ -121,7 +121,7 @@ def test_a_worker_tells_of_what_runs_before_what_waits_behind_it() -> None:
     ]
     known = {"now": records.running(id="now"), "next": records.running(id="next", title="another")}
     card = describe.worker_card(records.worker(state="busy", held=held), known, ENGLISH)
-    assert (card["job"], card["title"], card["doing"]) == ("now", "a lighthouse at dusk", "KSampler · 5 of 20")
+    assert (card["job"], card["title"], card["doing"]) == ("now", "a lighthouse at dusk", "25 %")
     assert card["next"] == "+1 next"
 
 
@@ -131,10 +131,9 @@ def test_a_worker_whose_job_this_viewer_may_not_see_is_busy_all_the_same() -> No
     assert (card["job"], card["title"], card["doing"]) == ("", "A job that is not shown here", "")
 
 
-def test_a_worker_without_a_card_tells_its_ram() -> None:
-    stats = records.readings(vram_total_bytes=0, vram_free_bytes=0, gpu_busy=None, gpu_celsius=None)
-    card = describe.worker_card(records.worker(stats=stats), {}, ENGLISH)
-    assert (card["memory"], card["share"], card["load"]) == ("44 of 64 GiB RAM", 44 / 64, "")
+def test_a_machine_without_a_card_tells_its_ram() -> None:
+    stats = records.readings(vram_total_bytes=0, vram_free_bytes=0)
+    assert describe.memory(stats, ENGLISH) == ("44 of 64 GiB RAM", 44 / 64)
 
 
 def test_a_worker_that_lost_its_comfyui_says_so() -> None:
