@@ -141,15 +141,17 @@ def worker_card(worker: Record, jobs: Mapping[str, Record], words: Words) -> dic
     elif not held:
         doing = say(f"worker.{state}.idle")
     else:
-        doing = job_card(job, words)["percent"] if job is not None else ""
+        doing = ""
+    card = job_card(job, words) if job is not None else None
     return {
         "name": worker["name"],
         "state": state,
         "badge": say(f"worker.{state}"),
         "job": held[0]["job_id"] if job is not None else "",
-        "title": job_card(job, words)["title"] if job is not None else say("fleet.else") if held else "",
+        "title": card["title"] if card is not None else say("fleet.else") if held else "",
         "doing": doing,
-        "bar": job_card(job, words)["bar"] if job is not None else None,
+        "bar": card["bar"] if card is not None else None,
+        "percent": card["percent"] if card is not None else "",
         "next": say("fleet.next", count=len(held) - 1) if len(held) > 1 else "",
     }
 

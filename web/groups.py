@@ -29,7 +29,7 @@ def members(jobs: Iterable[Record]) -> list[list[Record]]:
 
 def group_state(jobs: Sequence[Record]) -> str:
     """The state of a whole group: what still moves comes before what waits, and a failure before what went well."""
-    states = {"queued" if is_next(job) else job["state"] for job in jobs}
+    states = {_state(job) for job in jobs}
     order = ("failed", "succeeded", "cancelled") if states <= ENDED else ("running", "leased", "cancelling", "queued")
     state = next(state for state in order if state in states)
     return "running" if state == "leased" else state
@@ -64,6 +64,11 @@ def group_card(jobs: Sequence[Record], words: Words) -> dict[str, Any]:
     }
 
 
+def _state(job: Record) -> str:
+    """The state of one job of a group; what a worker only holds ready waits."""
+    return "queued" if is_next(job) else str(job["state"])
+
+
 def _share(job: Record) -> float:
     """How much of a job of a group is over."""
     if job["state"] in ENDED:
@@ -76,7 +81,7 @@ def _tile(job: Record | None, index: int, words: Words) -> dict[str, Any]:
     card = job_card(job, words) if job is not None else None
     return {
         "id": card["id"] if card is not None else "",
-        "state": card["state"] if card is not None else "",
+        "state": _state(job) if job is not None else "",
         "picture": card["picture"] if card is not None else "",
         "label": words.say("group.tile", number=index + 1, state=card["badge"]) if card is not None else "",
     }

@@ -21,6 +21,13 @@ CHROMIUM_FLAGS = (
 PATIENCE_MS = 30_000
 
 
+#: Adds up every shift of the layout that no input caused, from now on.
+WATCH_LAYOUT = """() => {
+  window.shifted = 0;
+  new PerformanceObserver((list) => {
+    for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.shifted += entry.value;
+  }).observe({ type: "layout-shift" });
+}"""
 #: Installed by scripts/test.
 AXE = Path(__file__).parents[2] / "node_modules" / "axe-core" / "axe.min.js"
 

@@ -9,18 +9,11 @@ from playwright.sync_api import Locator, Page, expect
 
 from scripts.fleet import Fleet
 from tests.browser.cards import card, natural_size, part
-from tests.browser.conftest import PATIENCE_MS, OpenPage
+from tests.browser.conftest import PATIENCE_MS, WATCH_LAYOUT, OpenPage
 
 expect.set_options(timeout=PATIENCE_MS)
 
 MARKUP = '<img src=x onerror="alert(1)"><script>alert(2)</script></script>&amp;'
-#: Adds up every shift of the layout that no input caused, from now on.
-WATCH_LAYOUT = """() => {
-  window.shifted = 0;
-  new PerformanceObserver((list) => {
-    for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.shifted += entry.value;
-  }).observe({ type: "layout-shift" });
-}"""
 
 
 def ask(page: Page, prompt: str, *, steps: int = 20) -> None:

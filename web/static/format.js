@@ -151,7 +151,8 @@ export function workerCard(worker, jobs, words) {
   const waits = (one) => Number(!["running", "finishing"].includes(one.phase));
   const held = [...worker.held].sort((a, b) => waits(a) - waits(b));
   const job = held.length > 0 ? jobs.get(held[0].job_id) ?? null : null;
-  let doing = job === null ? "" : jobCard(job, words).percent;
+  const card = job === null ? null : jobCard(job, words);
+  let doing = "";
   if (held.length === 0) doing = say(`worker.${state}.idle`);
   if (stats !== null && !stats.comfy_alive) doing = say("fleet.silent");
   return {
@@ -159,9 +160,10 @@ export function workerCard(worker, jobs, words) {
     state,
     badge: say(`worker.${state}`),
     job: job === null ? "" : held[0].job_id,
-    title: job !== null ? jobCard(job, words).title : held.length > 0 ? say("fleet.else") : "",
+    title: card !== null ? card.title : held.length > 0 ? say("fleet.else") : "",
     doing,
-    bar: job === null ? null : jobCard(job, words).bar,
+    bar: card === null ? null : card.bar,
+    percent: card === null ? "" : card.percent,
     next: held.length > 1 ? say("fleet.next", { count: held.length - 1 }) : "",
   };
 }

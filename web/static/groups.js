@@ -21,9 +21,12 @@ export function members(jobs) {
   return together;
 }
 
+/** The state of one job of a group; what a worker only holds ready waits. */
+const stateOf = (job) => (isNext(job) ? "queued" : job.state);
+
 /** The state of a whole group: what still moves comes before what waits, and a failure before what went well. */
 function groupState(jobs) {
-  const states = new Set(jobs.map((job) => (isNext(job) ? "queued" : job.state)));
+  const states = new Set(jobs.map(stateOf));
   const over = [...states].every((state) => ENDED.has(state));
   const order = over ? ["failed", "succeeded", "cancelled"] : ["running", "leased", "cancelling", "queued"];
   const state = order.find((one) => states.has(one));
@@ -39,8 +42,8 @@ function share(job) {
 /** A picture in the card of a group; a job that is not known leaves its place empty. */
 function tile(job, index, words) {
   if (job === undefined) return { id: "", state: "", picture: "", label: "" };
-  const { id, state, picture, badge } = jobCard(job, words);
-  return { id, state, picture, label: sayer(words)("group.tile", { number: index + 1, state: badge }) };
+  const { id, picture, badge } = jobCard(job, words);
+  return { id, state: stateOf(job), picture, label: sayer(words)("group.tile", { number: index + 1, state: badge }) };
 }
 
 /** The parts of the card of a group, given those of its jobs that are known. tiles: one for each of its jobs. */

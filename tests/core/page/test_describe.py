@@ -121,7 +121,7 @@ def test_a_worker_tells_of_what_runs_before_what_waits_behind_it() -> None:
     ]
     known = {"now": records.running(id="now"), "next": records.running(id="next", title="another")}
     card = describe.worker_card(records.worker(state="busy", held=held), known, ENGLISH)
-    assert (card["job"], card["title"], card["doing"]) == ("now", "a lighthouse at dusk", "25 %")
+    assert (card["job"], card["title"], card["percent"]) == ("now", "a lighthouse at dusk", "25 %")
     assert card["next"] == "+1 next"
 
 
