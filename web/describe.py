@@ -114,7 +114,7 @@ def job_card(job: Record, words: Words, place: int | None = None) -> dict[str, A
         "node": node(error, words) if error else "",
         "can_cancel": job["can"]["cancel"],
         "can_retry": job["can"]["retry"],
-        "can_use": job["template"] != "",
+        "can_use": job["template"] != "" and not live,
     }
 
 

@@ -60,7 +60,7 @@ def group_card(jobs: Sequence[Record], words: Words) -> dict[str, Any]:
         "tiles": [_tile(known.get(index), index, words) for index in range(size)],
         "can_cancel": any(job["can"]["cancel"] for job in jobs),
         "can_retry": over and any(job["can"]["retry"] for job in jobs),
-        "can_use": first["template"] != "",
+        "can_use": first["template"] != "" and over,
     }
 
 

@@ -130,7 +130,7 @@ export function jobCard(job, words, place = null) {
     node: error ? node(error, say) : "",
     can_cancel: job.can.cancel,
     can_retry: job.can.retry,
-    can_use: job.template !== "",
+    can_use: job.template !== "" && !live,
   };
 }
 

@@ -75,7 +75,7 @@ export function groupCard(jobs, words) {
     tiles: Array.from({ length: size }, (_, index) => tile(known.get(index), index, words)),
     can_cancel: jobs.some((job) => job.can.cancel),
     can_retry: over && jobs.some((job) => job.can.retry),
-    can_use: first.template !== "",
+    can_use: first.template !== "" && over,
   };
 }
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from broker.protocol.records import JobState, Reason, WorkerState
+from broker.protocol.records import JobState, Reason, Why, WorkerState
 from tests.core.page import records
 from web import describe, groups
 from web.describe import GIB
@@ -144,6 +144,7 @@ def test_a_worker_that_lost_its_comfyui_says_so() -> None:
 def test_every_word_of_the_contract_has_a_sentence() -> None:
     wanted = [f"reason.{reason}" for reason in Reason] + [f"state.{state}" for state in JobState]
     wanted += [f"worker.{state}{ending}" for state in WorkerState for ending in ("", ".idle")]
+    wanted += [f"why.{why}" for why in Why]
     assert [key for key in wanted if key not in ENGLISH.sentences] == []
 
 
@@ -232,7 +233,7 @@ def test_a_group_that_is_over_tells_how_long_all_of_it_took() -> None:
 
 
 def test_a_worker_s_choice_is_explained_while_it_works() -> None:
-    assert describe.where(records.running(why="holds_models"), ENGLISH) == "studio-1, which has the models loaded"
+    assert describe.where(records.running(why="holds_models"), ENGLISH) == "studio-1, models loaded"
     assert describe.where(records.running(why="from_the_future"), ENGLISH) == "studio-1"
     assert describe.where(records.succeeded(why="holds_models"), ENGLISH) == ""
 
