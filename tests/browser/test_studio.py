@@ -19,7 +19,8 @@ expect.set_options(timeout=PATIENCE_MS)
 #: What stays as it is in every language: names, units, and what people or nodes wrote themselves.
 NAMES = re.compile(
     r"comfyfleet|ComfyUI|StoryDiffusion|SDXL|PNG|JPEG|WebP|English|GiB|Ctrl|API|JavaScript|NVIDIA GeForce RTX 4090"
-    r"|worker-\d|scripts/\S+|[\w.-]+\.(?:safetensors|pth)|KSampler|text-to-image|text, watermark|a quiet pier|[a-z0-9_]*_[a-z0-9_]+"
+    r"|worker-\d|scripts/\S+|[\w.-]+\.(?:safetensors|pth)|KSampler|text-to-image|text, watermark|a quiet pier"
+    r"|[a-z0-9_]*_[a-z0-9_]+"
 )
 #: Everything a person reads or is read to, but for what may be chosen from a list: names of models and samplers.
 READ_ALOUD = """() => {
