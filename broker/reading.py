@@ -74,6 +74,7 @@ def _list(reading: Reading, said: client.List) -> Any:
         group=said.group,
         since_utc_ms=said.since_utc_ms,
         until_utc_ms=said.until_utc_ms,
+        text=said.text,
     )
     try:
         page = reading.store.page(wanted, after=said.after, limit=said.limit)

@@ -132,10 +132,10 @@ class Jobs:
             self._count_held(record.owner, 1)
         return job
 
-    def insert(self, step: Step, record: JobRecord, workflow: bytes, form: bytes) -> Job:
+    def insert(self, step: Step, record: JobRecord, workflow: bytes, form: bytes, text: str = "") -> Job:
         job = self.live[record.job_id] = Job(record)
         self.counts[record.state] += 1
-        step.writes.append(InsertJob(record, workflow, form))
+        step.writes.append(InsertJob(record, workflow, form, text))
         self._tell(step, job, "queued", "", record.created_utc_ms)
         self._enqueue(job)
         return job

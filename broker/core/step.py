@@ -18,6 +18,8 @@ class InsertJob:
     record: JobRecord
     workflow: bytes
     form: bytes
+    #: Beside the title: what it is searched by.
+    text: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

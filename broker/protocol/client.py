@@ -70,6 +70,7 @@ class Submit:
     deadline_ms: Millis | None  # from now on; it is not begun later than that
     wait_for_worker: bool  # else it is refused when none of the workers that are here can run it
     files: Annotated[tuple[InputFile, ...], Many(256)]
+    text: Prose  # beside the title: what its jobs are searched by
     parts: Annotated[tuple[Part, ...], Many(64)]  # empty: one job
     workflow: Annotated[bytes, Blob(32 << 20)]
     form: Annotated[bytes, Blob(8 << 20)]
@@ -121,6 +122,7 @@ class List:
     group: Annotated[str, Text(36)]
     since_utc_ms: Millis | None  # submitted then or later
     until_utc_ms: Millis | None  # submitted before then
+    text: Line  # words that title and text of a job hold, all of them
     after: Annotated[str, Text(64)]  # `next` of the page before; empty = from the newest
     limit: Annotated[int, Whole(1, 200)]
 

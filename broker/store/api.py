@@ -38,6 +38,8 @@ class Wanted:
     group: str = ""
     since_utc_ms: int | None = None
     until_utc_ms: int | None = None
+    #: What somebody searches for: words.phrases of it, all of them, in title and text.
+    text: str = ""
 
 
 class Store(Protocol):

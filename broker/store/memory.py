@@ -15,7 +15,7 @@ from broker.core.model import JobRecord
 from broker.core.step import AddStory, DeleteJob, InsertJob, Remember, SaveFigure, UpdateJob, Write
 from broker.protocol.errors import StoreError
 from broker.protocol.records import JobState, StoryLine
-from broker.store import rules
+from broker.store import rules, words
 from broker.store.api import Page, Wanted
 
 _ABSENT: Any = object()
@@ -27,6 +27,8 @@ class _Tables:
     jobs: dict[str, JobRecord] = dataclasses.field(default_factory=dict)
     #: job_id -> (workflow, form)
     payloads: dict[str, tuple[bytes, bytes]] = dataclasses.field(default_factory=dict)
+    #: job_id -> the words it is searched by, in their order
+    words: dict[str, list[str]] = dataclasses.field(default_factory=dict)
     #: (owner, idempotency_key) -> job_id
     keys: dict[tuple[str, str], str] = dataclasses.field(default_factory=dict)
     stories: dict[str, tuple[StoryLine, ...]] = dataclasses.field(default_factory=dict)
@@ -57,8 +59,9 @@ class MemoryStore:
         tables = self._tables
         try:
             match write:
-                case InsertJob(record, workflow, form):
+                case InsertJob(record, workflow, form, text):
                     self._insert(tables, record, workflow, form)
+                    self._set(tables.words, record.job_id, words.words_of(f"{record.title}\n{text}"))
                 case UpdateJob(record):
                     self._update(tables, record)
                 case DeleteJob(job_id):
@@ -122,11 +125,11 @@ class MemoryStore:
         return iter([record for record in self._tables.jobs.values() if not record.state.terminal])
 
     def page(self, wanted: Wanted, *, after: str, limit: int) -> Page:
-        before = rules.before(after, self.last_sequence())
+        before, asked = rules.before(after, self.last_sequence()), words.phrases(wanted.text)
         found = [
             record
             for record in reversed(self._tables.jobs.values())
-            if record.sequence < before and rules.wants(wanted, record)
+            if record.sequence < before and rules.wants(wanted, record) and self._says(record.job_id, asked)
         ]
         return rules.page_of(found[: limit + 1], limit)
 
@@ -177,8 +180,8 @@ class MemoryStore:
         if not record.state.terminal:
             raise rules.live(record)
         key = (record.owner, record.idempotency_key)
-        for table, name in ((tables.stories, job_id), (tables.payloads, job_id), (tables.jobs, job_id)):
-            self._drop(table, name)
+        for table in (tables.stories, tables.payloads, tables.words, tables.jobs):
+            self._drop(table, job_id)
         self._set(tables.deleted, job_id, key)
         if record.idempotency_key:
             self._drop(tables.keys, key)
@@ -188,6 +191,9 @@ class MemoryStore:
             oldest, key = next(iter(tables.deleted.items()))
             self._drop(tables.deleted, oldest)
             self._drop(tables.deleted_keys, key)
+
+    def _says(self, job_id: str, asked: tuple[words.Phrase, ...]) -> bool:
+        return all(words.contains(self._tables.words[job_id], phrase) for phrase in asked)
 
     def _count(self, tables: _Tables, state: JobState, by: int) -> None:
         self._set(tables.counts, state, tables.counts.get(state, 0) + by)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from broker.protocol.errors import StoreError
+from broker.store.words import words_of
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -124,7 +125,17 @@ _LEARNT = Migration(
     ),
 )
 
-MIGRATIONS: Final[tuple[Migration, ...]] = (_JOBS, _FILTERS, _LOADING, _DELETED, _NOTES, _LEARNT)
+_SEARCH = Migration(
+    "words to search jobs by",
+    (
+        # As words.py parts them: the tokenizer has only to cut at spaces. Of older jobs the title, which begins as the
+        # prompt does.
+        "CREATE VIRTUAL TABLE search USING fts5 (words, tokenize = 'ascii')",
+        "INSERT INTO search (rowid, words) SELECT sequence, words_of(json_extract(submitted, '$.title')) FROM job",
+    ),
+)
+
+MIGRATIONS: Final[tuple[Migration, ...]] = (_JOBS, _FILTERS, _LOADING, _DELETED, _NOTES, _LEARNT, _SEARCH)
 
 
 def migrate(db: sqlite3.Connection, path: Path, steps: tuple[Migration, ...] = MIGRATIONS) -> None:
@@ -141,6 +152,7 @@ def migrate(db: sqlite3.Connection, path: Path, steps: tuple[Migration, ...] = M
             f"{path} was written by a newer release (schema {done}, this one knows {len(steps)}): "
             "start that release again, or restore the backup from before the upgrade"
         )
+    db.create_function("words_of", 1, lambda text: " ".join(words_of(text)), deterministic=True)
     for version, step in enumerate(steps[done:], done + 1):
         db.execute("BEGIN IMMEDIATE")
         db.execute(

@@ -19,7 +19,7 @@ from broker.core.model import JobRecord
 from broker.core.step import AddStory, DeleteJob, InsertJob, Remember, SaveFigure, UpdateJob, Write
 from broker.protocol.errors import RemoteProtocolError, StoreError
 from broker.protocol.records import JobState, StoryLine
-from broker.store import pages, rules
+from broker.store import pages, rules, words
 from broker.store.api import Page, Wanted
 from broker.store.disk import make_folder, sync_folder
 from broker.store.failure import damaged, translate
@@ -106,8 +106,10 @@ class SqliteStore:
         if not self._open.in_transaction:
             self._execute("BEGIN IMMEDIATE")
         match write:
-            case InsertJob(record, workflow, form):
+            case InsertJob(record, workflow, form, text):
                 self._insert(record, workflow, form)
+                searched = " ".join(words.words_of(f"{record.title}\n{text}"))
+                self._execute("INSERT INTO search (rowid, words) VALUES (?, ?)", record.sequence, searched)
             case UpdateJob(record):
                 self._update(record)
             case AddStory(job_id, line):
@@ -184,6 +186,7 @@ class SqliteStore:
             raise self._refuse(rules.live(record))
         for label in set(record.labels):
             self._execute("DELETE FROM label WHERE label = ? AND sequence = ?", label, record.sequence)
+        self._execute("DELETE FROM search WHERE rowid = ?", record.sequence)
         for table in ("story", "payload", "job"):
             self._execute(f"DELETE FROM {table} WHERE sequence = ?", record.sequence)
         values = (record.job_id, record.owner, record.idempotency_key)

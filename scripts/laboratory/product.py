@@ -70,7 +70,7 @@ class Product:
         request = client.Submit(
             request_id=f"{job.number:032x}", job_id=job_id(job), idempotency_key="", owner=job.owner, title="",
             template="", labels=(), priority=0, needs=needs, pin="", deadline_ms=None,
-            wait_for_worker=True, files=(), workflow=b"", form=b"", parts=(),
+            wait_for_worker=True, files=(), text="", workflow=b"", form=b"", parts=(),
         )  # fmt: skip
         self.tell(FromClient(CLIENT, request))
 

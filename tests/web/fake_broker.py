@@ -308,6 +308,7 @@ class FakeBroker:
             and asked.template in ("", job.template)
             and (not asked.label or asked.label in job.labels)
             and (not asked.group or (job.group is not None and job.group.group_id == asked.group))
+            and all(word in job.title for word in asked.text.split())
             and (asked.since_utc_ms is None or job.created_utc_ms >= asked.since_utc_ms)
             and (asked.until_utc_ms is None or job.created_utc_ms < asked.until_utc_ms)
         ]

@@ -135,10 +135,20 @@ def test_filters_of_a_list_narrow_it_together(stage: Stage) -> None:
         (f"since_ms={CREATED_MS}", [two, one]),
         (f"until_ms={CREATED_MS}", [old]),
         (f"since_ms={CREATED_MS - 10}&until_ms={CREATED_MS}&label=x", [old]),
+        ("q=lighthouse", [two, one, old]),
+        ("q=a+lighthouse&template=other", [old]),
+        ("q=%E7%81%AF%E5%A1%94", []),
         ("owner=local", [two, one, old]),
         ("owner=nobody", []),
     ):
         assert listed(stage, query) == expected, query
+
+
+def test_what_can_be_searched_is_the_prompt_and_not_what_it_is_to_be_kept_from(shared: Stage) -> None:
+    params = {"prompt": "a red boat", "negative_prompt": "blurry"}
+    form = shared.post("/api/v1/jobs", {"template": "text-to-image", "params": params}).json["id"]
+    own = shared.post("/api/v1/jobs", {"workflow": changed("6", text="a green boat")}).json["id"]
+    assert [shared.broker.submits[job].text for job in (form, own)] == ["a red boat", "a green boat"]
 
 
 def test_nobody_lists_the_jobs_of_others_but_an_admin(tmp_path: Path) -> None:

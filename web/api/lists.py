@@ -17,11 +17,13 @@ from web.views_json import Json
 
 #: Pages of the broker's asked for one of ours: each is bounded, and those that filters leave empty follow one another.
 MAX_ASKED: Final = 10
+#: Of what somebody searches for; more is not looked at.
+MAX_QUERY_CHARS: Final = 500
 #: Jobs whose labels are offered, and how many labels.
 MAX_LOOKED_AT: Final = 200
 MAX_LABELS: Final = 100
 #: What a list may be asked for.
-ASKED: Final = ("limit", "after", "state", "template", "label", "group", "since_ms", "until_ms", "owner")
+ASKED: Final = ("limit", "after", "state", "template", "label", "group", "since_ms", "until_ms", "owner", "q")
 
 
 def listing(call: Call) -> HTTPResponse:
@@ -45,6 +47,7 @@ def found(call: Call, query: Mapping[str, str]) -> Json:
         "group": query.get("group", ""),
         "since_utc_ms": _time(query, "since_ms"),
         "until_utc_ms": _time(query, "until_ms"),
+        "text": query.get("q", "").replace("\0", " ")[:MAX_QUERY_CHARS],
     }
     if "owner" in query:
         if not may_see(call.viewer.scope, query["owner"]):
@@ -96,7 +99,15 @@ def members(call: Call, group_id: str) -> list[JobView]:
 def listed(call: Call, **filters: Any) -> dict[str, Any]:
     """The fields of a List of the jobs that the caller may see, narrowed by these."""
     owner = "" if call.viewer.admin else call.viewer.owner
-    everything = {"states": (), "template": "", "label": "", "group": "", "since_utc_ms": None, "until_utc_ms": None}
+    everything = {
+        "states": (),
+        "template": "",
+        "label": "",
+        "group": "",
+        "since_utc_ms": None,
+        "until_utc_ms": None,
+        "text": "",
+    }
     return {"owner": owner, **everything, "after": "", "limit": 200, **filters}
 
 

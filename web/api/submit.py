@@ -16,6 +16,7 @@ from broker.protocol import client, records
 from comfyui import strict
 from comfyui.check import check, combined
 from comfyui.needs import Needs, needs
+from comfyui.prompts import prompt_text
 from comfyui.workflow import dump
 from web import views_json
 from web.answers import Refusal, answered
@@ -110,6 +111,7 @@ def _said(call: Call, asked: Wish) -> dict[str, Any]:
         "deadline_ms": asked.deadline_ms,
         "wait_for_worker": asked.wait_for_worker,
         "files": _stored(call, asked, found),
+        "text": prompt_text(asked.jobs[0].workflow),
     }
 
 

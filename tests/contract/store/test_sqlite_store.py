@@ -70,12 +70,19 @@ def test_no_page_and_no_write_scans_or_sorts(store: SqliteStore, new_job: NewJob
     store.apply(UpdateJob(dataclasses.replace(job, state=JobState.FAILED)))
     store.commit()
     filters = itertools.product(
-        ("", "ann"), ((), (JobState.QUEUED, JobState.FAILED)), ("", "t"), ("", "a"), ("", "g"), (None, 1), (None, 9)
+        ("", "ann"),
+        ((), (JobState.QUEUED, JobState.FAILED)),
+        ("", "t"),
+        ("", "a"),
+        ("", "g"),
+        (None, 1),
+        (None, 9),
+        ("", "light"),
     )
-    for owner, states, template, label, group, since_ms, until_ms in filters:
+    for owner, states, template, label, group, since_ms, until_ms, text in filters:
         wanted = Wanted(
             owner=owner, states=states, template=template, label=label, group=group, since_utc_ms=since_ms,
-            until_utc_ms=until_ms,
+            until_utc_ms=until_ms, text=text,
         )  # fmt: skip
         store.page(wanted, after="", limit=10)
     store.job(job.job_id), store.job_by_key("ann", "key 1"), store.workflow(job.job_id), store.story(job.job_id)
@@ -84,6 +91,8 @@ def test_no_page_and_no_write_scans_or_sorts(store: SqliteStore, new_job: NewJob
     raw(store).set_trace_callback(None)
     asked = {text for text in statements if text.startswith(("SELECT", "INSERT", "UPDATE", "DELETE", "\n"))}
     plans = {step[3] for text in asked for step in raw(store).execute(f"EXPLAIN QUERY PLAN {text}")}
+    # The index of words is a virtual table: reading it by what is sought is called a scan of its index.
+    plans = {plan for plan in plans if "VIRTUAL TABLE INDEX" not in plan}
     # Without any filter a page reads the table itself from its end: SEARCH by rowid.
     assert plans
     assert [plan for plan in plans if plan.startswith("SCAN") or "TEMP B-TREE" in plan] == []
@@ -168,7 +177,7 @@ def test_jobs_of_the_first_schema_are_found_by_what_came_later(sqlite_path: Path
         db.execute("INSERT INTO label VALUES ('x', 1)")
     with closing(SqliteStore(sqlite_path, full_check=True)) as store:
         assert store.job(old.job_id) == old
-        for wanted in (Wanted(template="text-to-image"), Wanted(label="x")):
+        for wanted in (Wanted(template="text-to-image"), Wanted(label="x"), Wanted(text="lighthouse")):
             assert store.page(wanted, after="", limit=9).jobs == (old,)
 
 

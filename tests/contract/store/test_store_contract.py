@@ -355,6 +355,41 @@ def test_filters_by_template_group_and_time_narrow_a_page_too(store: Store, new_
         assert all(len(page) == 2 for page in found[:-1]), filters
 
 
+def test_words_are_searched_in_title_and_text(backend: Backend, store: Store, new_job: NewJob) -> None:
+    texts = {
+        1: ("A Lighthouse", "at dusk, red light (warm:1.2)"),
+        2: ("Straße", "ein LEUCHTTURM bei Nacht"),
+        3: ("夜晚的灯塔", "一座灯塔，海浪 lighthouse-keeper"),
+        4: ("", 'drop table "job" -- * OR NEAR(a b) ^x _y_'),
+        5: ("", ""),
+    }
+    for number, (title, text) in texts.items():
+        failed = JobState.FAILED if number == 3 else JobState.QUEUED
+        job = new_job(number, title=title, labels=("x",) if number > 2 else (), state=failed, owner="bob")
+        put(store, InsertJob(job, b"", b"", text))
+    store = backend.restart(store)
+    for query, expected in (
+        ("lighthouse", [3, 1]), ("LIGHT", [3, 1]), ("light dusk", [1]), ("dusk red", [1]), ("red-light", [1]),
+        ("light-red", []), ("li", []), ("at", [1]), ("house", []), ("strasse", [2]), ("leuchtturm", [2]),
+        ("灯塔", [3]), ("灯", [3]), ("塔灯", []), ("海浪 夜晚", [3]), ("keeper", [3]), ("lighthouse-keep", [3]),
+        ("drop table", [4]), ('"job"', [4]), ("job*", [4]), ("NEAR(", [4]), ("y", [4]), ("OR", [4]), ("NOT", []),
+        ("1.2", [1]), ("!!!", [5, 4, 3, 2, 1]), ("", [5, 4, 3, 2, 1]), ("ﬁ", []), ("ＤＲＯＰ", [4]),
+    ):  # fmt: skip
+        found = [sequence for page in pages(store, 2, text=query) for sequence in page]
+        assert found == expected, query
+    for filters, expected in (
+        ({"text": "lighthouse", "states": (JobState.FAILED,)}, [3]),
+        ({"text": "lighthouse", "label": "x", "owner": "bob"}, [3]),
+        ({"text": "lighthouse", "owner": "ann"}, []),
+        ({"text": "lighthouse", "template": "t"}, []),
+        ({"text": "lighthouse", "until_utc_ms": 1_700_000_000_002}, [1]),
+    ):
+        assert [sequence for page in pages(store, 2, **filters) for sequence in page] == expected, filters
+    ended = dataclasses.replace(new_job(1, title="A Lighthouse", owner="bob"), state=JobState.CANCELLED)
+    put(store, UpdateJob(ended), DeleteJob(ended.job_id))
+    assert pages(store, 9, text="lighthouse") == [[3]]
+
+
 @pytest.mark.parametrize("after", ["0", "-1", "01", "x", "1.0", " 1", "٣", "4", "9" * 19, "9" * 64, "1\n"])
 def test_a_page_key_that_was_never_given_is_refused(store: Store, new_job: NewJob, after: str) -> None:
     put(store, *(insert(new_job(n)) for n in range(1, 4)))

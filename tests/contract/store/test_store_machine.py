@@ -19,6 +19,7 @@ from broker.protocol.records import Failure, InputFile, JobState, Member, Needs,
 from broker.store.api import Store, Wanted
 from broker.store.memory import MemoryStore
 from broker.store.sqlite import SqliteStore
+from broker.store.words import Phrase, contains, phrases, words_of
 
 words = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=8)
 numbers = st.integers(0, 2**53)
@@ -84,6 +85,9 @@ lives = st.fixed_dictionaries(
 lines = st.builds(StoryLine, utc_ms=numbers, what=words, attempt=st.integers(0, 10_000), worker=words, text=words)
 
 
+payloads = st.tuples(st.binary(max_size=20), st.binary(max_size=20))
+#: Few words, so that a query often finds something, and any text.
+texts = st.lists(st.sampled_from(["light", "lighthouse", "LI", "灯塔", "塔", "a-b"]), max_size=4).map(" ".join) | words
 times = st.none() | st.integers(-(2**63), -(2**63) + 9)
 filters = st.builds(
     Wanted,
@@ -94,6 +98,7 @@ filters = st.builds(
     group=group_ids | st.just(""),
     since_utc_ms=times,
     until_utc_ms=times,
+    text=st.just("") | texts,
 )
 
 
@@ -115,6 +120,7 @@ def is_wanted(wanted: Wanted, job: JobRecord) -> bool:
 class Model:
     jobs: dict[str, JobRecord] = dataclasses.field(default_factory=dict)
     payloads: dict[str, tuple[bytes, bytes]] = dataclasses.field(default_factory=dict)
+    texts: dict[str, str] = dataclasses.field(default_factory=dict)
     stories: dict[str, tuple[StoryLine, ...]] = dataclasses.field(default_factory=dict)
     #: job_id -> (owner, idempotency_key)
     deleted: dict[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
@@ -122,8 +128,15 @@ class Model:
     last_sequence: int = 0
 
     def copy(self) -> Model:
-        jobs, payloads, stories = dict(self.jobs), dict(self.payloads), dict(self.stories)
-        return Model(jobs, payloads, stories, dict(self.deleted), dict(self.notes), self.last_sequence)
+        return Model(
+            jobs=dict(self.jobs),
+            payloads=dict(self.payloads),
+            texts=dict(self.texts),
+            stories=dict(self.stories),
+            deleted=dict(self.deleted),
+            notes=dict(self.notes),
+            last_sequence=self.last_sequence,
+        )
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -139,22 +152,17 @@ class StoreMachine(RuleBasedStateMachine):
     def restart_store(self) -> Store:
         raise NotImplementedError
 
-    @rule(
-        job=jobs,
-        gap=st.integers(1, 3),
-        later=st.integers(0, 2),
-        workflow=st.binary(max_size=20),
-        form=st.binary(max_size=20),
-    )
-    def submit(self, job: JobRecord, gap: int, later: int, workflow: bytes, form: bytes) -> None:
+    @rule(job=jobs, gap=st.integers(1, 3), later=st.integers(0, 2), payload=payloads, text=texts)
+    def submit(self, job: JobRecord, gap: int, later: int, payload: tuple[bytes, bytes], text: str) -> None:
         taken = {(one.owner, one.idempotency_key) for one in self.now.jobs.values()} | {*self.now.deleted.values()}
         if (job.owner, job.idempotency_key) in taken:
             job = dataclasses.replace(job, idempotency_key="")
         created = max((one.created_utc_ms for one in self.now.jobs.values()), default=-(2**63)) + later
         job = dataclasses.replace(job, sequence=self.now.last_sequence + gap, created_utc_ms=created)
-        self.store.apply(InsertJob(job, workflow, form))
+        self.store.apply(InsertJob(job, *payload, text))
         self.now.jobs[job.job_id] = job
-        self.now.payloads[job.job_id] = (workflow, form)
+        self.now.payloads[job.job_id] = payload
+        self.now.texts[job.job_id] = text
         self.now.last_sequence = job.sequence
 
     @precondition(lambda self: self.now.jobs)
@@ -179,6 +187,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.store.apply(DeleteJob(job_id))
         job = self.now.jobs.pop(job_id)
         self.now.payloads.pop(job_id)
+        self.now.texts.pop(job_id)
         self.now.stories.pop(job_id, None)
         self.now.deleted[job_id] = (job.owner, job.idempotency_key)
 
@@ -215,7 +224,8 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(wanted=filters, limit=st.integers(1, 4))
     def read_pages(self, wanted: Wanted, limit: int) -> None:
         newest_first = sorted(self.now.jobs.values(), key=lambda job: -job.sequence)
-        expected = [job for job in newest_first if is_wanted(wanted, job)]
+        asked = phrases(wanted.text)
+        expected = [job for job in newest_first if is_wanted(wanted, job) and self.says(job, asked)]
         found: list[JobRecord] = []
         after = ""
         while True:
@@ -226,6 +236,10 @@ class StoreMachine(RuleBasedStateMachine):
             if not after:
                 break
         assert found == expected
+
+    def says(self, job: JobRecord, asked: tuple[Phrase, ...]) -> bool:
+        said = words_of(f"{job.title}\n{self.now.texts[job.job_id]}")
+        return all(contains(said, phrase) for phrase in asked)
 
     @rule()
     def read_live(self) -> None:

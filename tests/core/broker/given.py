@@ -58,7 +58,7 @@ STATS: Final = Stats(
 #: A List that leaves nothing out.
 ALL_JOBS: Final[dict[str, Any]] = {
     "owner": "", "states": (), "template": "", "label": "", "group": "", "since_utc_ms": None, "until_utc_ms": None,
-    "after": "", "limit": 200,
+    "text": "", "after": "", "limit": 200,
 }  # fmt: skip
 
 
@@ -106,7 +106,7 @@ def submit_of(number: int = 1, **changes: Any) -> client.Submit:
     plain = client.Submit(
         request_id=REQUEST, job_id=job_id(number), idempotency_key="", owner="ann", title="", template="", labels=(),
         priority=0, needs=NEEDS, pin="", deadline_ms=None,
-        wait_for_worker=True, files=(), parts=(), workflow=b"{}", form=b"",
+        wait_for_worker=True, files=(), text="", parts=(), workflow=b"{}", form=b"",
     )  # fmt: skip
     return dataclasses.replace(plain, **changes)
 

@@ -263,7 +263,7 @@ class World:
         request = client.Submit(
             request_id=f"{number:032x}", job_id=job_id, idempotency_key=f"k{number}", owner="o", title="", template="",
             labels=(), priority=number % 3, needs=NEEDS, pin="", deadline_ms=None,
-            wait_for_worker=True, files=(), parts=(), workflow=b"{}", form=b"",
+            wait_for_worker=True, files=(), text="", parts=(), workflow=b"{}", form=b"",
         )  # fmt: skip
         self.ask(request)
         self.clock.after(3_000, lambda: self.submit(number))
