@@ -18,7 +18,7 @@ import bottle
 from bottle import HTTPError, HTTPResponse, request
 
 from web.answers import COMMON, Refusal, answered, refused, status_line
-from web.api import bulk, files, fleet, jobs, lists, submit, tasks, uploads
+from web.api import bulk, files, fleet, jobs, lists, submit, tasks, uploads, zips
 from web.api import gallery as gallery_list
 from web.api.site import Call, Site, words_of
 from web.auth import has_cookie, is_same_origin, set_cookie
@@ -190,9 +190,11 @@ ROUTES: Final = (
     Route("GET", "/api/v1/openapi.json", openapi, Who.ANYBODY),
     Route("POST", "/api/v1/jobs", submit.post),
     Route("GET", "/api/v1/jobs", lists.listing),
+    Route("GET", "/api/v1/jobs/zip", zips.get),
     Route("GET", "/api/v1/jobs/<job_id>", jobs.get),
     Route("DELETE", "/api/v1/jobs/<job_id>", jobs.delete),
     Route("POST", "/api/v1/jobs/bulk", bulk.post),
+    Route("POST", "/api/v1/jobs/zip", zips.post),
     Route("GET", "/api/v1/jobs/<job_id>/workflow", jobs.workflow),
     Route("POST", "/api/v1/jobs/<job_id>/retry", jobs.retry),
     Route("GET", "/api/v1/jobs/<job_id>/events", jobs.events),

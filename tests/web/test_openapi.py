@@ -177,7 +177,14 @@ def provoke(stage: Stage, patch: pytest.MonkeyPatch, method: str, path: str, sta
     """A request that is answered with this status."""
     state = JobState.FAILED if "retry" in path else JobState.SUCCEEDED if path.endswith("events") else JobState.QUEUED
     there, body = target(stage, method, path, state), BODIES.get(path) if method == "POST" else None
+    if path.endswith("zip"):
+        body = {"ids": [a_full_job(stage, JobState.SUCCEEDED) if status != 404 else str(uuid.uuid4())]}
+        there, body = (f"{path}?ids={','.join(body['ids'])}", None) if method == "GET" else (path, body)
     match status:
+        case 422 if path.endswith("zip"):
+            return ask(stage, method, f"{path}?ids=" if method == "GET" else path, None if method == "GET" else {})
+        case 404 if path.endswith("zip"):
+            return ask(stage, method, there, body)
         case 200 if method == "POST":
             key = {"Idempotency-Key": f"openapi {path}".replace(" ", "-")}
             ask(stage, method, there, body, **key)
@@ -191,7 +198,7 @@ def provoke(stage: Stage, patch: pytest.MonkeyPatch, method: str, path: str, sta
         case 304:
             return ask(stage, method, there, If_None_Match="x", **{"If-None-Match": f'"{an_output(picture()).sha256}"'})
         case 400 if method in ("GET", "DELETE"):
-            return ask(stage, method, f"{there}?surprise=1")
+            return ask(stage, method, f"{there}{'&' if '?' in there else '?'}surprise=1")
         case 400:
             return ask(stage, method, there, b"", **{"Content-Type": "application/json"})
         case 401:

@@ -82,7 +82,9 @@ lives = st.fixed_dictionaries(
         "outputs": st.lists(outputs, max_size=2).map(tuple),
     }
 )
-lines = st.builds(StoryLine, utc_ms=numbers, what=words, attempt=st.integers(0, 10_000), worker=words, text=words)
+lines = st.builds(
+    StoryLine, utc_ms=numbers, what=words, attempt=st.integers(0, 10_000), worker=words, text=words, decision=st.none()
+)
 
 
 payloads = st.tuples(st.binary(max_size=20), st.binary(max_size=20))

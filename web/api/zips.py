@@ -1,0 +1,93 @@
+"""Everything that some jobs made, as one archive: written while it is sent, with a list of what is in it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import PurePosixPath
+from typing import Any
+
+from bottle import HTTPResponse
+
+from broker.protocol.records import JobView, Output
+from web.answers import COMMON, Refusal, disposition, status_line
+from web.api.bulk import job_ids
+from web.api.jobs import file_stem, owned
+from web.api.site import Call
+from web.files import NoSuchFile
+from web.zips import archive
+
+log = logging.getLogger(__name__)
+
+_SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,8}")
+
+Entry = tuple[str, int, Iterable[bytes]]
+
+
+def post(call: Call) -> HTTPResponse:
+    """POST /api/v1/jobs/zip"""
+    body = call.json()
+    if body.keys() != {"ids"}:
+        raise Refusal(422, "bad_ids", 'want {"ids": [job ids]}')
+    return _packed(call, job_ids(body["ids"]))
+
+
+def get(call: Call) -> HTTPResponse:
+    """GET /api/v1/jobs/zip: the same for a plain link."""
+    return _packed(call, job_ids([one for one in call.query("ids").get("ids", "").split(",") if one]))
+
+
+def _packed(call: Call, ids: list[str]) -> HTTPResponse:
+    jobs = [owned(call, job_id).job for job_id in ids]
+    files = [(name, output) for job in jobs for name, output in named(job)]
+    if not files:
+        raise Refusal(404, "nothing_made", "these jobs made no files: choose some that succeeded")
+    headers = {
+        **COMMON,
+        "Content-Type": "application/zip",
+        "Content-Disposition": disposition("pictures.zip", attachment=True),
+        "Cache-Control": "no-store",
+        "X-Accel-Buffering": "no",
+    }
+    return HTTPResponse(archive(_entries(call, jobs, files)), status_line(200), headers)
+
+
+def named(job: JobView) -> Iterator[tuple[str, Output]]:
+    """What a job made, each under a name that every system takes."""
+    kept = [output for output in job.outputs if output.kind != "temp"]
+    for number, output in enumerate(kept, 1):
+        suffix = PurePosixPath(output.name).suffix
+        yield f"{file_stem(job)}-{number}{suffix if _SUFFIX.fullmatch(suffix) else ''}", output
+
+
+def _entries(call: Call, jobs: list[JobView], files: list[tuple[str, Output]]) -> Iterator[Entry]:
+    missing: list[str] = []
+    for name, output in files:
+        try:
+            size, head, rest = call.site.files.open(output.sha256)
+        except NoSuchFile:
+            log.error("a job's output is not stored", extra={"fields": {"sha256": output.sha256}})
+            missing.append(name)
+            continue
+        yield name, size, itertools.chain((head,), rest)
+    told = json.dumps(_manifest(jobs, missing), ensure_ascii=False, indent=2).encode()
+    yield "manifest.json", len(told), (told,)
+
+
+def _manifest(jobs: list[JobView], missing: list[str]) -> dict[str, Any]:
+    return {
+        "jobs": [
+            {
+                "id": job.job_id,
+                "title": job.title,
+                "template": job.template,
+                "created_ms": job.created_utc_ms,
+                "files": [{"name": name, "sha256": output.sha256} for name, output in named(job)],
+            }
+            for job in jobs
+        ],
+        "missing": missing,
+    }
