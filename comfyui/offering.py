@@ -52,7 +52,7 @@ def candidates(workflow: Workflow, object_info: Mapping[str, object]) -> tuple[C
             if kind:
                 key = _key(name, {other.field.key for other in found})
                 field = _field(key, kind, Target(node_id, name), value, declared)
-                found.append(Candidate(field, node.class_type, _title(node)))
+                found.append(Candidate(field, node.class_type, title(node)))
     return tuple(found)
 
 
@@ -157,7 +157,8 @@ def _numbered(stem: str, number: int) -> str:
     return stem if number == 1 else f"{stem}_{number}"
 
 
-def _title(node: Node) -> str:
+def title(node: Node) -> str:
+    """What its author called the node, else its class."""
     meta = node.extra.get("_meta")
-    title = meta.get("title") if isinstance(meta, dict) else None
-    return title[:TITLE_CHARS] if isinstance(title, str) and title.strip() else node.class_type[:TITLE_CHARS]
+    given = meta.get("title") if isinstance(meta, dict) else None
+    return given[:TITLE_CHARS] if isinstance(given, str) and given.strip() else node.class_type[:TITLE_CHARS]

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from comfyui.catalogue import node_class
 from comfyui.check import check
 from comfyui.fields import Field
+from comfyui.needs import needs
 from comfyui.template import Template
 from comfyui.workflow import WorkflowError
 
@@ -31,6 +32,14 @@ def why_not(template: Template, object_info: Mapping[str, object]) -> str:
     except WorkflowError as e:
         return str(e)
     return str(problems[0]) if problems else ""
+
+
+def wants(template: Template, object_info: Mapping[str, object]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What a ComfyUI needs beside its own nodes to run it as it stands: node classes that do not come with ComfyUI, as
+    far as the fleet knows them, and model files."""
+    needed = needs(template.workflow, object_info)
+    classes = {name: node_class(object_info, name) for name in needed.nodes}
+    return tuple(name for name, found in classes.items() if found is None or not found.is_core), needed.models
 
 
 def stand_ins(template: Template, object_info: Mapping[str, object]) -> dict[str, str]:

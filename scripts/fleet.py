@@ -104,6 +104,7 @@ class Fleet:
         self._with_web = web
         self._settings = {
             "broker.data": str(folder / "data"),
+            "web.templates": str(folder / "templates"),
             **{f"network.{name}": "tcp://127.0.0.1:*" for name in ("clients", "workers", "events", "files")},
             **(settings or {}),
         }

@@ -18,7 +18,7 @@ import bottle
 from bottle import HTTPError, HTTPResponse, request
 
 from web.answers import COMMON, Refusal, answered, refused, status_line
-from web.api import bulk, files, fleet, jobs, lists, submit, tasks, uploads, zips
+from web.api import bulk, files, fleet, jobs, lists, submit, tasks, templates, uploads, zips
 from web.api import gallery as gallery_list
 from web.api.site import Call, Site, words_of
 from web.auth import has_cookie, is_same_origin, set_cookie
@@ -81,7 +81,7 @@ def index(call: Call) -> HTTPResponse:
     """GET /"""
     snapshot = call.site.hub.snapshot(call.viewer.scope)
     around = frame.framed(call.viewer, call.words, snapshot)
-    return _html(studio.page(around, snapshot, fleet.template_views(call)))
+    return _html(studio.page(around, snapshot, templates.views(call)))
 
 
 def gallery(call: Call) -> HTTPResponse:
@@ -98,9 +98,10 @@ def fleet_view(call: Call) -> HTTPResponse:
     return _html(fleet_page.page(frame.framed(call.viewer, call.words, snapshot), snapshot))
 
 
-def templates(call: Call) -> HTTPResponse:
+def templates_view(call: Call) -> HTTPResponse:
     """GET /templates"""
-    return _html(templates_page.page(_frame(call)))
+    workers = bool(call.site.hub.abilities())
+    return _html(templates_page.page(_frame(call), templates.views(call), workers=workers))
 
 
 def _frame(call: Call) -> frame.Frame:
@@ -180,7 +181,7 @@ ROUTES: Final = (
     Route("GET", "/", index),
     Route("GET", "/gallery", gallery),
     Route("GET", "/fleet", fleet_view),
-    Route("GET", "/templates", templates),
+    Route("GET", "/templates", templates_view),
     Route("POST", "/language", language, Who.ANYBODY),
     Route("GET", "/login", login, Who.ANYBODY),
     Route("POST", "/login", sign_in, Who.ANYBODY),
@@ -203,8 +204,11 @@ ROUTES: Final = (
     Route("POST", "/api/v1/jobs/<job_id>/priority", jobs.reorder, Who.ADMIN),
     Route("GET", "/api/v1/files/<sha256>", files.get),
     Route("POST", "/api/v1/uploads", uploads.post),
-    Route("GET", "/api/v1/templates", fleet.templates),
-    Route("GET", "/api/v1/templates/<name>", fleet.template),
+    Route("GET", "/api/v1/templates", templates.listing),
+    Route("POST", "/api/v1/templates", templates.save, Who.ADMIN),
+    Route("POST", "/api/v1/templates/draft", templates.draft, Who.ADMIN),
+    Route("GET", "/api/v1/templates/<name>", templates.get),
+    Route("DELETE", "/api/v1/templates/<name>", templates.delete, Who.ADMIN),
     Route("GET", "/api/v1/workers", fleet.workers),
     Route("GET", "/api/v1/workers/history", fleet.history),
     Route("POST", "/api/v1/workers/<name>/drain", fleet.drain, Who.ADMIN),

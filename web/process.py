@@ -21,8 +21,6 @@ from broker.runtime.clock import now
 from broker.runtime.config import Config
 from broker.runtime.keys import Identity
 from broker.runtime.values import is_loopback
-from comfyui.library import BUILT_IN, load_templates
-from comfyui.template import Template
 from web import history
 from web.abilities import Abilities
 from web.api.site import Site
@@ -32,6 +30,7 @@ from web.feed import TOPICS, Feed
 from web.files import Files
 from web.grants import Grants
 from web.hub import Changes, Hub
+from web.library import Library
 from web.link import Link
 from web.watch import JobWatch
 from web.ws import Sockets, SocketServer
@@ -57,7 +56,7 @@ class Web:
         gate = Gate(web.token_file)
         if gate.open and not is_loopback(web.host):
             raise settings.error("web.host", "not on loopback, so it needs [web] token_file")
-        templates = _templates()
+        templates = Library(web.templates)
         self._host = web.host
         listener = _listener(settings)
         self._context: Any = zmq.Context()
@@ -153,11 +152,3 @@ def _listener(settings: Config) -> socket.socket:
         listener.close()
         raise settings.error("web.port", f"cannot listen on {host}:{port}: {e.strerror}") from e
     return listener
-
-
-def _templates() -> dict[str, Template]:
-    """The templates that can be used; what is wrong with the others is told in the log."""
-    templates, complaints = load_templates(BUILT_IN)
-    for complaint in complaints:
-        log.error("a template is left out", extra={"fields": {"template": complaint.name, "why": str(complaint)}})
-    return templates

@@ -115,14 +115,14 @@ def _tally(worker: Record, words: Words) -> str:
     parts.append(words.say("jobs.succeeded", count=worker["succeeded"]))
     if worker["failed"]:
         parts.append(words.say("jobs.failed", count=worker["failed"]))
-    if speed is not None:
+    if speed is not None and speed != 1:
         parts.append(words.say("fleet.speed", times=_tenths(speed)))
     return " · ".join(parts)
 
 
 def _tenths(number: float) -> str:
     """One decimal below ten, none above: 0.4, 1, 9.5, 24."""
-    tenths = int(number * 10)
+    tenths = int(number * 10 + 0.5)
     return f"{tenths // 10}.{tenths % 10}" if tenths < 100 and tenths % 10 else str(tenths // 10)
 
 

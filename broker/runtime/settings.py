@@ -238,6 +238,11 @@ class Web:
         default="",
         help="File (mode 0600) of who may use page and API; scripts/keys token makes it. Nothing: everybody, as admin.",
     )
+    templates: Path = _setting(
+        FilePath(),
+        default="templates",
+        help="Folder of the templates that are added on the page or by hand, beside those that come with the program.",
+    )
     allowed_hosts: tuple[str, ...] = _setting(
         Many(Host(), 20),
         default="",

@@ -14,7 +14,7 @@ RUN scripts/setup gpu \
 FROM python
 RUN pip uninstall --quiet --yes --root-user-action ignore setuptools wheel pip \
  && useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin fleet \
- && for folder in data keys web workers; do install -d -o fleet -g fleet -m 0700 /var/lib/comfyfleet/$folder; done
+ && for folder in data keys web workers templates; do install -d -o fleet -g fleet -m 0700 /var/lib/comfyfleet/$folder; done
 COPY --from=built /opt/comfyfleet /opt/comfyfleet
 WORKDIR /opt/comfyfleet
 USER 10001:10001

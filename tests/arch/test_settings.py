@@ -6,7 +6,7 @@ from broker.core.placement import POLICIES
 from broker.core.rules import Rules
 from broker.protocol.files import MAX_CHUNK_BYTES
 from broker.runtime import config, manual
-from broker.runtime.settings import SECTIONS, SETTINGS, Broker, Placement, Security
+from broker.runtime.settings import SECTIONS, SETTINGS, Broker, Placement, Security, Web
 from broker.runtime.values import Choice
 
 ROOT = config.DEFAULT_PATH.parent
@@ -25,7 +25,8 @@ def test_the_shipped_file_gives_the_defaults() -> None:
     shipped = config.load(environ={})
     assert shipped.broker == Broker(data=ROOT / "data")
     assert shipped.security == Security(keys=ROOT / "keys")
-    for name in SECTIONS.keys() - {"broker", "security"}:
+    assert shipped.web == Web(templates=ROOT / "templates")
+    for name in SECTIONS.keys() - {"broker", "security", "web"}:
         assert getattr(shipped, name) == SECTIONS[name]()
 
 

@@ -36,6 +36,8 @@ def test_a_card_tells_what_its_worker_does_and_its_chart_moves(fleet: Fleet, pag
     expect(part(busy, "doing")).to_have_text(re.compile(r"KSampler · \d+ of 40"))
     expect(part(busy, "busy")).to_have_text("at work")
     expect(page.locator("#cards [data-part=staged]:visible")).to_have_text(re.compile("Next here: a "))
+    expect(page.locator("#owners tbody tr")).to_have_text(re.compile("local[123][012]"))
+    expect(page.locator("#models tbody th")).to_have_text(re.compile("juggernautXL"))
     line = part(busy, "line")
     drawn = line.get_attribute("d")
     expect(line).not_to_have_attribute("d", drawn or "")
@@ -44,6 +46,7 @@ def test_a_card_tells_what_its_worker_does_and_its_chart_moves(fleet: Fleet, pag
         fleet.wait(job)
     expect(page.locator("#cards .machine[data-standing=ready]")).to_have_count(2)
     expect(page.locator("#tally")).to_have_text("2 ready")
+    expect(page.locator("#nothing-waits")).to_be_visible()
     kept = fleet.request("GET", "/api/v1/workers/history")["workers"]["worker-1"]
     assert kept and kept[0]["vram_total_bytes"] > 0
 

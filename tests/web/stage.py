@@ -9,8 +9,10 @@ import http.client
 import json
 import os
 import socket
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import gevent
@@ -111,11 +113,12 @@ class Stage:
         self.context: Any = zmq.Context()
         self.broker = FakeBroker(self.context)
         self._settings = settings
+        self._folder = tempfile.TemporaryDirectory(prefix="comfyfleet-web-")
         self.web = self._start()
         self._open: list[Any] = []
 
     def _start(self) -> Web:
-        given = {"port": 0, "reply_ms": 2_000, **self._settings}
+        given = {"port": 0, "reply_ms": 2_000, "templates": Path(self._folder.name) / "templates", **self._settings}
         web = Web(Config(network=self.broker.network, web=WebSettings(**given)), None)
         web.start(lambda: None)
         until(lambda: web.hub.connected, "the web process does not reach the broker")
@@ -128,6 +131,7 @@ class Stage:
         self.web.stop()
         self.broker.close()
         self.context.destroy(linger=0)
+        self._folder.cleanup()
 
     def with_worker(self, object_info: Mapping[str, Any] | None = None) -> None:
         """A worker that can run the text-to-image template, known to the web process."""

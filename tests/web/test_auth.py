@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from broker.protocol.records import JobState
 from broker.runtime.clock import Now, now
 from broker.runtime.config import Config
 from broker.runtime.settings import Web as WebSettings
+from comfyui.library import BUILT_IN
 from tests.web.fake_broker import a_failure, a_job, an_output
 from tests.web.pictures import picture
 from tests.web.stage import Answer, Stage, staged
@@ -67,6 +69,12 @@ def cookie(answer: Answer) -> str:
 
 # ---- every route, every role
 
+NEW_TEMPLATE: Any = {
+    "name": "poster",
+    "title": "Poster",
+    "workflow": json.loads((BUILT_IN / "text-to-image" / "workflow.json").read_text()),
+    "fields": ["seed", {"key": "steps", "label": "Effort"}],
+}
 #: What is asked of each route to see who may use it; {…} are filled with things that are there.
 CALLS: dict[tuple[str, str], Any] = {
     ("POST", "/login"): b"token=x",
@@ -75,7 +83,10 @@ CALLS: dict[tuple[str, str], Any] = {
     ("POST", "/api/v1/generate"): {"prompt": "a"},
     ("POST", "/api/v1/jobs/<job_id>/pin"): {"worker": ""},
     ("POST", "/api/v1/jobs/<job_id>/priority"): {"priority": 1},
+    ("POST", "/api/v1/jobs/bulk"): {"verb": "cancel", "ids": ["00000000-0000-4000-8000-000000000000"]},
     ("POST", "/api/v1/uploads"): picture(),
+    ("POST", "/api/v1/templates"): NEW_TEMPLATE,
+    ("POST", "/api/v1/templates/draft"): {"workflow": NEW_TEMPLATE["workflow"]},
 }
 #: Statuses of what is allowed, where they are not 200.
 ALLOWED: dict[tuple[str, str], int] = {
@@ -88,6 +99,8 @@ ALLOWED: dict[tuple[str, str], int] = {
     ("POST", "/api/v1/jobs/<job_id>/pin"): 202,
     ("POST", "/api/v1/jobs/<job_id>/priority"): 202,
     ("POST", "/api/v1/uploads"): 201,
+    ("POST", "/api/v1/templates"): 201,
+    ("DELETE", "/api/v1/templates/<name>"): 409,
     ("POST", "/api/v1/workers/<name>/drain"): 202,
     ("POST", "/api/v1/workers/<name>/pause"): 202,
     ("POST", "/api/v1/workers/<name>/resume"): 202,

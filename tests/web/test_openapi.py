@@ -16,7 +16,7 @@ from broker.protocol.records import Held, JobState, Phase, Stats, Timings
 from tests.web.fake_broker import a_failure, a_job, a_progress, a_worker, an_output
 from tests.web.pictures import picture, png_of_size
 from tests.web.stage import Answer, Stage, staged, until
-from tests.web.test_auth import bearer, lines, token_file
+from tests.web.test_auth import NEW_TEMPLATE, bearer, lines, token_file
 from web import serve
 from web.api import site as site_module
 from web.app import OPENAPI, ROUTES, Route, Who
@@ -146,6 +146,8 @@ BODIES: dict[str, Any] = {
     "/api/v1/jobs/bulk": {"verb": "cancel", "ids": ["x"]},
     "/api/v1/uploads": picture(),
 }
+BODIES["/api/v1/templates"] = NEW_TEMPLATE
+BODIES["/api/v1/templates/draft"] = {"workflow": NEW_TEMPLATE["workflow"]}
 MAKES = ("/api/v1/jobs", "/api/v1/generate")
 
 
@@ -165,6 +167,10 @@ def target(stage: Stage, method: str, path: str, state: JobState) -> str:
     """A path that leads to something that is there."""
     job = a_full_job(stage, state)
     name = "worker-1" if "workers" in path else "text-to-image"
+    if "templates" in path:
+        ask(stage, "DELETE", "/api/v1/templates/poster")
+    if path == "/api/v1/templates/{name}" and method == "DELETE":
+        name = str(ask(stage, "POST", "/api/v1/templates", NEW_TEMPLATE).json["name"])
     sha256 = an_output(picture()).sha256
     return path.format(job_id=job, task_id=job, name=name, sha256=sha256)
 
@@ -257,6 +263,10 @@ def slow(stage: Stage, patch: pytest.MonkeyPatch, method: str, path: str) -> Ans
 
 def late(stage: Stage, method: str, path: str, body: Any) -> Answer:
     """Ask for what is over, or with a key that was used for something else."""
+    if "templates" in path:
+        there = target(stage, "POST", path, JobState.QUEUED)
+        ask(stage, "POST", "/api/v1/templates", NEW_TEMPLATE)
+        return ask(stage, method, there, body)
     if path in MAKES:
         key = {"Idempotency-Key": f"late-{uuid.uuid4()}"}
         ask(stage, method, path, body, **key)

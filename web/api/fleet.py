@@ -1,8 +1,7 @@
-"""Workers, the queue, the counts and the templates; what an admin may do to the first two."""
+"""Workers, the queue and the counts, and what an admin may do to them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Final
 
 from bottle import HTTPResponse
@@ -10,16 +9,11 @@ from bottle import HTTPResponse
 from broker.protocol import client
 from broker.protocol.ids import WORKER_NAME
 from broker.runtime.clock import now
-from comfyui.fields import Field
-from comfyui.runnable import model_choices, stand_ins, why_not
-from comfyui.template import Template
 from web import views_json
 from web.answers import Refusal, answered
 from web.api.site import Call
 from web.history import STEP_MS
 from web.link import BrokerSilent
-from web.views_json import Json
-from web.words import Words
 
 #: Workers whose history one request tells: 1.2 MB of JSON, 40 ms to write.
 MAX_HISTORIES: Final = 50
@@ -99,63 +93,3 @@ def _worker(name: str) -> str:
     if WORKER_NAME.fullmatch(name) is None:
         raise Refusal(404, "not_found", f"no worker is called {name[:63]!r}")
     return name
-
-
-def templates(call: Call) -> HTTPResponse:
-    """GET /api/v1/templates"""
-    return answered({"templates": template_views(call)})
-
-
-def template(call: Call, name: str) -> HTTPResponse:
-    """GET /api/v1/templates/{name}"""
-    found = call.site.templates.get(name)
-    if found is None:
-        have = ", ".join(call.site.templates)
-        raise Refusal(404, "not_found", f"there is no template {name[:100]!r}; there are {have}")
-    return answered(_template(found, call.site.abilities.object_info(), call.words))
-
-
-def template_views(call: Call) -> list[Json]:
-    """Every template as the page shows it; with what is known when the broker is silent."""
-    try:
-        object_info = call.site.abilities.object_info()
-    except BrokerSilent:
-        object_info = None
-    return [_template(found, object_info, call.words) for found in call.site.templates.values()]
-
-
-def _template(found: Template, object_info: Mapping[str, object] | None, words: Words) -> Json:
-    """A template as the fleet could run it now; while no worker is there it counts as runnable, since a job waits."""
-    models = stand_ins(found, object_info) if object_info is not None else {}
-    why = why_not(found, object_info) if object_info is not None else ""
-    return {
-        "name": found.name,
-        "title": words.term(found.title),
-        "description": words.term(found.description),
-        "fields": [_field(found, field, models, object_info, words) for field in found.fields],
-        "runnable": not why,
-        "why_not": why,
-    }
-
-
-def _field(
-    found: Template,
-    field: Field,
-    models: Mapping[str, str],
-    object_info: Mapping[str, object] | None,
-    words: Words,
-) -> Json:
-    offered = model_choices(found, field, object_info) if object_info is not None else ()
-    choices = list(offered if offered else field.choices)
-    return {
-        "key": field.key,
-        "label": words.term(field.label),
-        "type": field.type,
-        "default": models.get(field.key, field.default),
-        "min": field.min,
-        "max": field.max,
-        "step": field.step,
-        "help": words.term(field.help),
-        "group": words.term(field.group),
-        "choices": choices if choices else None,
-    }

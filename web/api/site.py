@@ -16,13 +16,13 @@ from gevent.lock import BoundedSemaphore
 from broker.protocol.ids import JOB_ID
 from broker.runtime.settings import Web
 from comfyui import strict
-from comfyui.template import Template
 from web.abilities import Abilities
 from web.answers import Refusal
 from web.auth import Gate
 from web.files import Files
 from web.grants import Grants
 from web.hub import Hub
+from web.library import Library
 from web.link import Link
 from web.viewer import Viewer
 from web.watch import JobWatch
@@ -45,7 +45,7 @@ class Site:
     hub: Hub
     files: Files
     abilities: Abilities
-    templates: Mapping[str, Template]
+    templates: Library
     watch: JobWatch
     grants: Grants
     uploads: BoundedSemaphore = dataclasses.field(default_factory=lambda: BoundedSemaphore(MAX_UPLOADS))

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-import bottle
-
 from web import describe, groups
 from web.describe import Record
-from web.pages import frame
+from web.pages import form, frame
 from web.pages.frame import Frame
 from web.words import Words
 
@@ -64,10 +61,7 @@ def page(around: Frame, snapshot: Record, templates: Sequence[Record]) -> str:
         blank_job=describe.job_card(_BLANK_JOB, words),
         blank_group=groups.group_card([_BLANK_JOB | {"group": {"id": "", "index": 0, "size": 1}}], words),
         blank_worker=describe.worker_card(_BLANK_WORKER, {}, words),
-        bounds=_bounds,
-        limits=_limits,
-        shape=_shape,
-        groups_of=_groups,
+        **form.TOOLS,
     )
 
 
@@ -82,40 +76,3 @@ def _card(entry: Sequence[Record], places: Mapping[str, int], words: Words) -> C
     if entry[0].get("group"):
         return "group.html", groups.group_card(entry, words)
     return "job.html", describe.job_card(entry[0], words, places.get(entry[0]["id"]))
-
-
-def _groups(template: Record) -> list[str]:
-    """The groups of its fields, each once."""
-    return list(dict.fromkeys(field["group"] for field in template["fields"] if field["group"]))
-
-
-def _bounds(field: Record) -> str:
-    """The range of a number as people read it, "" for everything else."""
-    if field["type"] not in ("integer", "number") or field["min"] is None or field["max"] is None:
-        return ""
-    return f"{field['min']:g}–{field['max']:g}"
-
-
-def _limits(field: Record) -> str:
-    """The attributes that bound a number input; any step where the field names none."""
-    step = field["step"] if field["step"] is not None else 1 if field["type"] == "integer" else "any"
-    given = {"min": field["min"], "max": field["max"], "step": step}
-    return " ".join(
-        f'{name}="{bottle.html_escape(format(value, "g") if value != "any" else value)}"'
-        for name, value in given.items()
-        if value is not None
-    )
-
-
-def _shape(size: str) -> str:
-    """A small drawing of a size's proportions, or nothing for a choice that is no size."""
-    found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", size)
-    if found is None or "0" in found.groups():
-        return ""
-    width, height = (int(part) for part in found.groups())
-    scale = 16 / max(width, height)
-    w, h = round(width * scale, 1), round(height * scale, 1)
-    return (
-        f'<svg viewBox="0 0 18 18" aria-hidden="true"><rect x="{9 - w / 2:.1f}" y="{9 - h / 2:.1f}" '
-        f'width="{w}" height="{h}" rx="1.5" fill="none" stroke="currentColor" stroke-width="1.4"/></svg>'
-    )

@@ -64,7 +64,11 @@ export const jobs = (query, signal) => request("GET", `/jobs?${query}`, { signal
 export const story = (id, signal) => request("GET", `${job(id)}/story`, { signal });
 export const bulk = (verb, ids) => request("POST", "/jobs/bulk", { body: { verb, ids } });
 export const history = (names) => request("GET", `/workers/history?names=${names.map(encodeURIComponent).join(",")}`);
+export const queue = () => request("GET", "/queue");
 /** verb: pause or resume. */
 export const hold = (verb) => request("POST", `/queue/${verb}`);
 /** verb: pause, resume, drain, probe or restart. */
 export const toWorker = (name, verb) => request("POST", `/workers/${encodeURIComponent(name)}/${verb}`);
+export const draftTemplate = (workflow) => request("POST", "/templates/draft", { body: { workflow } });
+export const saveTemplate = (body) => request("POST", "/templates", { body });
+export const deleteTemplate = (name) => request("DELETE", `/templates/${encodeURIComponent(name)}`);

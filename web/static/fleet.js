@@ -1,6 +1,7 @@
 // The fleet page: workers as cards or as a table, the queue by owner and by model, and what an admin may do to them.
 import * as api from "./api.js";
 import { agreed } from "./ask.js";
+import { Board } from "./board.js";
 import { parts, stamp, write } from "./dom.js";
 import { VERBS } from "./standing.js";
 import { counts, moment } from "./format.js";
@@ -14,6 +15,8 @@ import { Table } from "./table.js";
 const CARDS = 24;
 /** The order is made anew this often, not with every word of a worker: rows must not run away under a pointer. */
 const ORDER_MS = 5_000;
+/** The queue is asked for after a change of the counts, this often at most. */
+const QUEUE_MS = 2_000;
 const CHART_MS = 5_000;
 /** What asks first. */
 const HURTS = ["drain", "restart"];
@@ -22,6 +25,7 @@ const { admin } = data;
 const histories = new Histories(api.history, (name) => chart(name));
 const cards = new Machines($("cards"), $("machine"), $("more"), words, watch);
 const table = new Table($("table"), $("machine-row"), words, admin, (name) => ({ worker: store.workers.get(name), jobs: store.jobs }));
+const board = new Board({ owners: $("owners"), models: $("models") }, $("nothing-waits"), say);
 const sheet = new Machine(stamp($("machine")), words);
 $("sheet").querySelector("ul").append(sheet.element);
 
@@ -124,6 +128,21 @@ function drawQueue() {
   const { paused } = store.stats;
   $("hold").dataset.paused = paused ? "yes" : "no";
   write($("hold"), say(paused ? "fleet.resume_all" : "fleet.pause_all"));
+  asking ??= setTimeout(askQueue, Math.max(0, asked_ms + QUEUE_MS - Date.now()));
+}
+
+let asked_ms = 0;
+let asking = null;
+
+/** What it does not answer now it is asked with the next change. */
+async function askQueue() {
+  asking = null;
+  asked_ms = Date.now();
+  try {
+    if (store.connected) board.draw(await api.queue());
+  } catch (cause) {
+    if (!(cause instanceof api.Refusal)) throw cause;
+  }
 }
 
 async function hold() {

@@ -44,7 +44,7 @@ function model(name) {
 
 /** One decimal below ten, none above: 0.4, 1, 9.5, 24. */
 function tenths(number) {
-  const all = Math.floor(number * 10);
+  const all = Math.floor(number * 10 + 0.5);
   return all < 100 && all % 10 > 0 ? `${Math.floor(all / 10)}.${all % 10}` : String(Math.floor(all / 10));
 }
 
@@ -52,7 +52,7 @@ function tally({ jobs_per_hour: rate, speed, succeeded, failed }, say) {
   const parts = rate == null ? [] : [say("fleet.rate", { count: tenths(rate) })];
   parts.push(say("jobs.succeeded", { count: succeeded }));
   if (failed > 0) parts.push(say("jobs.failed", { count: failed }));
-  if (speed != null) parts.push(say("fleet.speed", { times: tenths(speed) }));
+  if (speed != null && speed !== 1) parts.push(say("fleet.speed", { times: tenths(speed) }));
   return parts.join(" · ");
 }
 

@@ -14,7 +14,7 @@ from comfyui.check import check
 from comfyui.fields import Field, Target
 from comfyui.library import BUILT_IN, load_templates
 from comfyui.offering import Candidate, candidates, results, template_from_workflow
-from comfyui.runnable import missing_models, model_choices, stand_ins, why_not
+from comfyui.runnable import missing_models, model_choices, stand_ins, wants, why_not
 from comfyui.template import Template, TemplateError
 from comfyui.workflow import Workflow, of
 from tests.core.comfyui.graphs import SDXL, described, graph, object_info, sdxl
@@ -71,6 +71,15 @@ def test_a_model_that_is_no_field_is_named_too() -> None:
     template = Template("x", "X", "", (), "9", sdxl(ckpt_name="juggernautXL_v9.safetensors"))
     reason = why_not(template, fleet(JUGGERNAUT))
     assert "juggernautXL_v9.safetensors" in reason and JUGGERNAUT in reason
+
+
+def test_what_a_template_wants_beside_comfyui_itself() -> None:
+    known = fleet(JUGGERNAUT)
+    assert wants(TEMPLATES["text-to-image"], known) == ((), (f"checkpoints/{JUGGERNAUT}",))
+    nodes, models = wants(TEMPLATES["story"], known)
+    assert "StoryDiffusion_Apply" in nodes and "KSampler" not in nodes
+    assert models == (f"checkpoints/{JUGGERNAUT}",)
+    assert "StoryDiffusion_Apply" in wants(TEMPLATES["story"], fleet(JUGGERNAUT, without=STORY_NODES))[0]
 
 
 def test_a_list_that_no_worker_tells_is_no_reason() -> None:

@@ -138,7 +138,8 @@ def field(key: str, kind: str, **changes: Any) -> Json:
 
 def template(*fields: Json, **changes: Any) -> Json:
     given = {"name": "text-to-image", "title": "Text to image", "description": "", "fields": list(fields)}
-    return {**given, "runnable": True, "why_not": "", **changes}
+    needs: Json = {"nodes": [], "models": []}
+    return {**given, "needs": needs, "runnable": True, "why_not": "", **changes}
 
 
 # ---- any record

@@ -76,7 +76,7 @@ def test_models_are_named_by_their_files_and_many_are_counted() -> None:
 
 def test_rates_are_as_coarse_as_people_need() -> None:
     card = told(records.worker(jobs_per_hour=12.6, speed=0.75, succeeded=40, failed=2))
-    assert card["tally"] == "12 jobs/h · 40 done · 2 failed · 0.7× speed"
+    assert card["tally"] == "12 jobs/h · 40 done · 2 failed · 0.8× speed"
     assert told(records.worker(jobs_per_hour=1.0))["tally"] == "1 jobs/h · 0 done"
 
 

@@ -195,7 +195,7 @@ def pages(text: str, words: Words = ENGLISH) -> Mapping[str, Elements]:
         "studio": Elements(studio.page(around, snapshot, [template])),
         "gallery": Elements(gallery_page(around, jobs, dict.fromkeys(gallery.FILTERS, text), text)),
         "fleet": Elements(fleet.page(around, snapshot)),
-        "templates": Elements(templates.page(around)),
+        "templates": Elements(templates.page(around, [template], workers=True)),
         "login": Elements(frame.login(text, words)),
         "problem": Elements(frame.problem(404, text, words)),
     }

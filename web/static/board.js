@@ -1,0 +1,54 @@
+// Whose jobs wait and run, and for which models: two small tables of the fleet page, asked of the server now and then.
+import { write } from "./dom.js";
+
+/** Rows of each table; the others are counted. */
+const ROWS = 6;
+
+export class Board {
+  #tables;
+  #none;
+  #say;
+
+  /** tables: {owners, models}; none: what stands there while nothing waits. */
+  constructor(tables, none, say) {
+    this.#tables = tables;
+    this.#none = none;
+    this.#say = say;
+  }
+
+  /** What GET /queue answered. */
+  draw({ owners, models }) {
+    const { owners: by_owner, models: by_model } = this.#tables;
+    rows(by_owner, owners.map(({ owner, ...counts }) => ({ name: owner, ...counts })), this.#say);
+    const name = (files) => files.map((file) => file.slice(file.lastIndexOf("/") + 1)).join(", ");
+    rows(by_model, models.map(({ models: all, ...counts }) => ({ name: name(all) || this.#say("fleet.models.none"), ...counts })), this.#say);
+    this.#none.hidden = owners.length > 0 || models.length > 0;
+  }
+}
+
+function rows(table, all, say) {
+  const sorted = [...all].sort((a, b) => b.queued + b.running - (a.queued + a.running) || a.name.localeCompare(b.name));
+  const rest = sorted.slice(ROWS);
+  if (rest.length > 0) {
+    const sum = (key) => rest.reduce((total, one) => total + one[key], 0);
+    sorted.splice(ROWS, rest.length, { name: say("fleet.others", { count: rest.length }), queued: sum("queued"), running: sum("running") });
+  }
+  table.hidden = sorted.length === 0;
+  const body = table.tBodies[0];
+  while (body.rows.length > sorted.length) body.deleteRow(-1);
+  for (const [at, { name, queued, running }] of sorted.entries()) {
+    const row = body.rows[at] ?? blank(body);
+    write(row.cells[0], name);
+    row.cells[0].title = name;
+    write(row.cells[1], String(running));
+    write(row.cells[2], String(queued));
+  }
+}
+
+function blank(body) {
+  const row = body.insertRow();
+  row.append(Object.assign(document.createElement("th"), { scope: "row" }));
+  row.insertCell();
+  row.insertCell();
+  return row;
+}
