@@ -62,6 +62,8 @@ def facts(worker: Record, jobs: Mapping[str, Record], words: Words, *, admin: bo
         "staged": say("fleet.staged", titles=", ".join(_title(job, words) for job in known[1:])) if known[1:] else "",
         "models": [_model(name) for name in models[:MODELS]],
         "more": say("fleet.models.more", count=len(models) - MODELS) if len(models) > MODELS else "",
+        "rate": _tenths(worker["jobs_per_hour"]) if worker.get("jobs_per_hour") is not None else "",
+        "failed": str(worker["failed"]),
         "tally": _tally(worker, words),
         "trouble": trouble,
         "labels": list(worker["labels"]),

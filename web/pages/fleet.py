@@ -31,7 +31,8 @@ COLUMNS: Final = (
     ("load", "load", ""),
     ("memory", "", "mid"),
     ("job", "", "mid"),
-    ("done", "rate", "wide"),
+    ("rate", "rate", "wide"),
+    ("failed", "failed", "wide"),
 )
 #: What the <template> of a card is rendered from: the browser fills in everything.
 _BLANK: Final[Record] = {

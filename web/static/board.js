@@ -22,12 +22,12 @@ export class Board {
     rows(by_owner, owners.map(({ owner, ...counts }) => ({ name: owner, ...counts })), this.#say);
     const name = (files) => files.map((file) => file.slice(file.lastIndexOf("/") + 1)).join(", ");
     rows(by_model, models.map(({ models: all, ...counts }) => ({ name: name(all) || this.#say("fleet.models.none"), ...counts })), this.#say);
-    this.#none.hidden = owners.length > 0 || models.length > 0;
+    this.#none.hidden = !by_owner.hidden || !by_model.hidden;
   }
 }
 
 function rows(table, all, say) {
-  const sorted = [...all].sort((a, b) => b.queued + b.running - (a.queued + a.running) || a.name.localeCompare(b.name));
+  const sorted = all.filter(({ queued, running }) => queued + running > 0).sort((a, b) => b.queued + b.running - (a.queued + a.running) || a.name.localeCompare(b.name));
   const rest = sorted.slice(ROWS);
   if (rest.length > 0) {
     const sum = (key) => rest.reduce((total, one) => total + one[key], 0);

@@ -116,6 +116,8 @@ export function facts(worker, jobs, words, admin) {
     staged: staged.length > 0 ? say("fleet.staged", { titles: staged.map(title).join(", ") }) : "",
     models: models.slice(0, MODELS).map(model),
     more: models.length > MODELS ? say("fleet.models.more", { count: models.length - MODELS }) : "",
+    rate: worker.jobs_per_hour == null ? "" : tenths(worker.jobs_per_hour),
+    failed: String(worker.failed),
     tally: tally(worker, say),
     trouble: wrong,
     labels: [...worker.labels],

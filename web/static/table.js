@@ -1,11 +1,11 @@
 // A thousand workers as a table: only the rows in sight are in the document, and the space of the others above and below.
-import { fill, parts, stamp, write } from "./dom.js";
+import { fill, parts, stamp } from "./dom.js";
 import { facts } from "./standing.js";
 import { span } from "./roster.js";
 
 /** Rows kept above and below the window, so that scrolling and the Tab key find them there. */
 const AROUND = 12;
-const TEXTS = ["name", "badge", "card", "title", "tally"];
+const TEXTS = ["name", "badge", "card", "title", "rate", "failed"];
 
 export class Table {
   #table;
@@ -120,8 +120,7 @@ export class Table {
     const { element, part } = this.#rows.get(name);
     const view = facts(worker, jobs, this.#words, this.#admin);
     element.dataset.standing = view.standing;
-    for (const key of TEXTS) write(part[key], view[key]);
-    part.title.hidden = part.card.hidden = false;
+    for (const key of TEXTS) if (part[key].textContent !== view[key]) part[key].textContent = view[key];
     part.badge.title = view.trouble;
     fill(part.load, view.load, view.busy);
     fill(part.share, view.share, view.memory);
