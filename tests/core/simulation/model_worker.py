@@ -15,6 +15,10 @@ from broker.protocol.records import Failure, Gpu, Held, Output, Phase, Reason, S
 from tests.core.simulation.net import Clock
 
 SLOTS = 2
+#: What some jobs need on a card, though they do not say so.
+HIDDEN_NEED = 12 << 30
+#: What an attempt fails with for no reason of the world's.
+PASSING = [Reason.NODE_ERROR, Reason.COMFY_UNREACHABLE, Reason.OUTPUT_LOST, Reason.STALLED]
 TIMINGS = Timings(staging_ms=0, waiting_ms=0, running_ms=1, loading_ms=0, finishing_ms=0)
 STATS = Stats(
     gpu_busy=0.5, vram_free_bytes=1, vram_total_bytes=2, gpu_celsius=None, gpu_watts=None, ram_free_bytes=1,
@@ -36,9 +40,12 @@ class Prompt:
 class Comfy:
     """One card: prompts one after the other. Its log is the truth about what ran."""
 
-    def __init__(self, clock: Clock, rng: random.Random) -> None:
+    def __init__(self, clock: Clock, rng: random.Random, vram_bytes: int) -> None:
+        self.vram_bytes = vram_bytes
         self.prompts: dict[Attempt, Prompt] = {}
         self.began: list[Attempt] = []
+        #: Every prompt fails, as long as this is so.
+        self.poisoned = False
         self._clock, self._rng = clock, rng
 
     def post(self, attempt: Attempt) -> None:
@@ -72,6 +79,9 @@ class ModelWorker:
         self.clock, self.rng, self.send = clock, rng, send
         self.alive = True
         self.paused_until_ms = 0
+        #: It beats, and ends nothing.
+        self.stuck = False
+        self.draining = False
         self.broker = ""
         self.heard_ms = clock.now_ms
         self.held: dict[Attempt, Phase] = {}
@@ -103,8 +113,11 @@ class ModelWorker:
 
     def look(self) -> None:
         """See whether ComfyUI has finished anything; called as time passes."""
-        if not self.alive or self.clock.now_ms < self.paused_until_ms:
+        if not self.alive or self.stuck or self.clock.now_ms < self.paused_until_ms:
             return
+        if self.draining and not self.held:
+            self.send(wire.Leave(why="drained"))
+            self.alive = False
         for attempt, phase in list(self.held.items()):
             if phase is Phase.RUNNING and self.comfy.done(attempt):
                 self._end(attempt, self._complete(attempt))
@@ -113,14 +126,14 @@ class ModelWorker:
         self.send(
             wire.Announce(
                 worker=self.name, session=self.session, version="1", comfyui_version="0.3.64", simulated=True,
-                capabilities="0" * 64, gpu=Gpu(name="card", kind="cuda", vram_total_bytes=1), labels=(),
-                restartable=False, held=self._held(),
+                capabilities="0" * 64, labels=(), restartable=False, held=self._held(),
+                gpu=Gpu(name="card", kind="cuda", vram_total_bytes=self.comfy.vram_bytes),
             )
         )  # fmt: skip
 
     def ready(self) -> None:
         self.ready_serial += 1
-        room = SLOTS - sum(1 for attempt in self.held if attempt not in self.ends)
+        room = 0 if self.draining else SLOTS - sum(1 for attempt in self.held if attempt not in self.ends)
         self.send(wire.Ready(serial=self.ready_serial, credits=max(0, room), seen=self.seen))
 
     # ---- what the broker says
@@ -136,9 +149,11 @@ class ModelWorker:
             case wire.Welcome():
                 self._welcome(message)
             case wire.Refused(retry=True):
-                self.broker = ""
-                self.announce()
+                joined, self.broker = self.broker, ""
+                if joined:  # else the next beat does
+                    self.announce()
             case wire.Refused():
+                self.send(wire.Leave(why="refused"))
                 self.alive = False
             case wire.Dispatch():
                 self._dispatch(message)
@@ -147,7 +162,11 @@ class ModelWorker:
             case wire.Beat():
                 self._offer(message.need_capabilities)
             case wire.Probe():
-                self.send(wire.Probed(serial=message.serial, passed=True, why=""))
+                poisoned = self.comfy.poisoned
+                self.send(wire.Probed(serial=message.serial, passed=not poisoned, why="poisoned" if poisoned else ""))
+            case wire.Drain():
+                self.draining = True
+                self.send(wire.Draining())
             case wire.CancelAttempt():
                 self._cancel((message.job_id, message.attempt))
             case _:
@@ -183,8 +202,14 @@ class ModelWorker:
         if sum(1 for held in self.held if held not in self.ends) >= SLOTS:
             return  # no room: the broker takes it back
         self.held[attempt] = Phase.RUNNING
+        if self.comfy.poisoned:
+            self._end(attempt, self._fail(attempt, Reason.POISONED))
+            return
+        if self.comfy.vram_bytes < HIDDEN_NEED and int(attempt[0][-1], 16) % 4 == 0:
+            self._end(attempt, self._fail(attempt, Reason.OUT_OF_MEMORY))
+            return
         if self.rng.random() < 0.1:
-            self._end(attempt, self._fail(attempt, self.rng.choice([Reason.NODE_ERROR, Reason.COMFY_UNREACHABLE])))
+            self._end(attempt, self._fail(attempt, self.rng.choice(PASSING)))
             return
         self.comfy.post(attempt)
         self._accepted(attempt)
@@ -199,6 +224,14 @@ class ModelWorker:
             self.ends.pop(attempt, None)
             self.comfy.drop(attempt)
             self.ready()
+
+    def lose_prompts(self) -> None:
+        """ComfyUI is started anew under this process, which notices."""
+        self.comfy.prompts.clear()
+        if self.alive:
+            for attempt, phase in list(self.held.items()):
+                if phase is Phase.RUNNING:
+                    self._end(attempt, self._fail(attempt, Reason.COMFY_LOST))
 
     # ---- what it says
 

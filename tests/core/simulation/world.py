@@ -1,6 +1,7 @@
 """A whole fleet in one thread: broker, model workers, a client that records what it was told, and what goes wrong.
 
-`World(seed).run()` returns the violations it found, as sentences; none is the expected answer.
+`World(seed).run()` returns the violations it found, as sentences; none is the expected answer. `report(seed)` makes a
+failing seed's story short.
 """
 
 from __future__ import annotations
@@ -8,38 +9,45 @@ from __future__ import annotations
 import functools
 import hashlib
 import random
-from collections.abc import Callable
 from typing import Any
 
 from broker.core.events import FromClient, FromWorker
 from broker.core.fleet import Fleet
 from broker.core.invariants import check
-from broker.core.rules import Now, Rules
+from broker.core.jobs import InvalidTransition
+from broker.core.rules import Now
 from broker.protocol import client
 from broker.protocol import worker as wire
+from broker.protocol.errors import StoreError
 from broker.protocol.records import JobState, Needs
 from broker.store.memory import MemoryStore
 from broker.turn import Outbound, Turn
+from tests.core.simulation.faults import DAY_MS, Faults
 from tests.core.simulation.model_worker import Comfy, ModelWorker
-from tests.core.simulation.net import Clock, Net, Weather
+from tests.core.simulation.net import Clock, Net
+from tests.core.simulation.plan import JOBS, STORM_MS, Happening, plan, rules, shrunk
 
-STORM_MS = 40_000
-#: Longer than every limit a healed fleet needs: leases, backoff, three attempts of the longest prompt.
-SETTLE_MS = 150_000
+#: Longer than what a healed fleet needs: leases, backoff, probes, limits of phases, three attempts of the longest.
+SETTLE_MS = 400_000
 NEEDS = Needs(nodes=("N",), models=(), labels=(), vram_bytes=0, pixels=0, steps=0, signature="s")
-JOBS = 10
 WORKERS = 3
+GIB = 1 << 30
+#: The memory of each card; every fourth job does not fit the smallest, whatever it says.
+CARDS = (8 * GIB, 16 * GIB, 24 * GIB)
 
 
 class World:
     def __init__(
         self,
         seed: int,
+        happenings: tuple[Happening, ...] | None = None,
         *,
         make_fleet: type[Fleet] = Fleet,
         make_turn: type[Turn] = Turn,
         make_worker: type[ModelWorker] = ModelWorker,
     ) -> None:
+        self.happenings = plan(seed) if happenings is None else happenings
+        self.rules = rules(seed)
         self.rng = random.Random(seed)
         self.clock = Clock()
         self.net = Net(self.clock, self.rng)
@@ -56,36 +64,54 @@ class World:
         #: What the client was told: accepted jobs, and recorded results by job.
         self.accepted: set[str] = set()
         self.recorded: dict[str, str] = {}
+        self.groups: dict[str, tuple[client.Part, ...]] = {}
         self.dispatched: dict[str, set[int]] = {}
         self.offered: dict[str, wire.Ready] = {}
         #: Whether the network has ever changed the order of messages; TCP does not, a reconnect may.
         self.reordered = False
-        self.comfys = [Comfy(self.clock, self.rng) for _ in range(WORKERS)]
+        self.comfys = [Comfy(self.clock, self.rng, vram_bytes) for vram_bytes in CARDS]
         self.workers: list[ModelWorker] = []
         self.removed: set[int] = set()
         self.by_session: dict[str, ModelWorker] = {}
+        #: Second processes under a worker's name, each with its index.
+        self.twins: list[ModelWorker] = []
+        self.twin_of: dict[str, int] = {}
+        self.faults = Faults(self)
+        self.next_commit_fails = False
+        self.disk_full = False
+        self.want_resumed = False
+        self.healed = False
+        #: What the wall clock is ahead of the truth.
+        self.utc_ahead_ms = 0
 
     # ---- the run
 
     def run(self) -> list[str]:
+        try:
+            self._run()
+        except (AssertionError, InvalidTransition, KeyError, IndexError, ValueError) as e:
+            self.violate(f"{type(e).__name__}: {e}")
+        return self.violations
+
+    def _run(self) -> None:
         self.start_broker()
         for index in range(WORKERS):
             self.workers.append(self.start_worker(index))
         for number in range(JOBS):
             self.clock.at(self.rng.randint(0, STORM_MS // 2), functools.partial(self.submit, number))
-        for _ in range(self.rng.randint(0, 4)):
-            self.clock.at(self.rng.randint(1_000, STORM_MS), self.cancel_one)
-        for _ in range(self.rng.randint(3, 12)):
-            self.clock.at(self.rng.randint(500, STORM_MS), self.rng.choice(self.faults()))
+        for one in self.happenings:
+            self.clock.at(one.at_ms, functools.partial(self.faults.strike, one.what, one.draw))
         self.tick_workers()
         self.clock.run_until(STORM_MS)
-        self.heal()
+        self.healed = True
+        self.faults.heal()
         for _ in range(SETTLE_MS // 1_000):
             self.clock.run_until(self.clock.now_ms + 1_000)
+            if self.want_resumed:
+                self.ask(client.Resume(request_id="f" * 32, worker=""))
             if self.violations or self.all_over():
                 break
         self.judge()
-        return self.violations
 
     def all_over(self) -> bool:
         live = next(self.store.live(), None)
@@ -113,13 +139,13 @@ class World:
     # ---- broker
 
     def now(self) -> Now:
-        return Now(mono_ms=self.clock.now_ms, utc_ms=1_000_000 + self.clock.now_ms)
+        return Now(mono_ms=self.clock.now_ms, utc_ms=10 * DAY_MS + self.utc_ahead_ms + self.clock.now_ms)
 
     def start_broker(self) -> None:
         self.lives += 1
         self.offered.clear()
         fleet = self._make_fleet(
-            Rules(),
+            self.rules,
             f"{self.lives:032x}",
             jitter=self.rng.random,
             counts=self.store.counts(),
@@ -127,14 +153,18 @@ class World:
             now=self.now(),
         )
         fleet.recover(self.store.live(), self.store.notes(), self.store.figures(), self.now())
-        self.turn = self._make_turn(fleet, self.store, lambda sha256: True)
+        self.turn = self._make_turn(fleet, self.store, lambda sha256: True, lambda: self.disk_full)
         self.broker_up = True
         self.keep_turning(self.lives)
 
     def keep_turning(self, life: int) -> None:
-        if self.broker_up and life == self.lives:
+        if not self.broker_up or life != self.lives:
+            return
+        wait_ms = self.broker_paused_until_ms - self.clock.now_ms
+        if wait_ms <= 0:
             self.take_turn()
-            self.clock.after(max(1, self.turn.fleet.sleep_ms(self.clock.now_ms)), lambda: self.keep_turning(life))
+            wait_ms = self.turn.fleet.sleep_ms(self.clock.now_ms)
+        self.clock.after(max(1, wait_ms), lambda: self.keep_turning(life))
 
     def ask_turn(self) -> None:
         """Messages that arrive within a few milliseconds share a turn."""
@@ -151,12 +181,24 @@ class World:
         for event in heard:
             self.note_heard(event)
         before = dict(self.turn.fleet.jobs.live)
-        out = self.turn.take(heard, asked, self.now())
+        try:
+            out = self.turn.take(heard, asked, self.commit_or_fail())
+        except StoreError:
+            self.crash_broker()
+            return
         check(self.turn.fleet)
         self.note_ends(before)
         self.deliver(out)
         if self.rng.random() < self.crash_chance():
             self.crash_broker()
+
+    def commit_or_fail(self) -> Now:
+        """The time of a turn; in a while its commit fails, before or after it is durable."""
+        if self.next_commit_fails:
+            self.next_commit_fails = False
+            self.store = FailingStore.of(self.store, durable=self.rng.random() < 0.5)
+            self.turn.store = self.store
+        return self.now()
 
     def crash_chance(self) -> float:
         return 0.002 if self.clock.now_ms < STORM_MS else 0.0
@@ -196,6 +238,10 @@ class World:
             self.trace.update(f"{self.clock.now_ms}{reply.message}".encode())
             if isinstance(reply.message, client.JobReply):
                 self.accepted.add(reply.message.job.job_id)
+            if isinstance(reply.message, client.GroupReply):
+                self.accepted |= {part.job_id for part in self.groups[reply.message.group_id]}
+            if isinstance(reply.message, client.Done) and reply.message.request_id == "f" * 32:
+                self.want_resumed = False
 
     def note_dispatch(self, session: str, said: wire.Dispatch) -> None:
         earlier = self.dispatched.setdefault(said.job_id, set())
@@ -204,6 +250,10 @@ class World:
         if said.job_id in self.recorded:
             self.violate(f"job {said.job_id} dispatched after its result was recorded")
         earlier.add(said.attempt)
+        roster = self.turn.fleet.roster
+        holder = roster.by_session.get(session)
+        if holder is None or not roster.may_work(holder) or roster.fleet_paused or self.disk_full:
+            self.violate(f"{said.job_id} dispatched to {holder and holder.name}, which may not be sent work now")
         self.note_wasted(said)
         ready = self.offered.get(session)
         unseen = [
@@ -253,23 +303,34 @@ class World:
             present.look()
             if not present.alive and index not in self.removed:
                 self.workers[index] = self.start_worker(index)
+        for place, twin in enumerate(self.twins):
+            if not twin.alive:
+                self.twins[place] = self.start_worker(self.twin_of.pop(twin.session))
+                self.twin_of[self.twins[place].session] = self.comfys.index(self.twins[place].comfy)
         self.clock.after(100, self.tick_workers)
 
-    def submit(self, number: int) -> None:
+    def add_twin(self, index: int) -> None:
+        twin = self.start_worker(index)
+        self.twins.append(twin)
+        self.twin_of[twin.session] = index
+
+    def submit(self, number: int, parts: tuple[client.Part, ...] = ()) -> None:
         """Ask until told: a client repeats a submit that was not answered."""
         job_id = f"00000000-0000-0000-0000-{number:012x}"
-        if job_id in self.accepted:
+        if job_id in self.accepted or (parts and parts[0].job_id in self.accepted):
             return
+        self.groups[job_id] = parts
         request = client.Submit(
             request_id=f"{number:032x}", job_id=job_id, idempotency_key=f"k{number}", owner="o", title="", template="",
-            labels=(), priority=number % 3, needs=NEEDS, pin="", deadline_ms=None,
-            wait_for_worker=True, files=(), text="", parts=(), workflow=b"{}", form=b"",
+            labels=(), priority=number % 3, needs=NEEDS, pin="gpu-0" if number % 5 == 4 else "",
+            deadline_ms=20_000 if number % 7 == 6 else None, wait_for_worker=True, files=(), text="",
+            parts=parts, workflow=b"{}" * max(1, len(parts)), form=b"",
         )  # fmt: skip
         self.ask(request)
-        self.clock.after(3_000, lambda: self.submit(number))
+        self.clock.after(3_000, lambda: self.submit(number, parts))
 
-    def cancel_one(self) -> None:
-        job_id = f"00000000-0000-0000-0000-{self.rng.randrange(JOBS):012x}"
+    def cancel(self, rng: random.Random) -> None:
+        job_id = f"00000000-0000-0000-0000-{rng.randrange(JOBS):012x}"
         self.ask(client.Cancel(request_id="c" * 32, job_id=job_id))
 
     def ask(self, request: Any) -> None:
@@ -280,58 +341,32 @@ class World:
 
         self.net.carry("client", "broker", arrive)
 
-    # ---- what goes wrong
 
-    def faults(self) -> list[Callable[[], None]]:
-        return [
-            self.crash_broker, self.pause_broker, self.kill_worker, self.kill_comfy, self.remove_worker,
-            self.pause_worker, self.storm, self.calm, self.partition, self.one_way,
-        ]  # fmt: skip
+class FailingStore(MemoryStore):
+    """Its next commit fails for good; whether what it held is durable, nobody is told."""
 
-    def kill_worker(self) -> None:
-        victim = self.rng.choice(self.workers)
-        victim.alive = False
+    durable = False
 
-    def kill_comfy(self) -> None:
-        """The container dies with the worker beside it: the prompts are gone too."""
-        index = self.rng.randrange(WORKERS)
-        self.workers[index].alive = False
-        self.comfys[index].prompts.clear()
+    @classmethod
+    def of(cls, store: MemoryStore, *, durable: bool) -> FailingStore:
+        failing = cls()
+        failing.__dict__.update(store.__dict__)
+        failing.durable = durable
+        return failing
 
-    def remove_worker(self) -> None:
-        """A container is taken away for good; the first one always stays."""
-        index = self.rng.randrange(1, WORKERS)
-        self.removed.add(index)
-        self.workers[index].alive = False
+    def commit(self) -> None:
+        if self.durable:
+            super().commit()
+        raise StoreError("the disk failed")
 
-    def pause_worker(self) -> None:
-        victim = self.rng.choice(self.workers)
-        victim.paused_until_ms = self.clock.now_ms + self.rng.randint(500, 25_000)
 
-    def pause_broker(self) -> None:
-        self.broker_paused_until_ms = self.clock.now_ms + self.rng.randint(500, 30_000)
-        self.clock.at(self.broker_paused_until_ms, self.take_turn)
+def report(seed: int, **parts: Any) -> str:
+    """A failing seed in the fewest words: what has to happen, and what comes of it."""
 
-    def storm(self) -> None:
-        self.net.weather.loss = self.rng.choice([0.01, 0.05, 0.2])
-        self.net.weather.doubled = self.rng.choice([0.0, 0.1])
-        self.net.weather.late = self.rng.choice([0.0, 0.1, 0.5])
-        self.reordered |= self.net.weather.late > 0
-        self.net.weather.late_ms = self.rng.choice([50, 500, 4_000])
+    def fails(happenings: tuple[Happening, ...]) -> bool:
+        return bool(World(seed, happenings, **parts).run())
 
-    def calm(self) -> None:
-        self.net.weather = Weather()
-
-    def partition(self) -> None:
-        victim = self.rng.choice(self.workers)
-        self.net.weather.cut |= {(victim.name, "broker"), ("broker", victim.name)}
-
-    def one_way(self) -> None:
-        victim = self.rng.choice(self.workers)
-        self.net.weather.cut.add(self.rng.choice([(victim.name, "broker"), ("broker", victim.name)]))
-
-    def heal(self) -> None:
-        self.calm()
-        self.broker_paused_until_ms = 0
-        for present in self.workers:
-            present.paused_until_ms = 0
+    happenings = shrunk(plan(seed), fails)
+    found = World(seed, happenings, **parts).run()
+    story = "\n".join(map(str, happenings)) if happenings else "  nothing goes wrong"
+    return f"seed {seed}, of {len(plan(seed))} happenings these {len(happenings)} are enough:\n{story}\n{found[0]}"

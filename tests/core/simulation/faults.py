@@ -1,0 +1,181 @@
+"""How each thing goes wrong in a world, and how all of it is well again. One method a word of plan.FAULTS."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from broker.protocol import client
+from broker.protocol.client import Part
+from tests.core.simulation.net import Weather
+
+if TYPE_CHECKING:
+    from tests.core.simulation.world import World
+
+DAY_MS = 86_400_000
+
+
+class Faults:
+    def __init__(self, world: World) -> None:
+        self.world = world
+        #: What a fault has left behind that time alone would mend too late.
+        self._mends: list[Callable[[], None]] = []
+
+    def strike(self, what: str, draw: int) -> None:
+        getattr(self, what)(random.Random(draw))
+
+    def heal(self) -> None:
+        self.calm(random.Random(0))
+        for mend in self._mends:
+            mend()
+        world = self.world
+        world.broker_paused_until_ms = 0
+        for present in [*world.workers, *world.twins]:
+            present.paused_until_ms = 0
+            present.stuck = False
+        world.twins.clear()
+
+    def _later(self, wait_ms: int, mend: Callable[[], None]) -> None:
+        self._mends.append(mend)
+        self.world.clock.after(wait_ms, mend)
+
+    # ---- the broker
+
+    def crash_broker(self, rng: random.Random) -> None:
+        self.world.crash_broker()
+
+    def pause_broker(self, rng: random.Random) -> None:
+        world = self.world
+        world.broker_paused_until_ms = world.clock.now_ms + rng.randint(500, 30_000)
+
+    def fail_commit(self, rng: random.Random) -> None:
+        self.world.next_commit_fails = True
+
+    def full_disk(self, rng: random.Random) -> None:
+        world = self.world
+        world.disk_full = True
+
+        def mend() -> None:
+            world.disk_full = False
+
+        self._later(rng.randint(1_000, 20_000), mend)
+
+    def jump_clock(self, rng: random.Random) -> None:
+        self.world.utc_ahead_ms += rng.choice([-DAY_MS, -3_600_000, 3_600_000, DAY_MS])
+
+    # ---- workers and their ComfyUIs
+
+    def kill_worker(self, rng: random.Random) -> None:
+        rng.choice(self.world.workers).alive = False
+
+    def kill_comfy(self, rng: random.Random) -> None:
+        """The container dies with the worker beside it: the prompts are gone too."""
+        index = rng.randrange(len(self.world.workers))
+        self.world.workers[index].alive = False
+        self.world.comfys[index].prompts.clear()
+
+    def restart_comfy(self, rng: random.Random) -> None:
+        rng.choice(self.world.workers).lose_prompts()
+
+    def poison_comfy(self, rng: random.Random) -> None:
+        comfy = rng.choice(self.world.comfys)
+        comfy.poisoned = True
+
+        def mend() -> None:
+            comfy.poisoned = False
+
+        self._later(rng.randint(2_000, 30_000), mend)
+
+    def remove_worker(self, rng: random.Random) -> None:
+        """A container is taken away for good; the first one always stays."""
+        index = rng.randrange(1, len(self.world.workers))
+        self.world.removed.add(index)
+        self.world.workers[index].alive = False
+
+    def pause_worker(self, rng: random.Random) -> None:
+        victim = rng.choice(self.world.workers)
+        victim.paused_until_ms = self.world.clock.now_ms + rng.randint(500, 25_000)
+
+    def stick_worker(self, rng: random.Random) -> None:
+        victim = rng.choice(self.world.workers)
+        victim.stuck = True
+
+        def mend() -> None:
+            victim.stuck = False
+
+        self._later(rng.randint(10_000, 120_000), mend)
+
+    def add_twin(self, rng: random.Random) -> None:
+        self.world.add_twin(rng.randrange(len(self.world.workers)))
+
+    # ---- people
+
+    def drain_worker(self, rng: random.Random) -> None:
+        name = rng.choice(self.world.workers).name
+        self.world.ask(client.DrainWorker(request_id="d" * 32, worker=name))
+
+    def pause_fleet(self, rng: random.Random) -> None:
+        world = self.world
+        world.ask(client.Pause(request_id="e" * 32, worker=""))
+
+        def mend() -> None:
+            world.want_resumed = True
+
+        self._later(rng.randint(1_000, 15_000), mend)
+
+    def cancel(self, rng: random.Random) -> None:
+        self.world.cancel(rng)
+
+    def burst(self, rng: random.Random) -> None:
+        """A group, repeated until it is answered."""
+        first = 1_000 + 10 * rng.randrange(1_000)
+        parts = tuple(
+            Part(job_id=f"00000000-0000-0000-0000-{first + index:012x}", workflow_bytes=2, form_bytes=0)
+            for index in range(rng.randint(2, 5))
+        )
+        self.world.submit(first + 9, parts)
+
+    # ---- the network
+
+    def storm(self, rng: random.Random) -> None:
+        weather = self.world.net.weather
+        weather.loss = rng.choice([0.01, 0.05, 0.2])
+        weather.doubled = rng.choice([0.0, 0.1])
+        weather.late = rng.choice([0.0, 0.1, 0.5])
+        weather.late_ms = rng.choice([50, 500, 4_000])
+        self.world.reordered |= weather.late > 0
+
+    def calm(self, rng: random.Random) -> None:
+        self.world.net.weather = Weather()
+
+    def partition(self, rng: random.Random) -> None:
+        self._cut(rng.choice(self.world.workers).name)
+
+    def one_way(self, rng: random.Random) -> None:
+        name = rng.choice(self.world.workers).name
+        self.world.net.weather.cut.add(rng.choice([(name, "broker"), ("broker", name)]))
+
+    def flap(self, rng: random.Random) -> None:
+        name, at_ms = rng.choice(self.world.workers).name, 0
+        for _ in range(rng.randint(2, 6)):
+            self.world.clock.after(at_ms, lambda: self._cut(name))
+            at_ms += rng.randint(500, 15_000)
+            self.world.clock.after(at_ms, lambda: self._join(name))
+            at_ms += rng.randint(500, 5_000)
+
+    def swizzle(self, rng: random.Random) -> None:
+        names = [present.name for present in self.world.workers]
+        for cut in (self._cut, self._join):
+            rng.shuffle(names)
+            for place, name in enumerate(names):
+                wait_ms = (place + (len(names) if cut == self._join else 0)) * rng.randint(100, 5_000)
+                self.world.clock.after(wait_ms, partial(cut, name))
+
+    def _cut(self, name: str) -> None:
+        if not self.world.healed:
+            self.world.net.weather.cut |= {(name, "broker"), ("broker", name)}
+
+    def _join(self, name: str) -> None:
+        self.world.net.weather.cut -= {(name, "broker"), ("broker", name)}
