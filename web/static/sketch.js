@@ -105,7 +105,8 @@ export class Sketch {
   problems(taken) {
     const found = {};
     if (this.title.trim() === "") found.title = ["check.required", {}];
-    if (!/^[a-z0-9][a-z0-9_-]{0,63}$/.test(this.name)) found.name = ["templates.bad.name", {}];
+    const made = this.ownName === null && found.title !== undefined;
+    if (!made && !/^[a-z0-9][a-z0-9_-]{0,63}$/.test(this.name)) found.name = ["templates.bad.name", {}];
     else if (taken.includes(this.name)) found.name = ["templates.bad.taken", { name: this.name }];
     if (this.chosen.length === 0) found.fields = ["templates.bad.fields", {}];
     else if (this.chosen.some(({ label }) => label.trim() === "")) found.fields = ["templates.bad.label", {}];

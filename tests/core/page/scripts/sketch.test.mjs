@@ -63,7 +63,9 @@ test("the name is made of the title until a person types one", () => {
 
 test("what is missing is told where it is missing", () => {
   const sketch = new Sketch({}, offered, "More");
-  assert.deepEqual(Object.keys(sketch.problems([])), ["title", "name"]);
+  assert.deepEqual(Object.keys(sketch.problems([])), ["title"]);
+  sketch.title = "海报";
+  assert.deepEqual(Object.keys(sketch.problems([])), ["name"]);
   sketch.title = "Poster";
   assert.deepEqual(sketch.problems([]), {});
   assert.deepEqual(sketch.problems(["poster"]).name, ["templates.bad.taken", { name: "poster" }]);
