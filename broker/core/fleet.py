@@ -84,12 +84,12 @@ class Fleet:
             self.leases.deadlines.at(now.mono_ms + FORGET_LOST_MS, "forget", name)
         for record in records:
             job = self.jobs.recover(record)
+            if record.least_vram_bytes:
+                self.leases.look_for_larger(job, now)
             if record.state is not JobState.QUEUED:
                 self.leases.orphan(job, now)
                 continue
             expiry.watch(self.leases.deadlines, job, now)
-            if record.least_vram_bytes:
-                self.leases.look_for_larger(job, now)
 
     def handle(self, event: Event, now: Now) -> Step:
         """Everything that follows from one event. The caller commits `writes`, and only then sends the rest.

@@ -232,10 +232,10 @@ class Leases:
     def settle_for_less(self, step: Step, job: Job, now: Now) -> None:
         """A job that waits for a larger card than one it did not fit takes any, once no larger one is there."""
         least_bytes = job.record.least_vram_bytes
-        if job.record.state is not JobState.QUEUED or not least_bytes:
+        if not least_bytes:
             return
-        if self._has_larger(job, least_bytes - 1):
-            self.look_for_larger(job, now)
+        if job.record.state is not JobState.QUEUED or self._has_larger(job, least_bytes - 1):
+            self.look_for_larger(job, now)  # an attempt may still come back
         else:
             self.jobs.amend(step, job, least_vram_bytes=0)
 

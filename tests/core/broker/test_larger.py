@@ -62,6 +62,23 @@ def test_once_the_larger_card_is_gone_any_will_do(broker: Given, how: str) -> No
     assert small.dispatched[1:] == [(job, 2)]
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+def test_that_holds_for_a_job_that_the_larger_card_was_lost_with(broker: Given, restarted: bool) -> None:
+    small = broker.joined("small")
+    large = broker.joined("large", credits=0, vram_bytes=24 * GIB)
+    job = outgrow(broker, small)
+    large.has_room()
+    broker.tick()
+    large.accepts(job, 2)
+    broker.passes(2 * LARGER_LOOK_MS, small, large)
+    if restarted:
+        broker.start("6" * 32)
+        small = broker.joined("small", credits=0)
+    small.has_room()
+    broker.passes(broker.rules.lease_ms + 2 * LARGER_LOOK_MS, small)
+    assert small.dispatched[-1] == (job, 3)
+
+
 def test_without_a_larger_card_it_is_tried_once_more_where_it_fits_by_luck(broker: Given) -> None:
     gpu = broker.joined("gpu-0")
     job = outgrow(broker, gpu)
