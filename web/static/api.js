@@ -20,6 +20,10 @@ export function explain({ code, message }, words) {
   return words[`refused.${code}`]?.replace("{message}", () => message) ?? message;
 }
 
+/** A whole number beyond what a browser can hold stays as its digits: a seed must not change by being looked at. */
+const exact = (_, value, context) =>
+  Number.isInteger(value) && !Number.isSafeInteger(value) ? (context?.source ?? value) : value;
+
 export async function request(method, path, { body, headers = {}, signal } = {}) {
   const init = { method, headers: { Accept: "application/json", ...headers }, signal };
   if (body instanceof Blob) {
@@ -32,7 +36,7 @@ export async function request(method, path, { body, headers = {}, signal } = {})
   let json;
   try {
     answer = await fetch(BASE + path, init);
-    json = await answer.json();
+    json = JSON.parse(await answer.text(), exact);
   } catch (cause) {
     if (cause.name === "AbortError") throw cause;
     throw new Refusal(answer?.status ?? 0, "unanswered", answer ? `${answer.status} ${answer.statusText}` : cause.message);
@@ -58,6 +62,8 @@ export async function submit({ template, params, title, count, key }) {
 export const cancel = (id) => request("DELETE", job(id));
 export const retry = (id) => request("POST", `${job(id)}/retry`);
 export const details = (id, signal) => request("GET", job(id), { signal });
+/** Where the workflow is as it was submitted, byte for byte. */
+export const workflowUrl = (id) => `${BASE}${job(id)}/workflow`;
 export const templates = () => request("GET", "/templates");
 export const upload = (file) => request("POST", "/uploads", { body: file });
 export const jobs = (query, signal) => request("GET", `/jobs?${query}`, { signal });

@@ -95,9 +95,9 @@ export class Facts {
     this.#part.story.hidden = lines.length === 0;
     const from = lines[0]?.at_ms ?? 0;
     this.#part.lines.replaceChildren(
-      ...tale(lines, this.#say).map(({ at_ms: at, text, aside, decision }) => {
+      ...tale(lines, this.#say).map(({ at_ms: at, text, aside, decision }, index) => {
         const item = make("li");
-        const when = make("time", `+${duration(Math.max(0, at - from), this.#say)}`);
+        const when = make("time", index === 0 ? moment(at, Date.now(), this.#words) : `+${duration(Math.max(0, at - from), this.#say)}`);
         when.dateTime = new Date(at).toISOString();
         when.title = new Date(at).toLocaleString(this.#words["app.lang"]);
         item.append(when, make("p", text));

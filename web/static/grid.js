@@ -41,7 +41,10 @@ export class Grid {
     hideBroken(list);
     for (const element of list.children) this.#adopt(element.dataset.key, element);
     addEventListener("scroll", moved, { passive: true });
-    new ResizeObserver(() => {
+    let width = 0;
+    new ResizeObserver(([{ contentRect }]) => {
+      if (contentRect.width === width) return;
+      width = contentRect.width;
       this.#shape = null;
       moved();
     }).observe(list);
@@ -72,10 +75,8 @@ export class Grid {
     this.#cards = cards;
     this.#eager = EAGER;
     this.#top = -this.#list.getBoundingClientRect().top;
-    if (this.#shape === null && cards.length > 0) {
-      this.#put(cards.slice(0, 1), 0, 0);
-      this.#shape = this.#measured();
-    }
+    if (cards.length > 0 && this.#drawn.size === 0) this.#put(cards.slice(0, 1), 0, 0);
+    if (cards.length > 0) this.#shape ??= this.#measured();
     const { columns, row } = this.#shape ?? { columns: 1, row: 1 };
     this.#range = shown({ count: cards.length, columns, row, top: this.#top, screen: innerHeight });
     this.#put(cards.slice(this.#range.first, this.#range.last), this.#range.above, this.#range.below);

@@ -1,5 +1,5 @@
 // One job, large: its picture or preview, how it was made, or what went wrong; by arrows on to the next. Stays live.
-import { Refusal, details, explain, jobs, story, templates } from "./api.js";
+import { Refusal, details, explain, jobs, story, templates, workflowUrl } from "./api.js";
 import { copy, fill, hideBroken, parts, show, write } from "./dom.js";
 import { Facts, settings } from "./facts.js";
 import { jobCard, pictures, sayer } from "./format.js";
@@ -229,12 +229,12 @@ export class Viewer {
     const params = this.#details?.form?.params ?? {};
     const can = { cancel: job?.can.cancel, retry: job?.can.retry, delete: job !== undefined && ENDED.includes(job.state) };
     for (const [act, may] of Object.entries(can)) this.#dialog.querySelector(`.acts [data-act=${act}]`).hidden = !may;
-    const { again, copy_prompt: prompt, copy_seed: seed, copy_workflow: workflow } = this.#part;
+    const { again, copy_prompt: prompt, copy_seed: seed, copy_workflow: whole } = this.#part;
     again.hidden = !this.#details?.form;
     again.href = `/?from=${encodeURIComponent(this.#id)}`;
     prompt.hidden = typeof params.prompt !== "string";
     seed.hidden = params.seed === undefined;
-    workflow.hidden = this.#details === null;
+    whole.hidden = this.#details === null;
   }
 
   /** Hear what happened to the job each time it stands otherwise. */
@@ -322,9 +322,11 @@ export class Viewer {
   }
 
   async #copy(button, what) {
-    const { form, workflow } = this.#details;
-    const text = what === "workflow" ? JSON.stringify(workflow, null, 2) : String(form.params[what]);
-    const done = await copy(text);
+    const text =
+      what === "workflow"
+        ? await fetch(workflowUrl(this.#id)).then((answer) => (answer.ok ? answer.text() : ""), () => "")
+        : String(this.#details.form.params[what]);
+    const done = text !== "" && (await copy(text));
     const name = button.textContent;
     button.textContent = this.#say(done ? "viewer.copied" : "viewer.copy.failed");
     setTimeout(() => (button.textContent = name), 1_500);
