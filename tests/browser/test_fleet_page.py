@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, WebSocketRoute, expect
 
 from scripts.fleet import Fleet
 from tests.browser.cards import part
@@ -136,3 +137,38 @@ def test_a_fleet_out_of_reach_is_shown_as_it_was(fleet: Fleet, open_page: OpenPa
     fleet.start_broker()
     expect(page.locator("#stale")).to_be_hidden()
     expect(page.locator("#cards .machine[data-standing=ready]")).to_have_count(2)
+
+
+def crowd(message: str | bytes) -> str | bytes:
+    """The snapshot of a fleet of a thousand, made of one worker of this one."""
+    if isinstance(message, bytes) or '"type":"snapshot"' not in message:
+        return message
+    snapshot = json.loads(message)
+    one = {**snapshot["workers"][0], "held": []}
+    snapshot["workers"] = [{**one, "name": f"gpu-{number:04}"} for number in range(1_000)]
+    return json.dumps(snapshot)
+
+
+def enlarge(route: WebSocketRoute) -> None:
+    route.connect_to_server().on_message(lambda message: route.send(crowd(message)))
+
+
+def test_of_a_thousand_workers_only_those_in_sight_are_in_the_document(page: Page) -> None:
+    page.route_web_socket(re.compile("/api/v1/events"), enlarge)
+    page.reload()
+    rows = page.locator("#rows tr")
+    expect(page.locator("#rows [data-worker=gpu-0000]")).to_be_visible()
+    assert int(page.locator("#table").get_attribute("aria-rowcount") or 0) > 1_000
+    assert rows.count() < 60
+    page.evaluate("scrollTo(0, document.body.scrollHeight)")
+    expect(page.locator("#rows [data-worker=gpu-0999]")).to_be_visible()
+    expect(page.locator("#rows [data-worker=gpu-0000]")).to_have_count(0)
+    assert rows.count() < 60
+    page.get_by_role("searchbox").fill("gpu-0500")
+    expect(rows.locator("th")).to_have_text(["gpu-0500"])
+    page.get_by_role("searchbox").fill("")
+    page.get_by_text("Cards").click()
+    more = page.get_by_role("button", name=re.compile(r"Show \d+ more"))
+    expect(page.locator("#cards .machine")).to_have_count(48)
+    more.press("Enter")
+    expect(page.locator("#cards .machine")).to_have_count(96)
