@@ -19,7 +19,7 @@ from web.words import Words
 CARDS: Final = 24
 #: Rows of the table in the first paint: more than any screen shows.
 ROWS: Final = 60
-#: What needs a person comes first; static/roster.js says the same.
+#: What needs a person comes first; from "joined" on all is well. static/roster.js says the same.
 URGENCY: Final = ("lost", "silent", "open", "probing", "draining", "paused", "joined", "busy", "ready", "left")
 #: The orders to pick from.
 SORTS: Final = ("state", "name", "load", "rate", "failed")
@@ -53,7 +53,7 @@ def page(around: Frame, snapshot: Record) -> str:
     """The workers as the snapshot has them, the urgent ones first; the script goes on from the same data."""
     words, admin = around.words, around.viewer.admin
     jobs = {job["id"]: job for job in snapshot["jobs"]}
-    workers = sorted(snapshot["workers"], key=lambda one: (URGENCY.index(standing(one)), _natural(one["name"])))
+    workers = sorted(snapshot["workers"], key=_rank)
     painted = workers if len(workers) <= CARDS else workers[:ROWS]
     return frame.page(
         "fleet",
@@ -68,6 +68,11 @@ def page(around: Frame, snapshot: Record) -> str:
         columns=COLUMNS,
         verbs=VERBS,
     )
+
+
+def _rank(worker: Record) -> tuple[int, list[tuple[int, str]]]:
+    """The urgent ones first; a card does not move when its worker gets a job."""
+    return min(URGENCY.index(standing(worker)), URGENCY.index("joined")), _natural(worker["name"])
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

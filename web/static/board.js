@@ -1,5 +1,4 @@
 // Whose jobs wait and run, and for which models: two small tables of the fleet page, asked of the server now and then.
-import { write } from "./dom.js";
 
 /** Rows of each table; the others are counted. */
 const ROWS = 6;
@@ -27,28 +26,21 @@ export class Board {
 }
 
 function rows(table, all, say) {
-  const sorted = all.filter(({ queued, running }) => queued + running > 0).sort((a, b) => b.queued + b.running - (a.queued + a.running) || a.name.localeCompare(b.name));
-  const rest = sorted.slice(ROWS);
+  const sorted = all.filter(({ queued, running }) => queued + running > 0).sort(
+    (a, b) => b.queued + b.running - (a.queued + a.running) || a.name.localeCompare(b.name),
+  );
+  const rest = sorted.splice(ROWS);
   if (rest.length > 0) {
     const sum = (key) => rest.reduce((total, one) => total + one[key], 0);
-    sorted.splice(ROWS, rest.length, { name: say("fleet.others", { count: rest.length }), queued: sum("queued"), running: sum("running") });
+    sorted.push({ name: say("fleet.others", { count: rest.length }), queued: sum("queued"), running: sum("running") });
   }
   table.hidden = sorted.length === 0;
-  const body = table.tBodies[0];
-  while (body.rows.length > sorted.length) body.deleteRow(-1);
-  for (const [at, { name, queued, running }] of sorted.entries()) {
-    const row = body.rows[at] ?? blank(body);
-    write(row.cells[0], name);
-    row.cells[0].title = name;
-    write(row.cells[1], String(running));
-    write(row.cells[2], String(queued));
-  }
+  table.tBodies[0].replaceChildren(...sorted.map(row));
 }
 
-function blank(body) {
-  const row = body.insertRow();
-  row.append(Object.assign(document.createElement("th"), { scope: "row" }));
-  row.insertCell();
-  row.insertCell();
-  return row;
+function row({ name, queued, running }) {
+  const element = document.createElement("tr");
+  element.append(Object.assign(document.createElement("th"), { scope: "row", title: name, textContent: name }));
+  for (const count of [running, queued]) element.insertCell().textContent = count;
+  return element;
 }

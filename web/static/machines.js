@@ -133,6 +133,7 @@ export class Machines {
   arrange(names) {
     this.#names = names;
     const shown = names.slice(0, this.#most);
+    const focused = document.activeElement;
     const wanted = new Set(shown);
     for (const name of this.#cards.keys()) if (!wanted.has(name)) this.#remove(name);
     let before = null;
@@ -142,6 +143,7 @@ export class Machines {
       if (place !== element) this.#list.insertBefore(element, place);
       before = element;
     }
+    if (this.#list.contains(focused)) focused.focus({ preventScroll: true });
     write(this.#more, names.length > shown.length ? this.#words["fleet.rest"].replace("{count}", names.length - shown.length) : "");
   }
 

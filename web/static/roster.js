@@ -1,7 +1,7 @@
 // Which workers are shown, and in which order. Pure.
 import { standing } from "./standing.js";
 
-/** What needs a person comes first. */
+/** What needs a person comes first. From "joined" on all is well, and a card does not move when its worker gets a job. */
 const URGENCY = ["lost", "silent", "open", "probing", "draining", "paused", "joined", "busy", "ready", "left"];
 
 const names = new Intl.Collator("en", { numeric: true });
@@ -11,7 +11,7 @@ const load = ({ stats, held }) => stats?.gpu_busy ?? Math.min(1, held.length);
 /** Numbers to sort by, the first shown first; equal ones stand by name. */
 const RANKS = {
   name: () => 0,
-  state: (worker) => URGENCY.indexOf(standing(worker)),
+  state: (worker) => Math.min(URGENCY.indexOf(standing(worker)), URGENCY.indexOf("joined")),
   load: (worker) => -load(worker),
   rate: ({ jobs_per_hour: rate, succeeded }) => -(rate ?? succeeded),
   failed: ({ failed }) => -failed,

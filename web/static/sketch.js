@@ -28,13 +28,11 @@ export function readWorkflow(text) {
   }
   const isObject = typeof workflow === "object" && workflow !== null && !Array.isArray(workflow);
   if (isObject && Array.isArray(workflow.nodes)) return { problem: "templates.bad.editor" };
-  // What ComfyUI's own POST /prompt takes has the workflow inside.
-  const inner = isObject && typeof workflow.prompt === "object" && workflow.prompt !== null ? workflow.prompt : workflow;
-  const nodes = isObject ? Object.values(inner) : [];
+  const nodes = isObject ? Object.values(workflow) : [];
   if (nodes.length === 0 || !nodes.every((node) => typeof node?.class_type === "string")) {
     return { problem: "templates.bad.other" };
   }
-  return { workflow: inner };
+  return { workflow };
 }
 
 export class Sketch {

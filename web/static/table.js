@@ -69,6 +69,7 @@ export class Table {
     const [first, last] = span(count, -top / this.#height, (innerHeight - top) / this.#height, AROUND);
     const shown = this.#names.slice(first, last);
     const wanted = new Set(shown);
+    const focused = document.activeElement;
     const spare = [...this.#rows.keys()].filter((name) => !wanted.has(name));
     let before = null;
     for (const [at, name] of shown.entries()) {
@@ -79,6 +80,7 @@ export class Table {
       before = element;
     }
     for (const name of spare) this.#remove(name);
+    if (wanted.has(focused.closest("[data-worker]")?.dataset.worker)) focused.focus({ preventScroll: true });
     this.#space(0, first);
     this.#space(2, count - last);
   }
@@ -98,6 +100,7 @@ export class Table {
   /** A row for this worker: that of `spare`, which left the window, or else a new one. */
   #add(name, spare) {
     const row = this.#rows.get(spare) ?? this.#blank();
+    if (row.element.contains(document.activeElement)) document.activeElement.blur();
     this.#rows.delete(spare);
     row.element.dataset.worker = name;
     this.#rows.set(name, row);

@@ -97,7 +97,8 @@ def test_each_button_that_is_barred_says_why() -> None:
 
 
 def test_the_first_paint_of_a_small_fleet_is_cards_the_urgent_ones_first() -> None:
-    found = shown(*(records.worker(name=f"w{n}") for n in (10, 2)), records.worker(name="z", state="lost"))
+    well = records.worker(name="w10", state="busy"), records.worker(name="w2")
+    found = shown(*well, records.worker(name="z", state="lost"))
     assert [attrs["data-worker"] for attrs in found.with_attribute("data-worker")] == ["z", "w2", "w10", "", ""]
     assert "hidden" not in found.by_id("cards") and "hidden" in found.by_id("table")
     assert "hidden" in found.by_id("no-workers")

@@ -35,6 +35,10 @@ test("what needs a person comes first, and names break the tie either way", () =
   assert.deepEqual(arrange(all, by("state", { reverse: true })), ["a", "b", "d", "c"]);
 });
 
+test("a worker that gets a job stays where it stands", () => {
+  assert.deepEqual(arrange([worker("b", { state: "busy" }), worker("a"), worker("c")], by("state")), ["a", "b", "c"]);
+});
+
 test("the busiest card comes first; where no driver tells, one that holds a job", () => {
   const all = [worker("a"), worker("b", { stats: { gpu_busy: 0.4, comfy_alive: true } }), worker("c", { held: [{}] })];
   assert.deepEqual(arrange(all, by("load")), ["c", "b", "a"]);

@@ -93,5 +93,4 @@ test("a text that is no workflow in API format is told apart", () => {
   for (const text of ["[]", "7", "null", "{}", '{"a": 1}', '{"3": {"inputs": {}}}']) assert.equal(problem(text), "templates.bad.other", text);
   const workflow = { 3: { class_type: "KSampler", inputs: {} } };
   assert.deepEqual(readWorkflow(JSON.stringify(workflow)), { workflow });
-  assert.deepEqual(readWorkflow(JSON.stringify({ prompt: workflow, client_id: "x" })), { workflow });
 });
