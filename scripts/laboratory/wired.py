@@ -51,11 +51,11 @@ def two_speeds() -> Scenario:
     return _scenario((FAST, FAST, SLOW, SLOW), [MODELS[0]] * 50)
 
 
-def three_models(jobs: int) -> Scenario:
+def three_models(jobs: int, cards: tuple[Card, ...] = (FAST, FAST, SLOW, SLOW)) -> Scenario:
     """In batches of 1 to 8, as people submit."""
     rng = random.Random(3)
     models = [model for _ in range(jobs) for model in [rng.choice(MODELS)] * rng.choice([1, 2, 4, 8])]
-    return _scenario((FAST, FAST, SLOW, SLOW), models[:jobs])
+    return _scenario(cards, models[:jobs])
 
 
 def calibrate() -> list[Figure]:
@@ -74,7 +74,8 @@ def calibrate() -> list[Figure]:
 
 def compare() -> list[Figure]:
     """200 jobs for 3 models on 2 fast and 2 slow cards: the product's placement beside cards taken in turn."""
-    scenario = three_models(200)
+    quick, slow = _card(0.6, 2.0), _card(1.8, 2.0)
+    scenario = three_models(200, (quick, quick, slow, slow))
     ours, turns = (run(scenario, {"placement.policy": policy}) for policy in (OURS, TURNS))
     for policy, real in ((OURS, ours), (TURNS, turns)):
         print(f"lab: {policy}: {real.makespan_s:.1f} s, {real.loads} loads, jobs {real.jobs}")
