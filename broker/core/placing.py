@@ -160,7 +160,7 @@ class Placing:
             run_ms *= 2  # somebody else computes on that card
         return Candidate(
             worker=name,
-            room=stand.tier is not Tier.FULL,
+            room=stand.tier is not Tier.FULL and not self._rather_later(stand, missing),
             held=len(stand.worker.jobs),
             wait_ms=max(0, stand.free_ms - now.mono_ms),
             load_ms=sum(estimates.load_ms(model, name) for model in missing),
@@ -170,6 +170,11 @@ class Placing:
             speed=estimates.speed(name),
             failed_here=name == failed_on,
         )
+
+    def _rather_later(self, stand: Stand, missing: tuple[str, ...]) -> bool:
+        """Whether a job is better not staged there: next to a load it costs nothing to wait until the worker is idle, and
+        by then others may have come for whose models a load is worth more, or who need none."""
+        return bool(missing) and stand.tier is Tier.ROOM and self._expects
 
     # ---- taking back
 

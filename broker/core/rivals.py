@@ -3,7 +3,7 @@
 Asked when the job's worker would have to load models. Another job goes first if that worker holds its models; else, if
 more work waits for its models than for these, for each worker that holds them once they are loaded here. A load for
 which much waits is worth more than one for which little does, and a third worker with the same models more than a
-second one only while enough waits for three. How long the first job has waited counts like work that waits.
+second one only while enough waits for three. What has waited long is worth more than what has just come.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ RIVALS: Final = 16
 SETS: Final = 32
 #: How far, in loads, another owner's share may be ahead when a job of theirs goes first because its models are there.
 AHEAD: Final = 2
+#: The part of a job's wait that counts like work that waits for its models.
+AGE: Final = 0.2
 
 
 class Rivals:
@@ -75,4 +77,4 @@ class Rivals:
         waits_ms = backlog.waiting_for[models] * self._estimates.run_ms(record.needs, chosen.worker)
         load_ms = sum(self._estimates.load_ms(model, chosen.worker) for model in models)
         holders = self._rooms.holders(models)
-        return (waits_ms - holders * load_ms) / (holders + 1) + now.utc_ms - record.created_utc_ms
+        return (waits_ms - holders * load_ms) / (holders + 1) + AGE * (now.utc_ms - record.created_utc_ms)
