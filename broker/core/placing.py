@@ -172,8 +172,8 @@ class Placing:
         )
 
     def _rather_later(self, stand: Stand, missing: tuple[str, ...]) -> bool:
-        """Whether a job is better not staged there: next to a load it costs nothing to wait until the worker is idle, and
-        by then others may have come for whose models a load is worth more, or who need none."""
+        """Whether a job is better not sent ahead: next to a load waiting until that worker is idle costs nothing, and
+        by then something may have come that needs no load, or is worth it more."""
         return bool(missing) and stand.tier is Tier.ROOM and self._expects
 
     # ---- taking back

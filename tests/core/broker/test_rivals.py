@@ -108,3 +108,21 @@ def test_no_job_goes_before_one_of_a_higher_priority(given: Given) -> None:
     for number in range(2, 6):
         submit(given, number, B)
     assert sent(given, gpu) == first
+
+
+def test_what_needs_a_load_is_not_sent_ahead_to_a_busy_worker(given: Given) -> None:
+    gpu = card(given, "gpu-1")
+    runs = submit(given, 1, A)
+    gpu.has_room(2)
+    given.tick()
+    gpu.accepts(runs)
+    cold, warm = submit(given, 2, B), submit(given, 3, A)
+    gpu.has_room(1)
+    given.tick()
+    assert gpu.dispatched == [(runs, 1), (warm, 1)]
+    gpu.accepts(warm)
+    for job in (runs, warm):
+        gpu.completes(job)
+    gpu.has_room(2)
+    given.tick()
+    assert gpu.dispatched[2:] == [(cold, 1)]
