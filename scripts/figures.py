@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -18,21 +19,43 @@ class Figure:
     unit: str
     goal: float
     better: Literal[">=", "<="]
+    #: The least and the most of the values it is the median of.
+    spread: tuple[float, float] | None = None
 
     @property
     def holds(self) -> bool:
         return self.value >= self.goal if self.better == ">=" else self.value <= self.goal
 
+    def row(self) -> dict[str, Any]:
+        """As machines read it."""
+        fields = {name: value for name, value in dataclasses.asdict(self).items() if name != "spread"}
+        return {**fields, "holds": self.holds}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Samples:
+    """Values of one figure, each taken side by side with what it is compared with, in one run."""
+
+    values: Sequence[float]
+
+    def figure(self, name: str, unit: str, goal: float, better: Literal[">=", "<="]) -> Figure:
+        """Their median."""
+        return Figure(name, statistics.median(self.values), unit, goal, better, (min(self.values), max(self.values)))
+
+
+def table(figures: Sequence[Figure]) -> list[str]:
+    width = max(len(figure.figure) for figure in figures)
+    lines = [f"{'figure':{width}}  {'value':>10}  {'min .. max':>20}  {'goal':>10}  unit"]
+    for figure in figures:
+        spread = "" if figure.spread is None else "{:.2f} .. {:.2f}".format(*figure.spread)
+        goal, mark = f"{figure.better} {figure.goal:g}", "ok" if figure.holds else "MISSED"
+        lines.append(f"{figure.figure:{width}}  {figure.value:10.3f}  {spread:>20}  {goal:>10}  {figure.unit}  {mark}")
+    return lines
+
 
 def report(figures: Sequence[Figure], path: Path | None) -> int:
     """Print the table, write the list to `path` if given, and return the exit status: 0 only when all hold."""
-    width = max(len(figure.figure) for figure in figures)
-    print(f"{'figure':{width}}  {'value':>12}  {'goal':>14}  unit")
-    for figure in figures:
-        mark = "ok" if figure.holds else "MISSED"
-        goal = f"{figure.better} {figure.goal:g}"
-        print(f"{figure.figure:{width}}  {figure.value:12.3f}  {goal:>14}  {figure.unit}  {mark}")
+    print("\n".join(table(figures)))
     if path is not None:
-        rows = [{**dataclasses.asdict(figure), "holds": figure.holds} for figure in figures]
-        path.write_text(json.dumps(rows, indent=1) + "\n")
+        path.write_text(json.dumps([figure.row() for figure in figures], indent=1) + "\n")
     return 0 if all(figure.holds for figure in figures) else 1

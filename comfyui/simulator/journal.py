@@ -20,7 +20,7 @@ class Journal:
     def note(self, event: str, **facts: Any) -> None:
         """One line: `at` (name of the event), both clocks in ms, the process id, then the facts."""
         if self._fd is not None:
-            clocks = {"mono_ms": time.monotonic_ns() // 1_000_000, "wall_ms": time.time_ns() // 1_000_000}
+            clocks = {"mono_ms": time.monotonic_ns() / 1e6, "wall_ms": time.time_ns() // 1_000_000}
             line = json.dumps({"at": event, **clocks, "pid": os.getpid(), **facts})
             os.write(self._fd, line.encode() + b"\n")
 
