@@ -94,8 +94,13 @@ class ComfyClient:
         """The event socket's descriptor. Raises: ComfyUnreachable when there is none."""
         return self._events().fileno()
 
+    @property
+    def waiting(self) -> bool:
+        """Messages have been taken off the socket that `receive` has not given yet: the descriptor does not tell."""
+        return self._socket is not None and self._socket.waiting
+
     def receive(self) -> list[Message]:
-        """The messages that have arrived, and never a wait. Call again while the descriptor is readable.
+        """The messages that have arrived, and never a wait. Call again while `waiting` or the descriptor is readable.
 
         Messages of other clients' prompts come too: look at prompt_id.
         Raises: ComfyUnreachable when the socket has ended; call `connect`, then `find` what is under way.

@@ -16,7 +16,9 @@ from comfyui.wire import TimedSocket, Timer
 from comfyui.words import plain
 
 FRAME_BYTES: Final = 64 << 20  # SaveImageWebsocket sends whole pictures as PNG
-# Then the caller's loop gets its turn; what is left keeps the socket readable.
+#: Read at once: a prompt's messages are many and small.
+AHEAD_BYTES: Final = 64 << 10
+# Then the caller's loop gets its turn; what is left keeps the socket readable, or `waiting`.
 FRAMES_AT_ONCE: Final = 64
 BYTES_AT_ONCE: Final = 8 << 20
 FRAGMENTS: Final = 10_000
@@ -47,6 +49,7 @@ class EventSocket:
         """Connects and sends our feature flags, by the timer. Raises: ComfyUnreachable."""
         self._ws = WebSocket()
         self._fault: str | None = None
+        self._ahead = memoryview(b"")  # read, and not yet part of a frame
         self._parts: list[bytes] = []  # fragments of a message under way,
         self._room_bytes = 0  # how much may still be added to them,
         self._opcode = 0  # and whether they are text or binary
@@ -72,6 +75,11 @@ class EventSocket:
 
     def fileno(self) -> int:
         return self._socket.fileno()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether `receive` has left something that is here already."""
+        return self._fault is None and len(self._ahead) > 0
 
     def receive(self) -> list[str | bytes]:
         """The messages that have arrived, text as str; at most FRAMES_AT_ONCE.
@@ -139,7 +147,9 @@ class EventSocket:
         return message.decode(errors="replace") if self._opcode == ABNF.OPCODE_TEXT else message
 
     def _read(self, size_bytes: int) -> bytes:
-        data = self._socket.recv(size_bytes)
-        if not data:
-            raise WebSocketException("the connection was lost")
-        return data
+        if not self._ahead:
+            self._ahead = memoryview(self._socket.recv(AHEAD_BYTES))
+            if not self._ahead:
+                raise WebSocketException("the connection was lost")
+        part, self._ahead = self._ahead[:size_bytes], self._ahead[size_bytes:]
+        return bytes(part)

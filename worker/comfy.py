@@ -77,6 +77,15 @@ class Comfy:
         """Whether it serves, as far as is known: a frozen one keeps its socket open."""
         return self.up and self._misses < MISSES
 
+    def fileno(self) -> int:
+        """The socket's descriptor; -1 while it is not open."""
+        return self.client.fileno() if self.up else -1
+
+    @property
+    def waiting(self) -> bool:
+        """Messages have been taken off the socket and not read yet."""
+        return self.client.waiting
+
     # ---- the socket
 
     def listen(self, client_id: str) -> None:

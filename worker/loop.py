@@ -57,8 +57,7 @@ WORK_MS: Final = 5
 log = logging.getLogger(__name__)
 
 
-def now_ms() -> int:
-    return clock.now().monotonic_ms
+now_ms = clock.monotonic_ms
 
 
 class Loop:
@@ -92,6 +91,9 @@ class Loop:
         self._joined: Callable[[], None] | None = joined
         self._signals: Signals | None = None
         self._stop: Stop | None = None
+        #: What the poller watches; made anew when that changes.
+        self._watched: tuple[Any, ...] = ()
+        self._poller = zmq.Poller()
         #: The last thing done was a call to ComfyUI.
         self._called = False
 
@@ -133,13 +135,19 @@ class Loop:
         """Sleep until something arrives or is due."""
         due_ms = earliest(self._machine.deadline_ms(), self._courier.deadline_ms(), self._agenda.deadline_ms())
         wait_ms = TURN_MS if due_ms is None else min(TURN_MS, max(0, due_ms - now_ms()))
+        watched = (self._socket, bool(self._outbox), self._courier.socket, self._comfy.fileno())
+        if watched != self._watched:
+            self._watched, self._poller = watched, self._new_poller(signals)
+        self._poller.poll(0 if self._comfy.busy or self._comfy.waiting else wait_ms)
+
+    def _new_poller(self, signals: Signals) -> zmq.Poller:
         poller = zmq.Poller()
         poller.register(self._socket, zmq.POLLIN | (zmq.POLLOUT if self._outbox else 0))
         poller.register(self._courier.socket, zmq.POLLIN)
         poller.register(signals.fileno(), zmq.POLLIN)
         if self._comfy.up:
-            poller.register(self._comfy.client.fileno(), zmq.POLLIN)
-        poller.poll(0 if self._comfy.busy else wait_ms)
+            poller.register(self._comfy.fileno(), zmq.POLLIN)
+        return poller
 
     def _breathe(self) -> None:
         """All that must not wait: read everything, let time pass, say what is to be said."""

@@ -20,3 +20,8 @@ class Now(NamedTuple):
 def now() -> Now:
     """Both clocks at this instant."""
     return Now(time.monotonic_ns() // 1_000_000, time.time_ns() // 1_000_000)
+
+
+def monotonic_ms() -> int:
+    """The clock for deadlines alone, for loops that ask often."""
+    return time.monotonic_ns() // 1_000_000
