@@ -165,6 +165,16 @@ class Fleet:
         flags = ["--name", f"worker-{index}", "--comfyui", self.comfyuis[index - 1], *self._flags()]
         self._launch(f"worker-{index}", "worker", flags)
 
+    def reroute_worker(self, index: int, **ports: int) -> None:
+        """Start the worker anew, with these sockets of the broker behind other ports of this machine."""
+        process = self.processes[f"worker-{index}"]
+        process.signal(signal.SIGTERM)
+        process.wait()
+        before = dict(self._settings)
+        self._settings |= {f"network.{name}": f"tcp://127.0.0.1:{port}" for name, port in ports.items()}
+        self.start_worker(index)
+        self._settings = before
+
     def stop(self) -> None:
         """End every process: workers first, so that they hand back what they hold."""
         order = sorted(

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 from scripts.figures import Figure, report
 from scripts.fleet import ROOT
+from scripts.relay import Relay
 
 
 @pytest.mark.timeout(300)
@@ -26,17 +29,34 @@ def test_a_short_chaos_loses_nothing(tmp_path: Path) -> None:
     assert [found[name] for name in ("lost", "stuck", "recorded twice", "failed")] == [0, 0, 0, 0]
 
 
+@pytest.mark.timeout(300)
 def test_a_quick_bench_measures(tmp_path: Path) -> None:
-    figures = tmp_path / "figures.json"
+    figures, page = tmp_path / "figures.json", tmp_path / "page"
     ended = subprocess.run(
-        [ROOT / "scripts" / "bench", "--quick", "--json", figures],
-        capture_output=True, text=True, timeout=110, check=False,
+        [ROOT / "scripts" / "bench", "--quick", "--json", figures, "--page", page],
+        capture_output=True, text=True, timeout=280, check=False,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     rows = json.loads(figures.read_text())
     assert rows
+    assert all(row["figure"] in page.read_text() for row in rows)
     for row in rows:
         assert row.keys() == {"figure", "value", "unit", "goal", "better", "holds"}
+
+
+def test_a_relay_delays_and_does_not_narrow() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as far, Relay(far.getsockname()[1], delay_ms=50) as relay:
+        near = socket.create_connection(("127.0.0.1", relay.port))
+        other, _ = far.accept()
+        with near, other:
+            began = time.monotonic()
+            for number in range(100):
+                near.sendall(bytes([number]) * 1_000)
+            got = b""
+            while len(got) < 100_000:
+                got += other.recv(1 << 16)
+            assert got == b"".join(bytes([number]) * 1_000 for number in range(100))
+            assert time.monotonic() - began >= 0.05
 
 
 def test_the_exit_status_is_0_only_when_all_hold(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
