@@ -65,3 +65,15 @@ def test_the_exit_status_is_0_only_when_all_hold(tmp_path: Path, capsys: pytest.
     assert report([good, bad], tmp_path / "f.json") == 1
     assert [row["holds"] for row in json.loads((tmp_path / "f.json").read_text())] == [True, False]
     assert "MISSED" in capsys.readouterr().out
+
+
+def test_the_laboratory_tries_a_scenario(tmp_path: Path) -> None:
+    figures, table = tmp_path / "figures.json", tmp_path / "table.md"
+    asked = ["--seeds", "2", "--scenario", "mixed-speed", "--policy", "SWARM", "--policy", "finish_time"]
+    ended = subprocess.run(
+        [ROOT / "scripts" / "lab", *asked, "--json", figures, "--markdown", table],
+        capture_output=True, text=True, timeout=110, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert len(json.loads(figures.read_text())) == 4
+    assert "| finish_time |" in table.read_text()
