@@ -68,7 +68,7 @@ def test_the_exit_status_is_0_only_when_all_hold(tmp_path: Path, capsys: pytest.
 
 
 def test_the_laboratory_tries_a_scenario(tmp_path: Path) -> None:
-    figures, table = tmp_path / "figures.json", tmp_path / "table.md"
+    figures, table = tmp_path / "figures.json", tmp_path / "table"
     asked = ["--seeds", "2", "--scenario", "mixed-speed", "--policy", "SWARM", "--policy", "finish_time"]
     ended = subprocess.run(
         [ROOT / "scripts" / "lab", *asked, "--json", figures, "--markdown", table],
