@@ -7,10 +7,8 @@ import { sayer } from "./format.js";
 import { Picture } from "./picture.js";
 import { Rows } from "./rows.js";
 
-/** Typing is kept after so long a pause. */
 const KEEP_MS = 400;
-/** Jobs of one press. */
-const MOST = 64;
+const MOST_JOBS = 64;
 
 export class Form {
   #form;
@@ -98,8 +96,6 @@ export class Form {
     picture.take(file);
   }
 
-  // ---- what it holds
-
   /** Whether no worker can run the template: its button is barred, and the reason stands beside it. */
   get barred() {
     return "barred" in this.#form.dataset;
@@ -112,7 +108,7 @@ export class Form {
     this.#tell(runnable ? "" : this.#say("create.unrunnable", { why }));
   }
 
-  /** Put these values in, as `params` of a job or a draft have them; what a field cannot hold is left as it is. */
+  /** Put in the values of a job or a draft; what a field cannot hold is left as it is. */
   fill({ values, locked = null, count = 1 }) {
     const given = this.#template.fields.filter(({ key }) => key in values);
     for (const field of given) if (field.type !== "panels") this.#put(field, values[field.key]);
@@ -152,7 +148,7 @@ export class Form {
   }
 
   get #count() {
-    return Math.min(MOST, Math.max(1, Math.floor(Number(this.#form.querySelector("#count").value)) || 1));
+    return Math.min(MOST_JOBS, Math.max(1, Math.floor(Number(this.#form.querySelector("#count").value)) || 1));
   }
 
   #setCount(count) {
@@ -175,9 +171,6 @@ export class Form {
     keep(name, { values: Object.fromEntries(values), locked, count: this.#count });
   }
 
-  // ---- its fields
-
-  /** The field that an element belongs to; of the buttons below, none. */
   #field(element) {
     const key = element.closest("[data-key]")?.dataset.key;
     return this.#template.fields.find((field) => field.key === key);
@@ -242,8 +235,6 @@ export class Form {
   #tell(text) {
     write(this.#form.querySelector("#create-problem"), text);
   }
-
-  // ---- sending it
 
   /** {params, typed}: all parameters, and what they were made of; or null after going to what is wrong. */
   #read() {

@@ -70,6 +70,9 @@ export function pictures(job) {
   return saved.length > 0 ? saved : images;
 }
 
+/** Whether nothing more happens to the job, unless a person asks for it again. */
+export const isOver = ({ state }) => ["succeeded", "failed", "cancelled"].includes(state);
+
 /** Whether a worker holds the job ready, but its ComfyUI has not begun it. */
 export const isNext = (job) => ["leased", "running"].includes(job.state) && job.started_ms === null;
 

@@ -1,8 +1,7 @@
 // Jobs that belong together: which entries the studio shows, where each stands, and the one card of a whole group.
 // Pure. web/groups.py says the same on the server, word for word.
-import { duration, isNext, jobCard, left, sayer } from "./format.js";
+import { duration, isNext, isOver, jobCard, left, sayer } from "./format.js";
 
-export const ENDED = new Set(["succeeded", "failed", "cancelled"]);
 /** What the rank of a job begins with that a worker holds ready: before every priority, for they end at 100. */
 const NEXT = -101;
 
@@ -27,7 +26,7 @@ const stateOf = (job) => (isNext(job) ? "queued" : job.state);
 /** The state of a whole group: what still moves comes before what waits, and a failure before what went well. */
 function groupState(jobs) {
   const states = new Set(jobs.map(stateOf));
-  const over = [...states].every((state) => ENDED.has(state));
+  const over = jobs.every(isOver);
   const order = over ? ["failed", "succeeded", "cancelled"] : ["running", "leased", "cancelling", "queued"];
   const state = order.find((one) => states.has(one));
   return state === "leased" ? "running" : state;
@@ -35,7 +34,7 @@ function groupState(jobs) {
 
 /** How much of a job of a group is over. */
 function share(job) {
-  if (ENDED.has(job.state)) return 1;
+  if (isOver(job)) return 1;
   return job.progress !== null && !isNext(job) ? job.progress.fraction : 0;
 }
 
@@ -55,7 +54,7 @@ export function groupCard(jobs, words) {
   const known = new Map(jobs.map((job) => [job.group.index, job]));
   const count = (name) => jobs.filter((job) => job.state === name && !isNext(job)).length;
   const counted = ["running", "failed"].filter((name) => count(name) > 0);
-  const over = jobs.every((job) => ENDED.has(job.state));
+  const over = jobs.every(isOver);
   const begun = jobs.map((job) => job.started_ms).filter((ms) => ms !== null);
   const ended = jobs.map((job) => job.finished_ms).filter((ms) => ms !== null);
   const fraction = jobs.reduce((sum, job) => sum + share(job), 0) / size;
@@ -85,17 +84,14 @@ export function groupLeft(jobs, now) {
   const waiting = jobs.some((job) => job.state === "queued");
   const fraction = jobs.reduce((sum, job) => sum + share(job), 0) / Math.max(jobs[0].group.size, jobs.length);
   if (!waiting) {
-    const each = jobs.filter((job) => !ENDED.has(job.state)).map((job) => left(job, now));
+    const each = jobs.filter((job) => !isOver(job)).map((job) => left(job, now));
     if (each.length > 0 && !each.includes(null)) return Math.max(...each);
   }
   if (begun.length === 0 || fraction < 0.1) return null;
   return (Math.max(0, now - Math.min(...begun)) * (1 - fraction)) / fraction;
 }
 
-/**
- * In which list one entry of `members` stands, and its rank there: the queue in the order it is served, as far as the
- * page can tell; the gallery with what is being made first, then what ended last.
- */
+/** In which list an entry stands, and its rank: the queue as it is served; what is being made, then what ended last. */
 export function place(jobs) {
   const [first] = jobs;
   const name = entryOf(first);
@@ -103,7 +99,7 @@ export function place(jobs) {
     const ranks = jobs.map((job) => [isNext(job) ? NEXT : -job.priority, job.created_ms, name]);
     return ["queue", ranks.reduce((a, b) => (before(b, a) ? b : a))];
   }
-  if (jobs.some((job) => !ENDED.has(job.state))) return ["gallery", [0, -first.created_ms, name]];
+  if (jobs.some((job) => !isOver(job))) return ["gallery", [0, -first.created_ms, name]];
   return ["gallery", [1, -Math.max(...jobs.map((job) => job.finished_ms ?? job.created_ms)), name]];
 }
 

@@ -25,8 +25,8 @@ export class Jobs {
   #outlook = new Map();
 
   /**
-   * lists: {queue, gallery}; the cards that the server rendered into them are taken over. templates: {job, group}.
-   * preview(job): the address of its newest preview, or "". act(verb, jobs): what a button of theirs asks for.
+   * lists: {queue, gallery}, with the cards that the server rendered. templates: {job, group}. preview(job): the address
+   * of its newest preview, or "". act(verb, jobs): what a button asks for.
    */
   constructor(lists, templates, words, preview, act) {
     this.#lists = lists;
@@ -142,7 +142,7 @@ export class Jobs {
     for (const card of this.#cards.values()) this.#clock(card, now);
   }
 
-  /** How long it still takes or has to wait, where that can be told; else how long it has taken so far. */
+  /** How long it still takes or waits, where that is known; else how long it took so far. */
   #clock({ jobs, parts: part }, now) {
     if (jobs === null || jobs.every((job) => job.finished_ms !== null)) return;
     write(part.took, this.#waits(jobs, now) ?? this.#lasts(jobs, now));

@@ -1,7 +1,6 @@
 // Notices of the desktop when a job or a whole group is over and nobody looks at the page. Asked for by a button, kept.
 import { write } from "./dom.js";
-import { jobCard, sayer } from "./format.js";
-import { ENDED } from "./groups.js";
+import { isOver, jobCard, sayer } from "./format.js";
 
 export class Notices {
   #button;
@@ -40,7 +39,7 @@ export class Notices {
 
   /** A job ended; jobs: all of its group, or itself alone. A group is told of once, when its last job ends. */
   ended(job, jobs) {
-    if (!this.#on || document.visibilityState === "visible" || !jobs.every(({ state }) => ENDED.has(state))) return;
+    if (!this.#on || document.visibilityState === "visible" || !jobs.every(isOver)) return;
     const { title, picture } = jobCard(job, this.#words);
     const failed = jobs.some(({ state }) => state === "failed");
     const notice = new Notification(this.#say(failed ? "notices.failed" : "notices.done"), {

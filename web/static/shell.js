@@ -9,6 +9,9 @@ const TOAST_MS = 8_000;
 /** A hidden page draws nothing until it is looked at, but for this often. */
 const HIDDEN_MS = 1_000;
 
+/** Headers tell the time by the second. */
+const SKEW_MS = 2_000;
+
 export const $ = (id) => document.getElementById(id);
 
 /** What the server embedded: {words, …}, the rest being the page's own. */
@@ -45,13 +48,21 @@ export async function attempt(asked) {
 
 // ---- the fleet
 
+let skew = 0;
+
+/** The server's time, as the times of jobs are: the clock of whoever looks may be minutes off. */
+export const now = () => Date.now() + skew;
+
+async function setClock() {
+  const answer = await fetch("/healthz", { method: "HEAD" }).catch(() => null);
+  const ahead = Date.parse(answer?.headers.get("Date")) - Date.now();
+  if (Math.abs(ahead) > SKEW_MS) skew = ahead;
+}
+
 /**
- * Follow the fleet's events. Returns {store, touch}: the store is kept true, and after it changed `draw(due)` is called
- * once a frame with what did: {all, stats, outlook} are booleans, {jobs, workers} sets of ids and names, those gone
- * among them. touch(change) makes it draw for a change of the page's own, in the store's form.
- *
- * The others are optional. message(message, before): each message of the fleet as it comes, with the job as it was;
- * preview({id, attempt, blob}): a picture of a job under way.
+ * Follow the fleet's events. Returns {store, touch}: the store is kept true, and draw(due) called once a frame with what
+ * changed: {all, stats, outlook}, and sets of ids {jobs} and names {workers}, also of those gone. touch(change) draws a
+ * change of the page's own. message(message, before): each as it comes, with the job or worker as it was.
  */
 export function follow({ draw, message: heard, preview }) {
   const store = new Store();
@@ -63,9 +74,9 @@ export function follow({ draw, message: heard, preview }) {
   function drawNow() {
     scheduled?.();
     scheduled = null;
-    const now = due;
+    const drawn = due;
     due = clean();
-    draw(now);
+    draw(drawn);
     drawShell(store, link);
   }
 
@@ -93,7 +104,10 @@ export function follow({ draw, message: heard, preview }) {
   const connection = new Connection(
     `${location.protocol === "https:" ? "wss:" : "ws:"}//${location.host}/api/v1/events`,
     {
-      open: () => store.await(),
+      open: () => {
+        store.await();
+        setClock();
+      },
       message: (message) => {
         const before = store.jobs.get(message.job?.id);
         const known = store.workers.get(message.worker?.name);
@@ -144,8 +158,6 @@ function drawShell(store, link) {
   const count = [...store.jobs.values()].filter((job) => job.state === "running" && !isNext(job)).length;
   document.title = count === 0 ? title : say("app.running", { count, title: say("app.title") });
 }
-
-// ---- what a person can do on every page
 
 function switchTheme() {
   const dark = matchMedia("(prefers-color-scheme: dark)").matches;

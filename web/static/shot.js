@@ -1,14 +1,13 @@
 // What a card of the gallery says: one job, or those of one submit. Pure. web/pages/gallery.py says the same.
-import { isNext, jobCard, pictures, sayer } from "./format.js";
+import { isNext, isOver, jobCard, pictures, sayer } from "./format.js";
 
 /** Pictures on one card. */
 const TILES = 4;
 
-const ENDED = ["succeeded", "failed", "cancelled"];
 /** Of several jobs the first of the first kind there is speaks for all. */
 const SPEAKERS = [
-  (job) => !ENDED.includes(job.state) && job.state !== "queued" && !isNext(job),
-  (job) => !ENDED.includes(job.state),
+  (job) => !isOver(job) && job.state !== "queued" && !isNext(job),
+  (job) => !isOver(job),
   (job) => job.state === "succeeded",
   () => true,
 ];
@@ -20,14 +19,14 @@ export function shot(jobs, words) {
   const card = jobCard(speaker, words);
   const several = jobs[0].group ?? null;
   const total = several === null ? 1 : several.size;
-  const ended = jobs.filter((job) => ENDED.includes(job.state)).length;
+  const ended = jobs.filter(isOver).length;
   const made = jobs.reduce((sum, job) => sum + pictures(job).length, 0);
   const done = speaker.state === "succeeded";
   let { bar, took } = card;
   let many = made > 1 ? say("jobs.many", { count: made }) : "";
   if (several !== null) {
     if (ended < total) many = say("gallery.part", { ended, total });
-    const shares = jobs.map((job) => (ENDED.includes(job.state) ? 1 : job.progress?.fraction ?? 0));
+    const shares = jobs.map((job) => (isOver(job) ? 1 : job.progress?.fraction ?? 0));
     bar = card.bar === null ? null : shares.reduce((sum, share) => sum + share, 0) / total;
     took = "";
   }

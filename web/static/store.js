@@ -1,7 +1,7 @@
 // What the page knows of the fleet: a snapshot, then deltas with serials that count by one.
 // Pure state: no document, no socket, no clock. It says what changed; others draw it and ask for what is missing.
 
-const ENDED = new Set(["succeeded", "failed", "cancelled"]);
+import { isOver } from "./format.js";
 
 /** Of jobs that ended, so many are kept: a page left open for a week must not grow without bound. */
 const KEEP_ENDED = 300;
@@ -86,7 +86,7 @@ export class Store {
 
   #job(job) {
     this.jobs.set(job.id, job);
-    const ended = [...this.jobs.values()].filter((one) => ENDED.has(one.state));
+    const ended = [...this.jobs.values()].filter(isOver);
     if (ended.length > KEEP_ENDED) {
       const oldest = ended.reduce((a, b) => (a.finished_ms <= b.finished_ms ? a : b));
       this.jobs.delete(oldest.id);
@@ -98,7 +98,7 @@ export class Store {
   /** Progress of an attempt that is over, or of a job that ended, is late and says nothing. */
   #progress({ id, attempt, progress }) {
     const job = this.jobs.get(id);
-    if (job === undefined || job.attempt !== attempt || ENDED.has(job.state)) return {};
+    if (job === undefined || job.attempt !== attempt || isOver(job)) return {};
     this.jobs.set(id, { ...job, progress });
     return { job: id };
   }
@@ -115,6 +115,6 @@ export class Store {
   /** Whether a preview of this attempt still shows the job as it is. */
   wants(id, attempt) {
     const job = this.jobs.get(id);
-    return job !== undefined && job.attempt === attempt && !ENDED.has(job.state);
+    return job !== undefined && job.attempt === attempt && !isOver(job);
   }
 }

@@ -8,7 +8,7 @@ import { Jobs } from "./jobs.js";
 import { Notices } from "./notices.js";
 import { Picker } from "./picker.js";
 import { Previews } from "./previews.js";
-import { $, announce, attempt, data, follow, say, toast, words } from "./shell.js";
+import { $, announce, attempt, data, follow, now, say, toast, words } from "./shell.js";
 import { Viewer } from "./viewer.js";
 import { Workers } from "./workers.js";
 
@@ -33,7 +33,7 @@ function draw(due) {
   previews.retain((id, attempt) => store.wants(id, attempt));
   if (due.all || due.outlook) jobs.foresee(store.outlook);
   if (due.all) {
-    jobs.draw(store.jobs, null, Date.now());
+    jobs.draw(store.jobs, null, now());
   } else {
     drawDue(due);
   }
@@ -52,7 +52,7 @@ function draw(due) {
 function drawDue(due) {
   const waiting = due.outlook ? [...store.jobs.values()].filter((job) => job.state === "queued") : [];
   const ids = new Set([...due.jobs, ...waiting.map(({ id }) => id)]);
-  if (ids.size > 0) jobs.draw(store.jobs, ids, Date.now());
+  if (ids.size > 0) jobs.draw(store.jobs, ids, now());
 }
 
 // ---- what the fleet says
@@ -135,6 +135,6 @@ async function useFromAddress() {
   await use(id);
 }
 
-setInterval(() => jobs.tick(Date.now()), 1_000);
+setInterval(() => jobs.tick(now()), 1_000);
 viewer.follow();
 useFromAddress();

@@ -2,11 +2,10 @@
 import { Refusal, details, explain, jobs, story, templates, workflowUrl } from "./api.js";
 import { copy, fill, hideBroken, parts, show, write } from "./dom.js";
 import { Facts, settings } from "./facts.js";
-import { jobCard, pictures, sayer } from "./format.js";
+import { isOver, jobCard, pictures, sayer } from "./format.js";
 import { Stage } from "./stage.js";
 
 const TEXTS = ["badge", "title", "status", "percent", "problem", "node", "message"];
-const ENDED = ["succeeded", "failed", "cancelled"];
 
 /** What the strip offers of these jobs: each picture of each, or one place for a job that has none: {id, at, file}. */
 export const sheet = (jobs) =>
@@ -227,7 +226,7 @@ export class Viewer {
   #offer() {
     const job = this.#members.get(this.#id);
     const params = this.#details?.form?.params ?? {};
-    const can = { cancel: job?.can.cancel, retry: job?.can.retry, delete: job !== undefined && ENDED.includes(job.state) };
+    const can = { cancel: job?.can.cancel, retry: job?.can.retry, delete: job !== undefined && isOver(job) };
     for (const [act, may] of Object.entries(can)) this.#dialog.querySelector(`.acts [data-act=${act}]`).hidden = !may;
     const { again, copy_prompt: prompt, copy_seed: seed, copy_workflow: whole } = this.#part;
     again.hidden = !this.#details?.form;
@@ -251,7 +250,7 @@ export class Viewer {
 
   #tick(always = false) {
     const job = this.#members.get(this.#id);
-    if (job !== undefined && (always || !ENDED.includes(job.state))) this.#facts.clock(job, Date.now());
+    if (job !== undefined && (always || !isOver(job))) this.#facts.clock(job, Date.now());
   }
 
   #seen(percent, fits) {
