@@ -2,10 +2,7 @@
 
 const BASE = "/api/v1";
 
-/**
- * status: of the answer; 0 = there was none, and the request may or may not have been carried out. code: the API's word
- * for what is wrong. message: the server's own text.
- */
+/** status: 0 = no answer, and the request may or may not have been carried out. code: the API's word. */
 export class Refusal extends Error {
   constructor(status, code, message, details = {}) {
     super(message);

@@ -44,6 +44,7 @@ export function show(image, url, alt) {
 /** A picture that cannot be loaded leaves the sails behind it to be seen. `root` may hold many, now or later. */
 export function hideBroken(root) {
   root.addEventListener("error", ({ target }) => target.matches("img") && (target.hidden = true), true);
+  for (const image of root.querySelectorAll("img[src]")) image.hidden ||= image.complete && image.naturalWidth === 0;
 }
 
 /** Rows of a <dl>; empty values are left out. Rows that say what they said stay, with whatever is marked in them. */

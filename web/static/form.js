@@ -68,7 +68,6 @@ export class Form {
     addEventListener("pagehide", () => this.#keepNow());
   }
 
-  /** Bring the fields to life that are more than one input. */
   #equip(field) {
     const element = this.#form.querySelector(`[data-key="${field.key}"]`);
     const told = (found) => {
@@ -81,7 +80,6 @@ export class Form {
     }
   }
 
-  /** The panels offer the characters as they are called now. */
   #cast() {
     const of = (type) => this.#template.fields.filter((field) => field.type === type).map(({ key }) => this.#rows.get(key));
     const people = of("roles").flatMap((rows) => rows.people);
@@ -141,7 +139,6 @@ export class Form {
     this.#control(field).value = text;
   }
 
-  /** As it was before anything was typed. */
   reset() {
     const defaults = this.#template.fields.map((field) => [field.key, field.type === "seed" ? "" : field.default]);
     this.fill({ values: Object.fromEntries(defaults), locked: [] });
@@ -176,7 +173,6 @@ export class Form {
     return this.#template.fields.find((field) => field.key === key);
   }
 
-  /** What the focus goes to when the field is wrong. */
   #control(field) {
     if (!this.#rows.has(field.key)) return this.#form.querySelector(`#f-${field.key}`);
     const element = this.#form.querySelector(`[data-key="${field.key}"]`);

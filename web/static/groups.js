@@ -20,7 +20,6 @@ export function members(jobs) {
   return together;
 }
 
-/** The state of one job of a group; what a worker only holds ready waits. */
 const stateOf = (job) => (isNext(job) ? "queued" : job.state);
 
 /** The state of a whole group: what still moves comes before what waits, and a failure before what went well. */
@@ -32,13 +31,11 @@ function groupState(jobs) {
   return state === "leased" ? "running" : state;
 }
 
-/** How much of a job of a group is over. */
 function share(job) {
   if (isOver(job)) return 1;
   return job.progress !== null && !isNext(job) ? job.progress.fraction : 0;
 }
 
-/** A picture in the card of a group; a job that is not known leaves its place empty. */
 function tile(job, index, words) {
   if (job === undefined) return { id: "", state: "", picture: "", label: "" };
   const { id, picture, badge } = jobCard(job, words);

@@ -59,11 +59,19 @@ export class Jobs {
   /** Draw the entries of these jobs; ids = null: exactly the jobs there are. */
   draw(jobs, ids, now) {
     const entries = members(jobs.values());
+    if (ids === null) this.#retry();
     const due = ids === null ? [...this.#cards.keys(), ...entries.keys()] : [...ids].map((id) => this.#entry(jobs, id));
     for (const entry of new Set(due)) {
       const found = entries.get(entry);
       if (found !== undefined) this.#drawEntry(entry, found, now);
       else if (entry !== undefined) this.#remove(entry);
+    }
+  }
+
+  /** What could not be loaded while the fleet was out of reach is asked for again. */
+  #retry() {
+    for (const list of Object.values(this.#lists)) {
+      for (const image of list.querySelectorAll("img[hidden][src]")) image.removeAttribute("src");
     }
   }
 
@@ -148,7 +156,7 @@ export class Jobs {
     write(part.took, this.#waits(jobs, now) ?? this.#lasts(jobs, now));
   }
 
-  /** What nothing was begun of; null for everything else. */
+  /** For what nothing was begun of; else null. */
   #waits(jobs, now) {
     if (!jobs.every((job) => job.state === "queued")) return null;
     const starts = jobs.map((job) => this.#outlook.get(job.id)?.start_ms ?? null).filter((ms) => ms !== null);

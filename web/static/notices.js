@@ -29,7 +29,6 @@ export class Notices {
     this.#draw();
   }
 
-  /** A browser that was told never to ask says so on the button. */
   #draw() {
     const denied = Notification.permission === "denied";
     this.#button.setAttribute("aria-pressed", String(this.#on));

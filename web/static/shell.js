@@ -19,8 +19,6 @@ export const data = JSON.parse($("data").textContent);
 export const { words } = data;
 export const say = sayer(words);
 
-// ---- telling people
-
 let toasting = null;
 
 /** Show this for a while. */
@@ -45,8 +43,6 @@ export async function attempt(asked) {
     return null;
   }
 }
-
-// ---- the fleet
 
 let skew = 0;
 

@@ -27,8 +27,6 @@ const viewer = new Viewer($("viewer"), words, {
 });
 const { store, touch } = follow({ draw, message: heard, preview: onPreview });
 
-// ---- drawing: whatever changed since the last frame, once
-
 function draw(due) {
   previews.retain((id, attempt) => store.wants(id, attempt));
   if (due.all || due.outlook) jobs.foresee(store.outlook);
@@ -48,14 +46,11 @@ function draw(due) {
   if (store.stats !== null) write($("counts"), counts(store.stats, store.jobs.values(), words).join(" · "));
 }
 
-/** The jobs that changed, and those of which the fleet now thinks otherwise. */
 function drawDue(due) {
   const waiting = due.outlook ? [...store.jobs.values()].filter((job) => job.state === "queued") : [];
   const ids = new Set([...due.jobs, ...waiting.map(({ id }) => id)]);
   if (ids.size > 0) jobs.draw(store.jobs, ids, now());
 }
-
-// ---- what the fleet says
 
 function heard({ type, job, worker }, before) {
   if (type === "job") tell(job, before);
@@ -87,9 +82,7 @@ function onPreview({ id, attempt, blob }) {
   touch({ job: id });
 }
 
-// ---- what a person does
-
-/** What a button of a card asks for, about its job or all jobs of its group. */
+/** What a button of a card asks for, of its job or all jobs of its group. */
 async function act(verb, about) {
   if (verb === "use") {
     await use(about[0].id);
@@ -106,7 +99,6 @@ async function one(verb, id) {
   if (job !== null) touch(store.offer(job));
 }
 
-/** Fill the form with the settings of this job. */
 async function use(id) {
   const job = await attempt(() => api.details(id));
   if (job === null) return;
