@@ -129,30 +129,35 @@ def memory(stats: Record | None, words: Words) -> tuple[str, float]:
     return say(f"fleet.{kind}", used=gibibytes(used), total=gibibytes(total)), used / total if total > 0 else 0.0
 
 
+def standing(worker: Record) -> str:
+    """How it stands, as one word: what keeps it from work says more than its being ready does."""
+    state, breaker = worker["state"], worker.get("breaker")
+    if state in ("lost", "left", "draining"):
+        return str(state)
+    if breaker is not None and breaker["state"] != "closed":
+        return str(breaker["state"])
+    if worker["stats"] is not None and not worker["stats"]["comfy_alive"] and state != "joined":
+        return "silent"
+    return "paused" if worker["paused"] and state != "busy" else str(state)
+
+
 def worker_card(worker: Record, jobs: Mapping[str, Record], words: Words) -> dict[str, Any]:
-    """The parts of a worker's card; `jobs` by id says what the jobs it holds are about. bar: as of `job_card`."""
-    say = words.say
-    state = "paused" if worker["paused"] and worker["state"] in ("ready", "joined") else worker["state"]
+    """The parts of a worker's card; `jobs` by id tells of the jobs it holds. bar: as of `job_card`."""
+    say, state = words.say, standing(worker)
     held = sorted(worker["held"], key=lambda one: one["phase"] not in ("running", "finishing"))
-    job = jobs.get(held[0]["job_id"]) if held else None
-    stats = worker["stats"]
-    if stats is not None and not stats["comfy_alive"]:
-        doing = say("fleet.silent")
-    elif not held:
-        doing = say(f"worker.{state}.idle")
-    else:
-        doing = ""
-    card = job_card(job, words) if job is not None else None
+    first, staged = (held[0]["job_id"] if held else ""), [one["job_id"] for one in held[1:]]
+    card = job_card(jobs[first], words) if first in jobs else None
     return {
         "name": worker["name"],
         "state": state,
         "badge": say(f"worker.{state}"),
-        "job": held[0]["job_id"] if job is not None else "",
+        "job": first if card is not None else "",
         "title": card["title"] if card is not None else say("fleet.else") if held else "",
-        "doing": doing,
+        "doing": say(f"worker.{state}.idle") if not held or state == "silent" else "",
         "bar": card["bar"] if card is not None else None,
         "percent": card["percent"] if card is not None else "",
-        "next": say("fleet.next", count=len(held) - 1) if len(held) > 1 else "",
+        "staged": staged,
+        "next": say("fleet.next", count=len(staged)) if staged else "",
     }
 
 

@@ -1,4 +1,4 @@
-"""How a worker stands, and what the fleet page says about it: from the API's record to the words of its card and row.
+"""What the fleet page says about a worker: from the API's record to the words of its card and row.
 
 Pure, and knows no HTML. static/standing.js says the same in the browser, word for word: a test runs both over the same
 records. What grows older by itself is the browser's alone.
@@ -19,31 +19,18 @@ VERBS: Final = ("pause", "resume", "drain", "probe", "restart")
 MODELS: Final = 4
 
 
-def standing(worker: Record) -> str:
-    """How it stands, as one word: what keeps it from work says more than its being ready does."""
-    state, breaker = worker["state"], worker.get("breaker")
-    if state in ("lost", "left", "draining"):
-        return str(state)
-    if breaker is not None and breaker["state"] != "closed":
-        return str(breaker["state"])
-    if worker["stats"] is not None and not worker["stats"]["comfy_alive"] and state != "joined":
-        return "silent"
-    return "paused" if worker["paused"] and state != "busy" else str(state)
-
-
 def facts(worker: Record, jobs: Mapping[str, Record], words: Words, *, admin: bool) -> dict[str, Any]:
-    """The parts of a worker's card; `jobs` by id says what the jobs it holds are about."""
-    say, state = words.say, standing(worker)
-    held = sorted(worker["held"], key=lambda one: one["phase"] not in ("running", "finishing"))
-    known = [jobs.get(one["job_id"]) for one in held]
-    now = known[0] if known else None
+    """The parts of a worker's card, more than the studio shows of it; `jobs` by id tells of the jobs it holds."""
+    say, card = words.say, describe.worker_card(worker, jobs, words)
+    titles = [
+        describe.job_card(jobs[one], words)["title"] if one in jobs else say("fleet.else") for one in card["staged"]
+    ]
     memory, share = describe.memory(worker["stats"], words)
     models = worker.get("resident") or []
     trouble = _trouble(worker, words)
+    doing = describe.status(jobs[card["job"]], words) if card["job"] else "" if trouble else card["doing"]
     return {
-        "name": worker["name"],
-        "standing": state,
-        "badge": say(f"worker.{state}"),
+        **card,
         "simulated": worker["simulated"],
         "card": worker["gpu"]["name"],
         "busy": _busy(worker, words),
@@ -51,15 +38,8 @@ def facts(worker: Record, jobs: Mapping[str, Record], words: Words, *, admin: bo
         "memory": memory,
         "share": share,
         "heat": _heat(worker["stats"], words),
-        "job": now["id"] if now is not None else "",
-        "title": _title(now, words) if held else "",
-        "doing": describe.status(now, words)
-        if now is not None
-        else ""
-        if held or trouble
-        else say(f"worker.{state}.idle"),
-        "bar": now["progress"]["fraction"] if now is not None and now["progress"] is not None else None,
-        "staged": say("fleet.staged", titles=", ".join(_title(job, words) for job in known[1:])) if known[1:] else "",
+        "doing": doing,
+        "staged": say("fleet.staged", titles=", ".join(titles)) if titles else "",
         "models": [_model(name) for name in models[:MODELS]],
         "more": say("fleet.models.more", count=len(models) - MODELS) if len(models) > MODELS else "",
         "rate": _tenths(worker["jobs_per_hour"]) if worker.get("jobs_per_hour") is not None else "",
@@ -71,10 +51,6 @@ def facts(worker: Record, jobs: Mapping[str, Record], words: Words, *, admin: bo
         "host": _host(worker["stats"], words),
         "acts": {verb: _barred(verb, worker, words, admin=admin) for verb in VERBS if _fits(verb, worker)},
     }
-
-
-def _title(job: Record | None, words: Words) -> str:
-    return str(describe.job_card(job, words)["title"]) if job is not None else words.say("fleet.else")
 
 
 def _load(worker: Record) -> float:
@@ -133,7 +109,7 @@ def _trouble(worker: Record, words: Words) -> str:
     breaker = worker.get("breaker")
     if breaker is not None and breaker["state"] != "closed":
         return words.say(f"fleet.breaker.{breaker['state']}", why=breaker["why"])
-    return words.say("fleet.silent") if standing(worker) == "silent" else ""
+    return words.say("worker.silent.idle") if describe.standing(worker) == "silent" else ""
 
 
 def _host(stats: Record | None, words: Words) -> str:

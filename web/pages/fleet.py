@@ -9,10 +9,10 @@ import re
 from typing import Any, Final
 
 from web import describe
-from web.describe import Record
+from web.describe import Record, standing
 from web.pages import frame
 from web.pages.frame import Frame
-from web.standing import VERBS, facts, standing
+from web.standing import VERBS, facts
 from web.words import Words
 
 #: A fleet larger than this is first shown as a table; static/fleet.js says the same.

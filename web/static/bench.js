@@ -8,6 +8,9 @@ import { readWorkflow, Sketch } from "./sketch.js";
 const FILE_BYTES = 8 << 20;
 const TEXTS = ["title", "name", "description"];
 
+/** A node by its author's name for it, if there is one, its class and its id. */
+const called = ({ node, title, class_type: type }) => [...new Set([title, type, node])].join(" · ");
+
 export class Bench {
   #element;
   #part;
@@ -94,9 +97,7 @@ export class Bench {
     const counts = { name, nodes: Object.keys(sketch.workflow).length, inputs: sketch.offered.size };
     write(part.taken, this.#say("templates.source.read.done", counts));
     write(part.warning, sketch.why_not === "" ? "" : this.#say("create.unrunnable", { why: sketch.why_not }));
-    part.result.replaceChildren(
-      ...sketch.results.map(({ node, title, class_type: type }) => new Option(title === type ? `${type} · ${node}` : `${title} · ${type} · ${node}`, node)),
-    );
+    part.result.replaceChildren(...sketch.results.map((one) => new Option(called(one), one.node)));
     for (const key of TEXTS) part[key].value = "";
     part.filter.value = "";
     this.#picks.clear();
@@ -113,10 +114,10 @@ export class Bench {
     this.#part.paste.focus();
   }
 
-  #node({ node, title, class_type: type, fields }) {
+  #node(node) {
     const element = stamp(document.getElementById("node"));
-    element.querySelector("legend").textContent = title === type ? `${type} · ${node}` : `${title} · ${type} · ${node}`;
-    for (const field of fields) {
+    element.querySelector("legend").textContent = called(node);
+    for (const field of node.fields) {
       const row = stamp(document.getElementById("input"));
       const part = parts(row);
       row.querySelector("input").value = field.key;
@@ -192,7 +193,11 @@ export class Bench {
   #draw() {
     const { chosen, offered } = this.#sketch;
     const part = this.#part;
-    for (const [key, element] of this.#picks) if (!this.#sketch.has(key)) this.#drop(key, element);
+    for (const [key, element] of this.#picks) {
+      if (this.#sketch.has(key)) continue;
+      element.remove();
+      this.#picks.delete(key);
+    }
     const rows = chosen.map((one) => this.#picks.get(one.key) ?? this.#pick(offered.get(one.key)));
     part.picked.append(...rows);
     for (const [at, element] of rows.entries()) {
@@ -211,11 +216,6 @@ export class Bench {
     part.nothing.hidden = rows.length > 0;
     for (const box of part.nodes.querySelectorAll("input")) box.checked = this.#sketch.has(box.value);
     this.#preview();
-  }
-
-  #drop(key, element) {
-    element.remove();
-    this.#picks.delete(key);
   }
 
   #pick(field) {

@@ -2,8 +2,7 @@
 import * as api from "./api.js";
 import { agreed } from "./ask.js";
 import { Board } from "./board.js";
-import { parts, stamp, write } from "./dom.js";
-import { VERBS } from "./standing.js";
+import { stamp, write } from "./dom.js";
 import { counts, moment } from "./format.js";
 import { Histories } from "./histories.js";
 import { Machine, Machines } from "./machines.js";
@@ -162,9 +161,8 @@ async function act(verb, name) {
 function pressed({ target }) {
   const button = target.closest("button[data-act]");
   if (button === null) return;
-  const { act: verb } = button.dataset;
   if (button.getAttribute("aria-disabled") === "true") toast(button.title);
-  else if (VERBS.includes(verb)) act(verb, button.closest("[data-worker]").dataset.worker);
+  else act(button.dataset.act, button.closest("[data-worker]").dataset.worker);
 }
 
 // ---- one worker of the table, alone

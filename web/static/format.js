@@ -146,28 +146,35 @@ export function memory(stats, say) {
   return [say(`fleet.${kind}`, { used: gibibytes(used), total: gibibytes(total) }), total > 0 ? used / total : 0];
 }
 
-/** The parts of a worker's card; `jobs` (a Map by id) says what the jobs it holds are about. bar: as of `jobCard`. */
+/** How a worker stands, as one word: what keeps it from work says more than its being ready does. */
+export function standing({ state, paused, breaker, stats }) {
+  if (state === "lost" || state === "left" || state === "draining") return state;
+  if (breaker && breaker.state !== "closed") return breaker.state;
+  if (stats !== null && !stats.comfy_alive && state !== "joined") return "silent";
+  return paused && state !== "busy" ? "paused" : state;
+}
+
+/** Whether an attempt that a worker holds is the one its ComfyUI works at. */
+export const runs = ({ phase }) => phase === "running" || phase === "finishing";
+
+/** The parts of a worker's card; `jobs` (a Map by id) tells of the jobs it holds. bar: as of `jobCard`. */
 export function workerCard(worker, jobs, words) {
   const say = sayer(words);
-  const { stats } = worker;
-  const state = worker.paused && ["ready", "joined"].includes(worker.state) ? "paused" : worker.state;
-  const waits = (one) => Number(!["running", "finishing"].includes(one.phase));
-  const held = [...worker.held].sort((a, b) => waits(a) - waits(b));
-  const job = held.length > 0 ? jobs.get(held[0].job_id) ?? null : null;
-  const card = job === null ? null : jobCard(job, words);
-  let doing = "";
-  if (held.length === 0) doing = say(`worker.${state}.idle`);
-  if (stats !== null && !stats.comfy_alive) doing = say("fleet.silent");
+  const state = standing(worker);
+  const [first, ...staged] = [...worker.held].sort((a, b) => Number(runs(b)) - Number(runs(a))).map((one) => one.job_id);
+  const job = jobs.get(first);
+  const card = job === undefined ? null : jobCard(job, words);
   return {
     name: worker.name,
     state,
     badge: say(`worker.${state}`),
-    job: job === null ? "" : held[0].job_id,
-    title: card !== null ? card.title : held.length > 0 ? say("fleet.else") : "",
-    doing,
-    bar: card === null ? null : card.bar,
-    percent: card === null ? "" : card.percent,
-    next: held.length > 1 ? say("fleet.next", { count: held.length - 1 }) : "",
+    job: card === null ? "" : first,
+    title: card?.title ?? (first === undefined ? "" : say("fleet.else")),
+    doing: first === undefined || state === "silent" ? say(`worker.${state}.idle`) : "",
+    bar: card?.bar ?? null,
+    percent: card?.percent ?? "",
+    staged,
+    next: staged.length > 0 ? say("fleet.next", { count: staged.length }) : "",
   };
 }
 

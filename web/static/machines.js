@@ -27,7 +27,7 @@ export class Machine {
     const part = this.#part;
     const view = facts(worker, jobs, this.#words, admin);
     this.element.dataset.worker = view.name;
-    this.element.dataset.standing = view.standing;
+    this.element.dataset.standing = view.state;
     for (const key of TEXTS) write(part[key], view[key]);
     part.simulated.hidden = !view.simulated;
     part.card.title = view.card;
@@ -46,10 +46,7 @@ export class Machine {
       [this.#say("fleet.labels"), view.labels.join(", ")],
       [this.#say("fleet.since"), moment(since, Date.now(), this.#words)],
     ];
-    const text = rows.flat().join("\n");
-    if (this.#part.facts.dataset.text === text) return;
-    this.#part.facts.dataset.text = text;
-    list(this.#part.facts, rows);
+    if (isNew(this.#part.facts, rows)) list(this.#part.facts, rows);
   }
 
   chart(samples, now) {
@@ -77,11 +74,17 @@ function act(button, why) {
   else button.removeAttribute("aria-disabled");
 }
 
+/** Whether `data` is other than what was last shown in the element. */
+function isNew(element, data) {
+  const text = JSON.stringify(data);
+  const differs = element.dataset.shown !== text;
+  element.dataset.shown = text;
+  return differs;
+}
+
 function chips(element, all) {
   element.hidden = all.length === 0;
-  const text = all.map(({ name, short }) => name || short).join("\n");
-  if (element.dataset.text === text) return;
-  element.dataset.text = text;
+  if (!isNew(element, all)) return;
   element.replaceChildren(
     ...all.map(({ short, name }) => Object.assign(document.createElement("li"), { textContent: short, title: name })),
   );

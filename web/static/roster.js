@@ -1,5 +1,5 @@
 // Which workers are shown, and in which order. Pure.
-import { standing } from "./standing.js";
+import { standing } from "./format.js";
 
 /** What needs a person comes first. From "joined" on all is well, and a card does not move when its worker gets a job. */
 const URGENCY = ["lost", "silent", "open", "probing", "draining", "paused", "joined", "busy", "ready", "left"];
@@ -16,8 +16,6 @@ const RANKS = {
   rate: ({ jobs_per_hour: rate, succeeded }) => -(rate ?? succeeded),
   failed: ({ failed }) => -failed,
 };
-
-export const SORTS = Object.keys(RANKS);
 
 /** Whether every word of `query` stands somewhere in what the worker is called, is, carries or holds. */
 export function matches(worker, query) {

@@ -1,6 +1,6 @@
-// How a worker stands, and what the fleet page says about it: from the API's record to the words of its card and its row.
+// What the fleet page says about a worker: from the API's record to the words of its card and its row.
 // Pure: no document, no clock. web/standing.py says the same on the server, word for word.
-import { gibibytes, jobCard, memory, sayer, status } from "./format.js";
+import { gibibytes, jobCard, memory, runs, sayer, standing, status, workerCard } from "./format.js";
 
 /** What can be done to a worker, in the order of its buttons. */
 export const VERBS = ["pause", "resume", "drain", "probe", "restart"];
@@ -8,16 +8,7 @@ export const VERBS = ["pause", "resume", "drain", "probe", "restart"];
 /** Resident models named on a card; the others are counted. */
 const MODELS = 4;
 
-const runs = ({ phase }) => phase === "running" || phase === "finishing";
 const isShut = (breaker) => breaker == null || breaker.state === "closed";
-
-/** How a worker stands, as one word: what keeps it from work says more than its being ready does. */
-export function standing({ state, paused, breaker, stats }) {
-  if (state === "lost" || state === "left" || state === "draining") return state;
-  if (breaker && breaker.state !== "closed") return breaker.state;
-  if (stats !== null && !stats.comfy_alive && state !== "joined") return "silent";
-  return paused && state !== "busy" ? "paused" : state;
-}
 
 /** How hard the card works, 0 to 1; where no driver tells, whether a job runs. */
 const load = ({ stats, held }) => stats?.gpu_busy ?? Number(held.some(runs));
@@ -60,7 +51,7 @@ function tally({ jobs_per_hour: rate, speed, succeeded, failed }, say) {
 function trouble(worker, say) {
   const { breaker } = worker;
   if (!isShut(breaker)) return say(`fleet.breaker.${breaker.state}`, { why: breaker.why });
-  return standing(worker) === "silent" ? say("fleet.silent") : "";
+  return standing(worker) === "silent" ? say("worker.silent.idle") : "";
 }
 
 function host(stats, say) {
@@ -85,23 +76,18 @@ function barred(verb, { state, can }, say, admin) {
   return "";
 }
 
-/** The parts of a worker's card; `jobs` (a Map by id) says what the jobs it holds are about. */
+/** The parts of a worker's card, more than the studio shows of it; `jobs` (a Map by id) tells of the jobs it holds. */
 export function facts(worker, jobs, words, admin) {
   const say = sayer(words);
-  const state = standing(worker);
-  const held = [...worker.held].sort((a, b) => Number(!runs(a)) - Number(!runs(b)));
-  const known = held.map((one) => jobs.get(one.job_id) ?? null);
-  const [now = null, ...staged] = known;
-  const title = (job) => (job === null ? say("fleet.else") : jobCard(job, words).title);
+  const card = workerCard(worker, jobs, words);
+  const title = (id) => (jobs.has(id) ? jobCard(jobs.get(id), words).title : say("fleet.else"));
   const models = worker.resident ?? [];
   const [filled, share] = memory(worker.stats, say);
-  let doing = now === null ? "" : status(now, say);
   const wrong = trouble(worker, say);
-  if (held.length === 0 && wrong === "") doing = say(`worker.${state}.idle`);
+  let doing = wrong === "" ? card.doing : "";
+  if (card.job !== "") doing = status(jobs.get(card.job), say);
   return {
-    name: worker.name,
-    standing: state,
-    badge: say(`worker.${state}`),
+    ...card,
     simulated: worker.simulated,
     card: worker.gpu.name,
     busy: busy(worker, say),
@@ -109,11 +95,8 @@ export function facts(worker, jobs, words, admin) {
     memory: filled,
     share,
     heat: heat(worker.stats, say),
-    job: now === null ? "" : now.id,
-    title: held.length > 0 ? title(now) : "",
     doing,
-    bar: now === null || now.progress === null ? null : now.progress.fraction,
-    staged: staged.length > 0 ? say("fleet.staged", { titles: staged.map(title).join(", ") }) : "",
+    staged: card.staged.length > 0 ? say("fleet.staged", { titles: card.staged.map(title).join(", ") }) : "",
     models: models.slice(0, MODELS).map(model),
     more: models.length > MODELS ? say("fleet.models.more", { count: models.length - MODELS }) : "",
     rate: worker.jobs_per_hour == null ? "" : tenths(worker.jobs_per_hour),

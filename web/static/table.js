@@ -47,10 +47,6 @@ export class Table {
     for (const name of changed) if (this.#rows.has(name)) this.#draw(name);
   }
 
-  get shown() {
-    return this.#rows.keys();
-  }
-
   #soon() {
     if (this.#scheduled || this.#table.hidden) return;
     this.#scheduled = true;
@@ -122,7 +118,7 @@ export class Table {
     const { worker, jobs } = this.#find(name);
     const { element, part } = this.#rows.get(name);
     const view = facts(worker, jobs, this.#words, this.#admin);
-    element.dataset.standing = view.standing;
+    element.dataset.standing = view.state;
     for (const key of TEXTS) if (part[key].textContent !== view[key]) part[key].textContent = view[key];
     part.badge.title = view.trouble;
     fill(part.load, view.load, view.busy);

@@ -10,8 +10,9 @@ import pytest
 import web
 from tests.core.page import records
 from tests.core.page.test_page import Elements
+from web.describe import standing
 from web.pages import fleet, frame
-from web.standing import VERBS, facts, standing
+from web.standing import VERBS, facts
 from web.viewer import Viewer
 from web.words import ENGLISH
 

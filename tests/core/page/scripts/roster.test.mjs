@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { arrange, matches, span, tally } from "../../../../web/static/roster.js";
-import { standing } from "../../../../web/static/standing.js";
+import { standing } from "../../../../web/static/format.js";
 
 const worker = (name, changes = {}) => ({
   name, state: "ready", paused: false, gpu: { name: "NVIDIA GeForce RTX 4090" }, version: "0.1.0", comfyui_version: "0.3.64",
