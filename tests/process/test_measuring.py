@@ -19,14 +19,16 @@ from scripts.relay import Relay
 def test_a_short_chaos_loses_nothing(tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
     ended = subprocess.run(
-        [ROOT / "scripts" / "chaos", "--jobs", "25", "--kills", "6", "--seed", "3", "--json", figures],
+        [ROOT / "scripts" / "chaos", "--jobs", "25", "--kills", "6", "--faults", "8", "--seed", "3",
+         "--between", "1", "--json", figures],
         capture_output=True, text=True, timeout=280, check=False,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stdout + ended.stderr
     found = {row["figure"]: row["value"] for row in json.loads(figures.read_text())}
     assert found["accepted"] == 25
-    assert found["kills"] == 6
-    assert [found[name] for name in ("lost", "stuck", "recorded twice", "failed")] == [0, 0, 0, 0]
+    assert (found["kills"], found["other faults"]) == (6, 8)
+    wrong = ("lost", "unexpected", "stuck", "recorded twice", "failed", "cancelled unasked", "pictures not whole")
+    assert [found[name] for name in wrong] == [0] * len(wrong)
 
 
 @pytest.mark.timeout(300)

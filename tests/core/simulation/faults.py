@@ -35,6 +35,8 @@ class Faults:
         for present in [*world.workers, *world.twins]:
             present.paused_until_ms = 0
             present.stuck = False
+        for twin in world.twins:
+            twin.alive = False
         world.twins.clear()
 
     def _later(self, wait_ms: int, mend: Callable[[], None]) -> None:

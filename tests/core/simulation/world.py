@@ -304,6 +304,7 @@ class World:
             if not present.alive and index not in self.removed:
                 self.workers[index] = self.start_worker(index)
         for place, twin in enumerate(self.twins):
+            twin.look()
             if not twin.alive:
                 self.twins[place] = self.start_worker(self.twin_of.pop(twin.session))
                 self.twin_of[self.twins[place].session] = self.comfys.index(self.twins[place].comfy)
