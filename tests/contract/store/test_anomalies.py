@@ -39,7 +39,9 @@ pytestmark = pytest.mark.skipif(not can_trace(), reason="strace is not here, or 
 
 def life(folder: Path, *injected: str) -> subprocess.CompletedProcess[str]:
     """Run it with these faults."""
-    trace = ["strace", "-f", "-qq", "-o", folder.with_name("trace"), *injected] if injected else []
+    trace: list[str | Path] = []
+    if injected:
+        trace = ["strace", "-f", "-qq", "-o", folder.with_name("trace"), *injected]
     command = [*trace, sys.executable, "-m", "tests.contract.store.life", folder]
     environ = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
     return subprocess.run(command, capture_output=True, text=True, env=environ, check=False, cwd=ROOT)
