@@ -35,6 +35,7 @@ class Proxy:
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
         self._loop = asyncio.new_event_loop()
+        self._servers: list[asyncio.Server] = []
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
         self._thread.start()
 
@@ -47,11 +48,27 @@ class Proxy:
 
     def reset(self, link: Link) -> None:
         """Cut every open connection, as by RST."""
-        self._loop.call_soon_threadsafe(lambda: [writer.transport.abort() for writer in list(link.writers)])
+
+        def cut() -> None:
+            for writer in list(link.writers):
+                writer.transport.abort()
+
+        self._loop.call_soon_threadsafe(cut)
 
     def close(self) -> None:
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(5)
+        self._thread.join(10)
+        self._loop.close()
+
+    async def _end(self) -> None:
+        for server in self._servers:
+            server.close()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        await asyncio.sleep(0.05)  # for transports to let go of their sockets
 
     async def _listen(self, link: Link) -> None:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -65,8 +82,11 @@ class Proxy:
                 await asyncio.gather(self._pass(link, "up", reader, back), self._pass(link, "down", there, writer))
             finally:
                 link.writers -= {writer, back}
+                writer.transport.abort()
+                back.transport.abort()
 
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        self._servers.append(server)
         link.listens = server.sockets[0].getsockname()[1]
 
     async def _pass(self, link: Link, way: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
