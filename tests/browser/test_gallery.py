@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zipfile
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -90,6 +91,17 @@ def test_days_are_those_of_the_person(gallery: Page) -> None:
     expect(shot(gallery, "picture 169")).to_be_visible()
 
 
+def test_words_are_sought_as_they_are_written(gallery: Page) -> None:
+    gallery.get_by_role("searchbox").press_sequentially("picture 77", delay=10)
+    expect(gallery).to_have_url(re.compile(r"\?q=picture\+77$"))
+    expect(cards(gallery)).to_have_count(1)
+    gallery.reload()
+    expect(gallery.get_by_role("searchbox")).to_have_value("picture 77")
+    expect(shot(gallery, "picture 77")).to_be_visible()
+    gallery.go_back()
+    expect(shot(gallery, "picture 169")).to_be_visible()
+
+
 def test_news_come_by_themselves_and_wait_while_one_looks_at_older_ones(fleet: Fleet, gallery: Page) -> None:
     made(fleet, 1_001)
     expect(cards(gallery).first.locator("h2")).to_have_text("picture 1001")
@@ -149,6 +161,15 @@ def test_many_are_deleted_once_a_person_is_sure(fleet: Fleet, gallery: Page) -> 
     expect(shot(gallery, "picture 2001")).to_have_count(0)
     expect(shot(gallery, "picture 2002")).to_have_count(0)
     expect(bar).to_be_hidden()
+
+
+def test_many_are_downloaded_as_one_file(gallery: Page) -> None:
+    cards(gallery).nth(0).locator(".pick").click()
+    cards(gallery).nth(1).locator(".pick").click()
+    with gallery.expect_download() as download:
+        gallery.locator("#zip").click()
+    names = zipfile.ZipFile(download.value.path()).namelist()
+    assert len([name for name in names if name.endswith(".png")]) == 2
 
 
 def test_what_was_submitted_as_one_is_one_card(fleet: Fleet, gallery: Page) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from web import describe
+from web import describe, groups
 from web.describe import Record
 from web.pages import frame
 from web.pages.frame import Frame
@@ -16,10 +16,16 @@ from web.words import Words
 FILTERS: Final = ("q", "state", "template", "label", "owner", "from", "to")
 #: Jobs in the first paint.
 PAINTED: Final = 60
-STATES: Final = ("queued", "running", "succeeded", "failed", "cancelled")
+#: The states to pick from, as people tell them apart -> what the API is asked for.
+STATES: Final = {
+    "queued": "queued",
+    "running": "leased,running,cancelling",
+    "succeeded": "succeeded",
+    "failed": "failed",
+    "cancelled": "cancelled",
+}
 
 _TILES: Final = 4
-_ENDED: Final = ("succeeded", "failed", "cancelled")
 _BLANK: Final[Record] = {
     **dict.fromkeys(("id", "title", "template", "owner"), ""),
     **dict.fromkeys(("worker", "phase", "progress", "error", "timings", "started_ms", "finished_ms", "group")),
@@ -43,69 +49,34 @@ def page(around: Frame, found: Record | None, filters: Mapping[str, str], offers
         filters=dict.fromkeys(FILTERS, "") | dict(filters),
         states=STATES,
         offers=offers,
-        cards=[shot(group, words) for group in _grouped(jobs)],
+        cards=[shot(group, words) for group in groups.members(jobs)],
         blank=shot([_BLANK], words),
         more=f"/gallery?{more}" if more else "",
         empty="" if jobs or more or found is None else "no-match" if filters else "no-shots",
     )
 
 
-def _grouped(jobs: Sequence[Record]) -> list[list[Record]]:
-    """The jobs of each card: those of one submit in their own order, where the newest of them stands."""
-    groups: dict[str, list[Record]] = {}
-    for job in jobs:
-        member = job.get("group")
-        groups.setdefault(job["id"] if member is None else member["id"], []).insert(0, job)
-    return list(groups.values())
-
-
 def shot(jobs: Sequence[Record], words: Words) -> dict[str, Any]:
     """The parts of a card. tiles: its pictures, "" where there is none yet. bar: None where nothing moves."""
-    say = words.say
-    speaker = _speaker(jobs)
-    card = describe.job_card(speaker, words)
-    several = jobs[0].get("group")
-    total = 1 if several is None else several["size"]
-    ended = sum(job["state"] in _ENDED for job in jobs)
-    made = sum(len(describe.pictures(job)) for job in jobs)
-    bar, took = card["bar"], card["took"]
-    many = say("jobs.many", count=made) if made > 1 else ""
-    if several is not None:
-        many = say("gallery.part", ended=ended, total=total) if ended < total else many
-        bar = None if bar is None else sum(map(_share, jobs)) / total
-        took = ""
-    done = speaker["state"] == "succeeded"
+    job = jobs[0]
+    together = job.get("group") is not None
+    card = groups.group_card(jobs, words) if together else describe.job_card(job, words)
+    made = sum(len(describe.pictures(one)) for one in jobs)
+    own = [{"id": job["id"], "picture": output["url"]} for output in describe.pictures(job)]
+    tiles = card["tiles"] if together else own or [{"id": job["id"], "picture": ""}]
+    done = card["state"] == "succeeded" and not together
+    # What a worker only holds ready is not being made yet.
+    is_next = not together and describe.is_next(job)
     return {
-        "key": several["id"] if several is not None else jobs[0]["id"],
-        "open": jobs[0]["id"],
-        "state": speaker["state"],
+        "key": card["id"],
+        "open": job["id"],
+        "state": "queued" if is_next else card["state"],
         "title": card["title"],
         "badge": card["badge"],
-        "tiles": _tiles(jobs, several is not None),
-        "many": many,
-        "bar": bar,
-        "problem": card["problem"],
-        "status": (speaker["template"] or say("gallery.workflow")) if done else card["status"],
-        "aside": took if bar is None else say("jobs.percent", percent=int(bar * 100)),
+        "tiles": [{name: tile[name] for name in ("id", "picture")} for tile in tiles[:_TILES]],
+        "many": words.say("jobs.many", count=made) if made > 1 else "",
+        "bar": None if is_next else card["bar"],
+        "problem": card.get("problem", ""),
+        "status": (job["template"] or words.say("gallery.workflow")) if done else card["status"],
+        "aside": "" if is_next else card["percent"] or card["took"],
     }
-
-
-def _speaker(jobs: Sequence[Record]) -> Record:
-    """Of several jobs the first of the first kind there is speaks for all."""
-    open_ones = [job for job in jobs if job["state"] not in _ENDED]
-    moving = [job for job in open_ones if job["state"] != "queued" and not describe.is_next(job)]
-    done = [job for job in jobs if job["state"] == "succeeded"]
-    return [*moving, *open_ones, *done, *jobs][0]
-
-
-def _share(job: Record) -> float:
-    if job["state"] in _ENDED:
-        return 1.0
-    return float(job["progress"]["fraction"]) if job["progress"] is not None else 0.0
-
-
-def _tiles(jobs: Sequence[Record], several: bool) -> list[str]:
-    """Of one submit a picture of each job; of one job the first of its pictures."""
-    if several:
-        return [(describe.pictures(job) or [{"url": ""}])[0]["url"] for job in jobs[:_TILES]]
-    return [output["url"] for output in describe.pictures(jobs[0])[:_TILES]] or [""]

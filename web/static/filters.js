@@ -12,7 +12,9 @@ export class Filters {
   constructor(form, told) {
     this.#form = form;
     this.#told = told;
-    form.addEventListener("input", ({ target }) => target.name === "q" && this.#later());
+    // Chinese is composed: until a word is, its letters are not what is sought.
+    form.addEventListener("input", ({ target, isComposing }) => target.name === "q" && !isComposing && this.#later());
+    form.addEventListener("compositionend", ({ target }) => target.name === "q" && this.#later());
     form.addEventListener("change", ({ target }) => target.name !== "q" && this.#now(false));
     form.addEventListener("submit", (event) => {
       event.preventDefault();

@@ -6,7 +6,7 @@ import { write } from "./dom.js";
 import { Filters } from "./filters.js";
 import { Grid } from "./grid.js";
 import { Previews } from "./previews.js";
-import { asked, format, isEmpty, matches, parse, span } from "./query.js";
+import { asked, format, matches, parse, span } from "./query.js";
 import { $, announce, data, follow, say, toast, words } from "./shell.js";
 import { Shelf } from "./shelf.js";
 import { Viewer } from "./viewer.js";
@@ -47,8 +47,8 @@ const viewer = new Viewer($("viewer"), words, {
 
 // ---- pages
 
-async function load({ further = false } = {}) {
-  if (loading !== null || shelf.next === "" || (barren >= PATIENCE && !further)) return;
+async function load() {
+  if (loading !== null || shelf.next === "" || barren >= PATIENCE) return;
   const answer = await fetched({ after: shelf.next ?? "", limit: PAGE });
   if (answer === null) return;
   barren = answer.jobs.length > 0 ? 0 : barren + 1;
@@ -192,15 +192,16 @@ function reveal() {
 function drawAround(cards) {
   const none = cards.length === 0;
   const over = shelf.next === "";
+  const unsifted = format(wanted) === "";
   const tired = barren >= PATIENCE;
   $("skeleton").hidden = !(loading !== null && none);
-  $("no-shots").hidden = !(none && over && isEmpty(wanted));
-  $("no-match").hidden = !(none && (over || tired) && !isEmpty(wanted));
+  $("no-shots").hidden = !(none && over && unsifted);
+  $("no-match").hidden = !(none && (over || tired) && !unsifted);
   $("trouble").hidden = trouble === "";
   write($("why"), trouble);
   $("more").hidden = none || over || trouble !== "" || (loading === null && !tired);
   $("further").hidden = !tired || over;
-  $("clear").hidden = isEmpty(wanted);
+  $("clear").hidden = unsifted;
   write($("news"), arrived.size === 0 ? "" : say("gallery.news", { count: arrived.size }));
   const first = grid.view.card?.jobs[0];
   const day = { weekday: "short", day: "numeric", month: "long", year: "numeric" };
@@ -312,16 +313,13 @@ $("news").addEventListener("click", () => {
   reveal();
   scrollTo({ top: 0, behavior: "instant" });
 });
-$("again").addEventListener("click", () => load({ further: true }));
-$("further").addEventListener("click", () => {
-  barren = 0;
-  load({ further: true });
-});
-$("more").addEventListener("click", (event) => {
-  event.preventDefault();
-  barren = 0;
-  load({ further: true });
-});
+for (const id of ["again", "further", "more"]) {
+  $(id).addEventListener("click", (event) => {
+    event.preventDefault();
+    barren = 0;
+    load();
+  });
+}
 addEventListener("popstate", () => format(parse(location.search)) !== format(wanted) && restart());
 
 filters.value = wanted;

@@ -143,7 +143,7 @@ export class Grid {
     part.open.href = `#job-${view.open}`;
     part.open.setAttribute("aria-label", this.#words["jobs.open"].replace("{title}", () => view.title));
     part.pick.setAttribute("aria-label", this.#words["gallery.pick"].replace("{title}", () => view.title));
-    card.tiles = view.tiles.map((url, at) => url || previews[at]);
+    card.tiles = view.tiles.map(({ id, picture }) => picture || (previews[jobs.findIndex((job) => job.id === id)] ?? ""));
     this.#tile(card);
   }
 

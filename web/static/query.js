@@ -18,8 +18,6 @@ export function format(filters) {
   return text === "" ? "" : `?${text}`;
 }
 
-export const isEmpty = (filters) => KEYS.every((key) => !filters[key]);
-
 /** The days as moments, where the person is: [since, until), either null. */
 export function span({ from, to }) {
   const midnight = (day) => (/^\d{4}-\d{2}-\d{2}$/.test(day) ? new Date(`${day}T00:00`).getTime() : NaN);

@@ -73,9 +73,6 @@ export class Store {
       case "outlook":
         this.outlook = message.queue;
         return { outlook: true };
-      case "job_gone":
-        this.jobs.delete(message.id);
-        return { job: message.id };
       case "fleet":
         this.connected = message.connected;
         return { fleet: true };

@@ -162,86 +162,26 @@ def test_a_job_that_a_worker_holds_ready_waits() -> None:
     assert describe.counts(records.stats(running=2, queued=1), [ready, live], ENGLISH) == ["1 running", "2 waiting"]
 
 
+def tiles(card: records.Json) -> list[str]:
+    return [tile["picture"] for tile in card["tiles"]]
+
+
 def test_jobs_of_one_submit_are_one_card() -> None:
     done = records.succeeded(id="a", outputs=[records.output(url="/1")])
     live, waiting = records.running(id="b"), records.job(id="c")
     card = shot(records.submitted(done, live, waiting), ENGLISH)
-    assert (card["state"], card["many"], card["tiles"]) == ("running", "1 of 3", ["/1", "", ""])
-    assert (card["bar"], card["aside"], card["status"]) == ((1 + 0.25) / 3, "41 %", "KSampler · 5 of 20")
+    assert (card["key"], card["open"], card["state"], tiles(card)) == ("g", "a", "running", ["/1", "", ""])
+    assert (card["bar"], card["aside"]) == ((1 + 0.25) / 3, "41 %")
     finished = shot(records.submitted(done, done), ENGLISH)
-    assert (finished["many"], finished["bar"], finished["status"]) == ("2 pictures", None, "text-to-image")
+    assert (finished["many"], finished["bar"]) == ("2 pictures", None)
 
 
 def test_a_card_of_one_job_shows_its_first_pictures() -> None:
     many = [records.output(url=f"/{n}") for n in range(6)]
     card = shot([records.succeeded(outputs=many)], ENGLISH)
-    assert (card["tiles"], card["many"], card["aside"]) == (["/0", "/1", "/2", "/3"], "6 pictures", "12.4 s")
+    assert (tiles(card), card["many"], card["aside"]) == (["/0", "/1", "/2", "/3"], "6 pictures", "12.4 s")
     assert shot([records.failed(template="")], ENGLISH)["problem"] == "A node stopped with an error"
     assert shot([records.succeeded(template="")], ENGLISH)["status"] == "workflow"
-
-
-# ---- groups
-
-
-def grouped(*jobs: records.Json, size: int = 0) -> list[records.Json]:
-    size = size if size else len(jobs)
-    return [one | {"group": {"id": "g", "index": index, "size": size}} for index, one in enumerate(jobs)]
-
-
-def test_jobs_of_a_group_are_shown_together_in_their_order() -> None:
-    first, second = grouped(records.job(id="a"), records.job(id="b"))
-    found = groups.members([second, records.job(id="alone"), first])
-    assert [[job["id"] for job in entry] for entry in found] == [["a", "b"], ["alone"]]
-
-
-def test_a_group_waits_until_one_of_it_runs_and_is_over_when_all_are() -> None:
-    waits, live, done = records.job(), records.running(), records.succeeded(finished_ms=9)
-    assert groups.place(grouped(waits, records.job(created_ms=5)))[:1] == ("queue",)
-    assert groups.place(grouped(waits, live))[1][0] == 0
-    assert groups.place(grouped(waits, done)) == ("gallery", (0, -1_000_000, "g"))
-    assert groups.place(grouped(done, records.failed(finished_ms=7))) == ("gallery", (1, -9, "g"))
-
-
-@pytest.mark.parametrize(
-    ("jobs", "state"),
-    [
-        ([records.job(), records.job()], "queued"),
-        ([records.job(), records.running(started_ms=None)], "queued"),
-        ([records.job(), records.running(), records.failed()], "running"),
-        ([records.job(), records.succeeded()], "queued"),
-        ([records.succeeded(), records.failed()], "failed"),
-        ([records.succeeded(), records.succeeded(state="cancelled")], "succeeded"),
-    ],
-)
-def test_a_group_is_as_lively_as_its_liveliest_job(jobs: list[records.Json], state: str) -> None:
-    assert groups.group_state(grouped(*jobs)) == state
-
-
-def test_the_card_of_a_group_has_a_place_for_each_of_its_jobs() -> None:
-    known = grouped(records.succeeded(id="a"), records.running(id="b"), records.failed(id="c"), size=5)
-    card = groups.group_card(known, ENGLISH)
-    assert [tile["id"] for tile in card["tiles"]] == ["a", "b", "c", "", ""]
-    assert (card["columns"], card["status"]) == (3, "1 of 5 done · 1 running · 1 failed")
-    assert (card["bar"], card["percent"]) == (2.25 / 5, "45 %")
-    assert card["tiles"][1]["label"] == "Picture 2: running"
-    assert card["can_cancel"] and not card["can_retry"], "the failed ones wait until the others are over"
-
-
-def test_a_group_that_is_over_tells_how_long_all_of_it_took() -> None:
-    card = groups.group_card(grouped(records.succeeded(), records.failed(finished_ms=1_020_000)), ENGLISH)
-    assert (card["took"], card["bar"], card["can_retry"], card["can_cancel"]) == ("18.0 s", None, True, False)
-
-
-def test_a_worker_s_choice_is_explained_while_it_works() -> None:
-    assert describe.where(records.running(why="holds_models"), ENGLISH) == "studio-1, models loaded"
-    assert describe.where(records.running(why="from_the_future"), ENGLISH) == "studio-1"
-    assert describe.where(records.succeeded(why="holds_models"), ENGLISH) == ""
-
-
-def test_a_waiting_job_says_its_place_where_it_is_known() -> None:
-    assert describe.status(records.job(), ENGLISH, 3) == "#3 in line"
-    assert describe.job_card(records.job(), ENGLISH, 3)["status"] == "#3 in line"
-    assert describe.status(records.running(), ENGLISH, 3) == "KSampler · 5 of 20"
 
 
 node = pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
