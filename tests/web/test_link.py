@@ -86,6 +86,19 @@ def test_a_dead_subscription_is_dialled_again(stage: Stage, monkeypatch: pytest.
     assert until(heard_by_event)
 
 
+def test_a_subscription_that_loses_events_is_not_dead(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    dialled: list[object] = []
+    monkeypatch.setattr(feed.Feed, "_redial", dialled.append)
+    monkeypatch.setattr(feed, "LONGEST_PAUSE_S", 0.01)
+    for _ in range(2 * feed.DEAF_SNAPSHOTS):
+        before = snapshots(stage)
+        stage.broker.serial += 1  # numbered, and never sent
+        job = stage.broker.put(a_job())
+        until(lambda job=job: stage.web.hub.job(job.job_id))  # type: ignore[misc]
+        assert snapshots(stage) > before
+    assert dialled == []
+
+
 def test_events_from_before_the_snapshot_are_not_taken_twice(stage: Stage) -> None:
     browser = stage.watch()
     serial = browser.message()["serial"]
