@@ -38,7 +38,9 @@ export function show(image, url, alt) {
   if (isPreview && !image.complete) return;
   image.loading = isPreview ? "eager" : "lazy";
   image.src = url;
-  image.hidden = false;
+  // A preview is there in a moment, and until then what stands behind it; what loads lazily has to be in the layout first.
+  if (isPreview && image.hidden) image.onload = () => (image.hidden = false);
+  else image.hidden = false;
 }
 
 /** A picture that cannot be loaded leaves the sails behind it to be seen. `root` may hold many, now or later. */
