@@ -37,6 +37,8 @@ export function show(image, url, alt) {
   const isPreview = url.startsWith("blob:");
   if (isPreview && !image.complete) return;
   image.loading = isPreview ? "eager" : "lazy";
+  // A busy machine would put off decoding until the next one replaces it, and so show none of them.
+  image.decoding = isPreview ? "sync" : "async";
   image.src = url;
   // A preview is there in a moment, and until then what stands behind it; what loads lazily has to be in the layout first.
   if (isPreview && image.hidden) image.onload = () => (image.hidden = false);
