@@ -33,6 +33,7 @@ ELSEWHERE = {
     "scripts/test": ".ci/run",
     "scripts/check": ".ci/run",
     "scripts/chaos": "tests/process/test_measuring.py",
+    "scripts/backup /mnt/backup": "tests/contract/store/test_backup.py",
     "scripts/bench": "tests/process/test_measuring.py",
     "scripts/demo --comfyui http://127.0.0.1:8188": "tests/process/test_demo.py",
     "scripts/start_worker --comfyui http://127.0.0.1:8188 --name gpu-1": "tests/process/test_demo.py",
