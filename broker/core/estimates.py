@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from statistics import median
 from typing import Final
 
@@ -86,9 +86,19 @@ class Estimates:
         return learnt.value if learnt is not None else self._cards.get(worker, 1.0)
 
     def run_ms(self, needs: Needs, worker: str) -> int:
-        figure = self._figures.get((Kind.RUN, needs.signature, worker))
-        expected = figure.value * work(needs) if figure is not None else self.reference_ms(needs) / self.speed(worker)
-        return max(1, int(min(expected, LONGEST_MS)))
+        return self.runs(needs)(worker, self.speed(worker))
+
+    def runs(self, needs: Needs) -> Callable[[str, float], int]:
+        """How long such jobs run, as a function of the worker and its speed: for many workers one after another."""
+        figures, signature, units = self._figures, needs.signature, work(needs)
+        reference_ms = self.reference_ms(needs)
+
+        def run_ms(worker: str, speed: float) -> int:
+            figure = figures.get((Kind.RUN, signature, worker))
+            expected = figure.value * units if figure is not None else reference_ms / speed
+            return int(expected) + 1 if expected < LONGEST_MS else LONGEST_MS
+
+        return run_ms
 
     def reference_ms(self, needs: Needs) -> float:
         """The run on a reference card: what a job costs, whoever runs it."""

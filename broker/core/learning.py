@@ -37,8 +37,11 @@ def succeeded(estimates: Estimates, holder: Worker, job: Job, timings: Timings, 
     needs, worker, running_ms = job.record.needs, holder.name, timings.running_ms
     if job.record.expect_ms is not None:
         estimates.turned_out(job.record.expect_ms, running_ms)
+    warm_ms = running_ms - min(timings.loading_ms, running_ms)
+    if estimates.has_run(needs, worker) and holder.slowed(warm_ms / estimates.run_ms(needs, worker), now):
+        return
     if not job.cold:
-        estimates.ran(needs, worker, running_ms - min(timings.loading_ms, running_ms))
+        estimates.ran(needs, worker, warm_ms)
     else:
         load_ms = min(running_ms, _load_ms(estimates, holder, job, timings))
         estimates.loaded(job.cold, worker, load_ms)

@@ -8,6 +8,7 @@ others go before it for the sake of loaded models only if they were there when t
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import islice
 from typing import Final
 
@@ -26,6 +27,9 @@ from broker.protocol.records import Considered, Decision, JobState, Why
 LOOKS: Final = 32
 #: One job in so many goes by its age alone, whatever its priority and whoever's it is.
 BY_AGE: Final = 16
+#: Jobs beyond which nobody is let wait for a worker without room but for its models.
+DEEP: Final = 256
+WITH_ROOM: Final = (Tier.IDLE, Tier.ROOM)
 #: A staged job is taken back when it would be done earlier elsewhere by this much, and by this part of what it takes.
 GAIN_MS: Final = 1_000
 GAIN: Final = 0.2
@@ -33,8 +37,9 @@ GAIN: Final = 0.2
 NOT_BEGUN_MS: Final = 1_000
 #: Candidates that a decision's record names.
 TOLD: Final = 8
-#: Staged jobs looked at in one turn, and how often one job is taken back.
-STAGED: Final = 16
+#: Staged jobs looked at in one turn, how often each of them, and how often one job is taken back.
+STAGED: Final = 8
+LOOK_MS: Final = 500
 MOVES: Final = 3
 
 
@@ -79,7 +84,7 @@ class Placing:
 
     def _next(self) -> Group | None:
         """The group whose first job goes next, of all that some worker with room can run."""
-        backlog, by_age = self._backlog, self._placed % BY_AGE == BY_AGE - 1
+        backlog, by_age = self._backlog, self._goes_by_age
         firsts = (backlog.next_in(lane, by_age=by_age) for lane in self.rooms.lanes(backlog.is_pinned_to))
         return min(
             (group for group in firsts if group is not None),
@@ -90,7 +95,9 @@ class Placing:
     def _try(self, step: Step, group: Group, now: Now) -> bool:
         """Send the group's first job to a worker, or another job that may go before it; answers whether one was."""
         job = self._first(group)
-        candidates = self._candidates(job, group, now)
+        # While more waits than they could take, workers without room matter only where they hold the models.
+        tiers = Tier if len(self._backlog) < DEEP else WITH_ROOM
+        candidates = self._candidates(job, self.rooms.able(group.key, tiers), now)
         if not any(candidate.room for candidate in candidates):
             return False
         choice = self._policy(candidates, self._waiting(group, candidates, now))
@@ -99,13 +106,16 @@ class Placing:
                 group.waits_since_ms = now.mono_ms
             return False
         chosen = next(candidate for candidate in candidates if candidate.worker == choice.worker)
-        rival = self._rivals.of(group, chosen, now) if self._expects and chosen.missing else None
+        rival = None
+        if self._expects and chosen.missing and not self._goes_by_age:
+            rival = self._rivals.of(group, chosen, now)
         if rival is not None:
             if group.overtaken_at is None:
                 group.overtaken_at = self._leases.jobs.sequence
             group, why = rival
             job = self._first(group)
-            candidates = self._candidates(job, group, now)
+            stands = (self.rooms.stand(candidate.worker) for candidate in candidates if candidate.room)
+            candidates = self._candidates(job, [stand for stand in stands if stand is not None], now)
             choice = Choice(choice.worker, why)
         else:
             group.overtaken_at = None
@@ -136,6 +146,7 @@ class Placing:
         holder = self._leases.roster.by_name[chosen.worker]
         self._leases.dispatch(step, job, holder, now, decision=decision, expect_ms=chosen.load_ms + chosen.run_ms)
         self.rooms.look(chosen.worker, now)
+        self._leases.roster.touched.pop(chosen.worker, None)
 
     def _waiting(self, group: Group, candidates: list[Candidate], now: Now) -> Waiting:
         alike = self._backlog.waiting_for[group.key.models]
@@ -147,29 +158,31 @@ class Placing:
 
     # ---- what is expected of whom
 
-    def _candidates(self, job: Job, group: Group, now: Now) -> list[Candidate]:
-        record = job.record
+    def _candidates(self, job: Job, stands: Iterable[Stand], now: Now) -> list[Candidate]:
+        """What is expected of these workers."""
+        record, estimates = job.record, self._estimates
         failed_on = record.last_worker if record.burnt else ""
-        return [self._candidate(job, stand, failed_on, now) for stand in self.rooms.able(group.key)]
-
-    def _candidate(self, job: Job, stand: Stand, failed_on: str, now: Now) -> Candidate:
-        estimates, needs, name = self._estimates, job.record.needs, stand.name
-        missing = tuple(model for model in needs.models if model not in stand.models)
-        run_ms = estimates.run_ms(needs, name)
-        if stand.tier is Tier.IDLE and stand.worker.is_busy_elsewhere():
-            run_ms *= 2  # somebody else computes on that card
-        return Candidate(
-            worker=name,
-            room=stand.tier is not Tier.FULL and not self._rather_later(stand, missing),
-            held=len(stand.worker.jobs),
-            wait_ms=max(0, stand.free_ms - now.mono_ms),
-            load_ms=sum(estimates.load_ms(model, name) for model in missing),
-            run_ms=run_ms,
-            missing=missing,
-            given=stand.worker.given,
-            speed=estimates.speed(name),
-            failed_here=name == failed_on,
-        )
+        models, run_ms, load_ms = record.needs.models, estimates.runs(record.needs), estimates.load_ms
+        found = []
+        for stand in stands:
+            name, held = stand.name, stand.models
+            missing = tuple([model for model in models if model not in held]) if models != held else ()
+            runs = int(run_ms(name, stand.speed) * stand.slowdown)
+            found.append(
+                Candidate(
+                    name,
+                    stand.tier is not Tier.FULL and not self._rather_later(stand, missing),
+                    len(stand.worker.jobs),
+                    max(0, stand.free_ms - now.mono_ms),
+                    sum([load_ms(model, name) for model in missing]) if missing else 0,
+                    runs,
+                    missing,
+                    stand.worker.given,
+                    stand.speed,
+                    name == failed_on,
+                )
+            )
+        return found
 
     def _rather_later(self, stand: Stand, missing: tuple[str, ...]) -> bool:
         """Whether a job is better not sent ahead: next to a load waiting until that worker is idle costs nothing, and
@@ -179,37 +192,40 @@ class Placing:
     # ---- taking back
 
     def _take_back(self, step: Step, now: Now) -> None:
-        """Take a job that waits behind another one back, when an idle worker would have done it sooner."""
-        for idle in list(self.rooms.idle()):
-            best: tuple[int, Job, Stand] | None = None
-            for stand in islice(self.rooms.staged.values(), STAGED):
-                job = list(stand.worker.jobs.values())[-1]
-                gain_ms = self._gain_ms(job, stand, idle, now)
-                if gain_ms and (best is None or gain_ms > best[0]):
-                    best = gain_ms, job, stand
-            if best is None:
-                continue
-            _, job, stand = best
-            self._leases.take_back(step, job, now, f"{idle.name} would have it done sooner than {stand.name}")
-            self.rooms.look(stand.name, now)
-            self._hand_out(step, now)
+        """Take jobs that wait behind another one back, when somebody else would have them done sooner."""
+        due = [
+            stand for stand in islice(self.rooms.staged.values(), STAGED) if stand.looked_ms + LOOK_MS <= now.mono_ms
+        ]
+        for stand in due:
+            self.rooms.looked_at(stand, now)
+            better = self._better(stand, stand.last, now) if stand.last is not None else ""
+            if better and stand.last is not None:
+                self._leases.take_back(step, stand.last, now, f"{better} would have it done sooner than {stand.name}")
+                self.rooms.look(stand.name, now)
+                self._hand_out(step, now)
 
-    def _gain_ms(self, job: Job, stand: Stand, idle: Stand, now: Now) -> int:
-        """By how much sooner the idle worker would have the job done; 0 when it is not worth taking it back."""
+    def _better(self, stand: Stand, job: Job, now: Now) -> str:
+        """Who would have its last job done so much sooner that it is worth taking it back; "" when nobody would."""
         record = job.record
         movable = record.state in (JobState.LEASED, JobState.RUNNING) and waits(job) and job.moves < MOVES
         if not movable or record.pin or record.expect_ms is None:
-            return 0
-        if not self._leases.roster.serves(idle.kind, group_key(record.needed)):
-            return 0
+            return ""
         done_ms = max(0, stand.free_ms - now.mono_ms)
         if done_ms - record.expect_ms < NOT_BEGUN_MS:
-            return 0
-        there = self._candidate(job, idle, record.last_worker if record.burnt else "", now)
-        gain_ms = done_ms - there.finish_ms
-        return gain_ms if gain_ms >= max(GAIN_MS, GAIN * there.finish_ms) else 0
+            return ""
+        others = [other for other in self.rooms.able(group_key(record.needed)) if other is not stand]
+        found = [one for one in self._candidates(job, others, now) if not (one.missing and one.held)]
+        best = min(found, key=lambda one: (one.failed_here, one.finish_ms), default=None)
+        if best is None or best.failed_here:
+            return ""
+        return best.worker if done_ms - best.finish_ms >= max(GAIN_MS, GAIN * best.finish_ms) else ""
 
     # ---- within
+
+    @property
+    def _goes_by_age(self) -> bool:
+        """Whether the next job goes by age alone, and none before it."""
+        return self._placed % BY_AGE == BY_AGE - 1
 
     @property
     def _backlog(self) -> Backlog:

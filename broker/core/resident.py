@@ -7,6 +7,7 @@ used longest ago go first, by size, once the card is full. A restart, /free and 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 
 #: Releases from this one on keep more than the previous prompt's models.
@@ -15,6 +16,7 @@ KEEPS_MORE = (0, 4)
 FOR_MODELS = 0.8
 
 
+@functools.cache
 def keeps_more(version: str) -> bool:
     """Whether a ComfyUI of this version keeps more than the previous prompt's models; one that tells no version does
     not."""

@@ -23,9 +23,9 @@ from broker.protocol.records import Phase
 
 Key = TypeVar("Key")
 #: Workers of one kind and tier that a decision looks at, kinds, and workers that hold the job's models.
-FEW: Final = 3
+FEW: Final = 2
 KINDS: Final = 16
-HOLDERS: Final = 16
+HOLDERS: Final = 8
 
 
 class Tier(enum.Enum):
@@ -34,7 +34,7 @@ class Tier(enum.Enum):
     FULL = "full"
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclasses.dataclass(slots=True, kw_only=True, eq=False)
 class Stand:
     """A worker as it stood when it was last looked at."""
 
@@ -48,10 +48,16 @@ class Stand:
     models: tuple[str, ...]
     #: Of which sets of models, as jobs name them, it will hold all; the newest first.
     sets: tuple[tuple[str, ...], ...]
-    #: Whether an attempt waits there behind another.
+    #: Whether an attempt waits there behind another; and the one that was sent last.
     staged: bool
+    last: Job | None
+    #: When it was last asked whether somebody else should have that.
+    looked_ms: int
     idle_since_ms: int
-    #: Its speed in quarters of a doubling: cards that differ by less are alike.
+    speed: float
+    #: By how much somebody else's work on the card seems to slow it; 1 = not at all.
+    slowdown: float
+    #: That speed in quarters of a doubling: cards that differ by less are alike.
     pace: int
 
 
@@ -91,15 +97,15 @@ class Rooms:
             yield Lane(kind)
             yield from (Lane(kind, name) for name in stands if is_pinned_to(name))
 
-    def able(self, group: GroupKey) -> list[Stand]:
-        """Workers that can run these jobs, with room or without: a few of each tier, and a few that hold the models."""
+    def able(self, group: GroupKey, tiers: Iterable[Tier] = tuple(Tier)) -> list[Stand]:
+        """Workers that can run these jobs: a few of each of these tiers, and a few of any that hold the models."""
         serves = self._roster.serves
         if group.pin:
             pinned = self._stands.get(group.pin)
             return [pinned] if pinned is not None and serves(pinned.kind, group) else []
         found: dict[str, Stand] = {}
         for kind in islice((kind for kind in self._kinds if serves(kind, group)), KINDS):
-            for tier in Tier:
+            for tier in tiers:
                 order = self._tiers.get((kind, tier))
                 found.update((stand.name, stand) for stand in (order.few(FEW) if order is not None else ()))
         if group.models:
@@ -112,11 +118,10 @@ class Rooms:
         """How many workers will hold the largest of these models when they come to their next job."""
         return len(self._holders.get(max(models, key=self._estimates.size_bytes), ())) if models else 0
 
-    def idle(self) -> Iterator[Stand]:
-        """Workers with nothing to do, of each kind the fastest first."""
-        for kind in self._open:
-            order = self._tiers.get((kind, Tier.IDLE))
-            yield from order.few(FEW) if order is not None else ()
+    def looked_at(self, stand: Stand, now: Now) -> None:
+        """Its staged attempt is not asked about again before the others were."""
+        stand.looked_ms = now.mono_ms
+        self.staged[stand.name] = self.staged.pop(stand.name)
 
     def stands(self) -> Iterable[Stand]:
         """Every worker that may be given work."""
@@ -133,6 +138,7 @@ class Rooms:
         tier = Tier.FULL if not room else Tier.ROOM if held else Tier.IDLE
         models = worker.will_hold(self._estimates.size_bytes)
         sets = (*(job.record.needs.models for job in reversed(held)), *worker.sets)
+        speed = self._estimates.speed(worker.name)
         idle_since_ms = before.idle_since_ms if before is not None and before.tier is Tier.IDLE else now.mono_ms
         return Stand(
             name=worker.name,
@@ -142,9 +148,13 @@ class Rooms:
             free_ms=self._free_ms(worker, held, now),
             models=models,
             sets=tuple(dict.fromkeys(used for used in sets if set(used) <= set(models))),
-            staged=any(waits(job) for job in held[1:]),
+            staged=len(held) > 1 and waits(held[-1]),
+            last=held[-1] if held else None,
+            looked_ms=before.looked_ms if before is not None else 0,
             idle_since_ms=idle_since_ms,
-            pace=round(4 * math.log2(self._estimates.speed(worker.name))),
+            speed=speed,
+            slowdown=worker.slowdown(now),
+            pace=round(4 * math.log2(speed)),
         )
 
     def _free_ms(self, worker: Worker, held: list[Job], now: Now) -> int:

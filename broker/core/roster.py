@@ -33,6 +33,11 @@ HOUR_MS: Final = 3_600_000
 #: still tell of it.
 BUSY: Final = 0.5
 STRANGE_BEATS: Final = 2
+#: A run that takes so many times what it should is put down to somebody else's work, so many of them in a row at most.
+SLOW: Final = 2.0
+SLOWEST: Final = 20.0
+SLOW_RUNS: Final = 10
+FORGET_SLOW_MS: Final = 60_000
 #: So often within this time may living processes take a name from one another; then whoever has it keeps it.
 CONTESTS: Final = 2
 CONTEST_MS: Final = 10 * 60_000
@@ -81,6 +86,10 @@ class Worker:
     breaker: Health = dataclasses.field(default_factory=Health)
     #: Heartbeats in a row in which the card was busy though the worker held nothing.
     strange_beats: int = 0
+    #: Runs in a row that took too long, by how much the last one did, and when that was.
+    _slow_runs: int = 0
+    _slowdown: float = 1.0
+    _slowed_ms: int = 0
     #: Attempts sent to it.
     given: int = 0
     #: The models its ComfyUI is believed to hold, the most recently used last; and the sets of which they were, newest
@@ -123,13 +132,28 @@ class Worker:
         if not stats.comfy_alive:
             self.holds_nothing()
 
-    def is_busy_elsewhere(self) -> bool:
-        """Whether somebody else computes on its card: it has been busy for a while though it holds nothing of ours."""
-        return self.strange_beats >= STRANGE_BEATS
+    def slowed(self, by: float, now: Now) -> bool:
+        """A run took so many times what it should have; answers whether that is put down to somebody else's work on the
+        card. When it happens again and again, it is how fast the card is now."""
+        self._slow_runs = self._slow_runs + 1 if by >= SLOW else 0
+        if not 0 < self._slow_runs < SLOW_RUNS:
+            self._slowdown = 1.0
+            return False
+        self._slowdown, self._slowed_ms = min(by, SLOWEST), now.mono_ms
+        return True
+
+    def slowdown(self, now: Now) -> float:
+        """By how much somebody else's work on its card seems to slow it: the card is busy though it holds nothing of
+        ours, or the last run took too long; that is forgotten by half every minute."""
+        seen = SLOW if self.strange_beats >= STRANGE_BEATS else 1.0
+        if self._slowdown == 1.0:
+            return seen
+        forgotten: float = 0.5 ** ((now.mono_ms - self._slowed_ms) / FORGET_SLOW_MS)
+        return max(seen, 1.0 + (self._slowdown - 1.0) * forgotten)
 
     def holds(self, models: tuple[str, ...], size: Callable[[str], int]) -> None:
         """A prompt with these models runs, or has run. size: of a model, in bytes."""
-        self.resident = self._after(self.resident, models, size)
+        self.resident = self.held_after(self.resident, models, size)
         earlier = (other for other in self.sets if other != models)
         self.sets = (models, *earlier)[:SETS]
 
@@ -137,14 +161,15 @@ class Worker:
         """The models its ComfyUI is believed to hold once everything sent to it has run."""
         models = self.resident
         for job in self.jobs.values():
-            models = self._after(models, job.record.needs.models, size)
+            models = self.held_after(models, job.record.needs.models, size)
         return models
 
     def holds_nothing(self) -> None:
         """Its ComfyUI was started anew, or told to let go of everything."""
         self.resident, self.sets = (), ()
 
-    def _after(self, models: tuple[str, ...], used: tuple[str, ...], size: Callable[[str], int]) -> tuple[str, ...]:
+    def held_after(self, models: tuple[str, ...], used: tuple[str, ...], size: Callable[[str], int]) -> tuple[str, ...]:
+        """What a ComfyUI that held `models` holds once a prompt with those used has run."""
         said = self.announced
         more = resident.keeps_more(said.comfyui_version)
         return resident.after(models, used, keeps_more=more, vram_bytes=said.gpu.vram_total_bytes, size=size)

@@ -112,11 +112,11 @@ def test_who_may_work_leaves_out_the_paused_the_draining_and_the_gone() -> None:
 def test_a_card_that_is_busy_while_nothing_of_ours_runs_is_noticed_at_the_second_heartbeat() -> None:
     one, busy = worker(), dataclasses.replace(STATS, gpu_busy=0.9)
     one.measured(busy, NOW)
-    assert not one.is_busy_elsewhere(), "the first one may still tell of a job"
+    assert one.slowdown(NOW) == 1, "the first one may still tell of a job"
     one.measured(busy, NOW)
-    assert one.is_busy_elsewhere()
+    assert one.slowdown(NOW) == 2
     one.measured(dataclasses.replace(STATS, gpu_busy=None), NOW)
-    assert not one.is_busy_elsewhere()
+    assert one.slowdown(NOW) == 1
 
 
 def test_a_worker_holds_the_models_of_its_last_prompt_until_its_comfyui_dies() -> None:

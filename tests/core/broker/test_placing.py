@@ -1,0 +1,330 @@
+"""Which job goes next and where, as the core decides it: models, speeds, owners, what is let wait and taken back."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from broker.core import backlog, placing
+from broker.core.rules import Rules
+from broker.protocol import client
+from broker.protocol import worker as wire
+from broker.protocol.records import JobState, Needs, Phase, ProgressKind, Reason, Timings, Why
+from tests.core.broker.given import NEEDS, REQUEST, Given, Session, held, job_id, submit_of
+
+XL, PONY = "checkpoints/xl.safetensors", "checkpoints/pony.safetensors"
+
+
+def needing(*models: str, signature: str = "") -> Needs:
+    return dataclasses.replace(NEEDS, models=models, signature=signature if signature else "+".join(models))
+
+
+def worker(broker: Given, name: str, credits: int = 1, **facts: Any) -> Session:
+    """One that has both models on its disk."""
+    made = broker.worker(name, **facts)
+    made.announces()
+    made.offers(*NEEDS.nodes, models=(XL, PONY))
+    made.has_room(credits)
+    return made
+
+
+def runs(session: Session, job: str, running_ms: int, *, loading_ms: int = 0, attempt: int = 1) -> None:
+    """The job begins, takes so long, and succeeds; then there is room for another."""
+    session.accepts(job, attempt)
+    session.reports(job, 1, ProgressKind.STARTED, attempt)
+    session.given.now_ms += running_ms
+    timings = Timings(staging_ms=0, waiting_ms=0, running_ms=running_ms, loading_ms=loading_ms, finishing_ms=0)
+    session.says(wire.Complete(job_id=job, attempt=attempt, outputs=(), timings=timings))
+    session.has_room()
+
+
+def taught(broker: Given, session: Session, number: int, model: str, *, run_ms: int = 4_000) -> None:
+    """The worker has loaded the model in 11 s and then run one such job more."""
+    for offset, loading_ms in enumerate((11_000, 0)):
+        job = broker.submitted(number + offset, needs=needing(model), pin=session.name)
+        broker.tick()
+        runs(session, job, run_ms + loading_ms, loading_ms=loading_ms)
+
+
+def where(broker: Given, job: str) -> str:
+    return broker.records[job].worker
+
+
+# ---- models
+
+
+def test_a_job_goes_to_who_holds_its_models_and_says_so(broker: Given) -> None:
+    one, two = worker(broker, "gpu-1"), worker(broker, "gpu-2")
+    taught(broker, one, 100, XL)
+    taught(broker, two, 200, PONY)
+    pony, xl = broker.submitted(1, needs=needing(PONY)), broker.submitted(2, needs=needing(XL))
+    broker.tick()
+    assert (where(broker, pony), where(broker, xl)) == ("gpu-2", "gpu-1")
+    assert broker.records[pony].why is Why.HOLDS_MODELS
+    decision = broker.story[pony][-1].decision
+    assert decision is not None and decision.worker == "gpu-2"
+    (other,) = [one for one in decision.candidates if one.worker == "gpu-1"]
+    assert other.missing_models == (PONY,) and other.load_ms == 11_000
+
+
+def test_a_job_waits_for_the_busy_holder_but_no_longer_than_loading_takes(broker: Given) -> None:
+    holder = worker(broker, "gpu-1")
+    taught(broker, holder, 100, XL)
+    first = broker.submitted(1, needs=needing(XL))
+    broker.tick()
+    holder.accepts(first)
+    holder.reports(first, 1, ProgressKind.STARTED)
+    idle = worker(broker, "gpu-2")
+    second = broker.submitted(2, needs=needing(XL))
+    broker.tick()
+    assert broker.state(second) is JobState.QUEUED, "4 s of waiting are less than 11 s of loading"
+    broker.passes(4_000, holder, idle)
+    runs(holder, first, 0)
+    broker.tick()
+    assert where(broker, second) == "gpu-1" and broker.records[second].why is Why.WAITED_FOR_MODELS
+    decision = broker.story[second][-1].decision
+    assert decision is not None and 4_000 <= decision.waited_ms <= 5_000
+
+
+def test_a_holder_that_hangs_is_not_waited_for_longer_than_loading_takes(broker: Given) -> None:
+    holder = worker(broker, "gpu-1")
+    taught(broker, holder, 100, XL)
+    first = broker.submitted(1, needs=needing(XL))
+    broker.tick()
+    holder.accepts(first)
+    holder.reports(first, 1, ProgressKind.STARTED)
+    idle = worker(broker, "gpu-2")
+    second = broker.submitted(2, needs=needing(XL))
+    broker.passes(13_000, holder, idle)
+    assert where(broker, second) == "gpu-2"
+
+
+def test_jobs_whose_models_are_loaded_go_first_but_only_those_that_were_there(broker: Given) -> None:
+    gpu = worker(broker, "gpu-1")
+    taught(broker, gpu, 100, XL)
+    other = broker.submitted(1, needs=needing(PONY))
+    mine = [broker.submitted(number, needs=needing(XL)) for number in (2, 3)]
+    broker.tick()
+    assert where(broker, mine[0]) == "gpu-1", "it was there when the first was passed over"
+    late = broker.submitted(4, needs=needing(XL))
+    order = [mine[0]]
+    for _ in range(3):
+        runs(gpu, order[-1], 4_000)
+        broker.tick()
+        order.append(gpu.dispatched[-1][0])
+    assert order == [mine[0], mine[1], other, late]
+
+
+def test_a_more_urgent_job_is_not_passed_over_for_the_sake_of_models(broker: Given) -> None:
+    gpu = worker(broker, "gpu-1")
+    taught(broker, gpu, 100, XL)
+    broker.submitted(1, needs=needing(XL))
+    urgent = broker.submitted(2, needs=needing(PONY), priority=1)
+    broker.tick()
+    assert where(broker, urgent) == "gpu-1"
+
+
+def test_what_a_comfyui_held_is_forgotten_when_it_runs_out_of_memory(broker: Given) -> None:
+    gpu = worker(broker, "gpu-1")
+    taught(broker, gpu, 100, XL)
+    known = broker.fleet.roster.by_name["gpu-1"]
+    assert known.resident == (XL,)
+    job = broker.submitted(1, needs=needing(XL))
+    broker.tick()
+    gpu.accepts(job)
+    gpu.fails(job, Reason.OUT_OF_MEMORY)
+    assert not known.resident
+
+
+# ---- speed
+
+
+def test_the_last_job_of_a_burst_waits_for_the_fast_card(broker: Given) -> None:
+    fast, slow = worker(broker, "fast"), worker(broker, "slow")
+    for number, session in ((100, fast), (200, slow)):
+        job = broker.submitted(number, needs=needing(XL), pin=session.name)
+        broker.tick()
+        runs(session, job, 15_000, loading_ms=11_000)
+        taught(broker, session, number + 1, XL, run_ms=4_000 if session is fast else 40_000)
+    first, second = (broker.submitted(number, needs=needing(XL)) for number in (1, 2))
+    broker.tick()
+    assert where(broker, first) == "fast" and broker.state(second) is JobState.QUEUED
+    more = [broker.submitted(number, needs=needing(XL)) for number in range(3, 16)]
+    broker.tick()
+    assert "slow" in {where(broker, job) for job in (second, *more)}, "the fast one cannot do all of them in 40 s"
+
+
+def test_a_staged_job_is_taken_back_when_another_worker_would_have_it_done_sooner(broker: Given) -> None:
+    busy = worker(broker, "gpu-1", credits=2)
+    taught(broker, busy, 100, XL)
+    busy.has_room(2)
+    first, second = (broker.submitted(number, needs=needing(XL)) for number in (1, 2))
+    broker.tick()
+    busy.accepts(first)
+    busy.accepts(second)
+    busy.reports(first, 1, ProgressKind.STARTED)
+    assert where(broker, second) == "gpu-1"
+    for _ in range(45):  # it takes much longer than it should
+        broker.now_ms += 2_000
+        busy.beats(held(first), held(second, phase=Phase.STAGED))
+        broker.tick()
+    worker(broker, "gpu-2")
+    broker.now_ms += 1_000
+    broker.tick()
+    assert where(broker, second) == "gpu-2" and broker.records[second].why is Why.MOVED
+    assert (broker.records[second].attempt, broker.records[second].burnt) == (2, 0), "it costs the job nothing"
+    assert any(isinstance(said, wire.Abandon) and said.job_id == second for said in busy.got)
+    assert where(broker, first) == "gpu-1", "what runs is left alone"
+
+
+# ---- owners
+
+
+def test_two_owners_take_turns_whoever_came_first(broker: Given) -> None:
+    gpu = worker(broker, "gpu-1", credits=0)
+    for number in range(1, 11):
+        broker.submitted(number, owner="ann" if number <= 8 else "bob")
+    order = []
+    for _ in range(4):
+        gpu.has_room()
+        broker.tick()
+        order.append(gpu.dispatched[-1][0])
+        runs(gpu, order[-1], 4_000)
+    assert {job_id(9), job_id(10)} <= set(order)
+
+
+def test_a_weight_of_three_is_three_jobs_of_four() -> None:
+    broker = Given(Rules(weights={"ann": 3.0}))
+    gpu = worker(broker, "gpu-1", credits=0)
+    for number in range(1, 41):
+        broker.submitted(number, owner="ann" if number % 2 else "bob")
+    served = []
+    for _ in range(20):
+        gpu.has_room()
+        broker.tick()
+        served.append(broker.records[gpu.dispatched[-1][0]].owner)
+        runs(gpu, gpu.dispatched[-1][0], 4_000)
+    assert 14 <= served.count("ann") <= 16
+
+
+def test_an_owner_at_the_cap_waits_while_others_go_on() -> None:
+    broker = Given(Rules(max_running_per_owner=2))
+    gpu = broker.joined("gpu-1", credits=8)
+    for number in range(1, 9):
+        broker.submitted(number, owner="ann" if number <= 6 else "bob")
+    broker.tick()
+    assert broker.fleet.jobs.held_of == {"ann": 2, "bob": 2}
+    gpu.accepts(gpu.dispatched[0][0])
+    gpu.completes(gpu.dispatched[0][0])
+    gpu.has_room(4)
+    broker.tick()
+    assert broker.fleet.jobs.held_of == {"ann": 2, "bob": 2} and len(gpu.dispatched) == 5
+
+
+@pytest.mark.parametrize(
+    "streams",
+    [
+        [("ann", XL, 0)],
+        [("ann", XL, 3), ("bob", PONY, 2)],
+        [("ann", PONY, 3), ("bob", XL, 0), ("eve", XL, 0)],
+        [("zoe", PONY, 3), ("zoe", XL, 3)],
+        [("", XL, 1), ("", XL, 0)],
+    ],
+)
+def test_nobody_waits_for_ever(streams: list[tuple[str, str, int]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """One patient job, and more than the fleet can do comes in behind it, whoever's, whatever it needs, however urgent.
+    An owner "" is a new one each time."""
+    monkeypatch.setattr(backlog, "PLACES", 10)
+    monkeypatch.setattr(placing, "BY_AGE", 4)
+    broker = Given()
+    gpu = worker(broker, "gpu-1")
+    patient = broker.submitted(1, needs=needing(PONY), owner="zoe", priority=-1)
+    number = 1
+    for _ in range(200):
+        for owner, model, priority in streams:
+            number += 1
+            whose = owner if owner else f"new-{number}"
+            broker.submitted(number, needs=needing(model), owner=whose, priority=priority)
+        broker.tick()
+        job, attempt = gpu.dispatched[-1]
+        if job == patient:
+            return
+        runs(gpu, job, 4_000, attempt=attempt)
+    raise AssertionError(f"it has seen {len(gpu.dispatched)} others go first")
+
+
+# ---- what a submit may ask for
+
+
+def test_a_job_that_no_worker_can_run_is_refused_with_what_is_missing(broker: Given) -> None:
+    worker(broker, "gpu-1")
+    lacking = dataclasses.replace(NEEDS, models=("checkpoints/none.safetensors",), nodes=("KSampler", "Rare"))
+    reply = broker.asks(submit_of(1, needs=lacking, wait_for_worker=False))
+    assert isinstance(reply, client.Error) and reply.code == "no_worker"
+    assert "the node Rare" in reply.text and "the model checkpoints/none.safetensors" in reply.text
+    assert not broker.records
+    assert broker.submitted(1, needs=lacking), "it may wait for a worker that can"
+
+
+def test_a_job_whose_needs_only_two_workers_together_meet_is_refused(broker: Given) -> None:
+    for name, digest, model in (("gpu-1", "1" * 64, XL), ("gpu-2", "2" * 64, PONY)):
+        made = broker.worker(name, capabilities=digest)
+        made.announces()
+        made.offers(*NEEDS.nodes, models=(model,))
+    reply = broker.asks(submit_of(1, needs=needing(PONY, XL), wait_for_worker=False))
+    assert isinstance(reply, client.Error) and "lacks the model" in reply.text
+    assert broker.asks(submit_of(2, needs=needing(PONY), wait_for_worker=False)).job
+
+
+def test_a_pin_to_nobody_is_refused_and_while_nobody_tells_what_it_can_a_job_waits(broker: Given) -> None:
+    assert broker.asks(submit_of(1, wait_for_worker=False)).job, "no worker is here yet"
+    worker(broker, "gpu-1")
+    reply = broker.asks(submit_of(2, pin="gpu-9", wait_for_worker=False))
+    assert isinstance(reply, client.Error) and "gpu-9" in reply.text
+    broker.worker("gpu-2", capabilities="2" * 64).announces()
+    rare = dataclasses.replace(NEEDS, nodes=("Rare",))
+    assert broker.asks(submit_of(3, needs=rare, wait_for_worker=False)).job, "gpu-2 has not told what it offers"
+
+
+def test_a_pinned_job_runs_there_alone_and_says_so(broker: Given) -> None:
+    worker(broker, "gpu-1")
+    job = broker.submitted(1, pin="gpu-2")
+    broker.tick()
+    assert broker.state(job) is JobState.QUEUED
+    worker(broker, "gpu-2")
+    broker.tick()
+    assert where(broker, job) == "gpu-2" and broker.records[job].why is Why.PINNED
+
+
+def test_a_job_is_not_begun_after_its_deadline(broker: Given) -> None:
+    job, soon = broker.submitted(1, deadline_ms=5_000), broker.submitted(2, deadline_ms=60_000)
+    broker.passes(4_999)
+    assert broker.state(job) is JobState.QUEUED
+    broker.passes(1)
+    failed = broker.records[job].failure
+    assert broker.state(job) is JobState.FAILED and failed is not None and failed.reason is Reason.EXPIRED
+    broker.start("6" * 32)
+    gpu = broker.joined("gpu-1")
+    broker.tick()
+    gpu.accepts(soon)
+    broker.passes(60_000, gpu)
+    assert broker.state(soon) is JobState.RUNNING, "it was begun in time"
+
+
+def test_a_deadline_counts_again_when_an_attempt_was_lost(broker: Given) -> None:
+    gpu = broker.joined("gpu-1")
+    job = broker.running(gpu, 1, deadline_ms=5_000)
+    broker.passes(6_000, gpu)
+    gpu.fails(job, Reason.COMFY_LOST)
+    broker.tick()
+    assert broker.state(job) is JobState.FAILED
+
+
+def test_a_job_that_is_asked_for_again_has_no_deadline_any_more(broker: Given) -> None:
+    job = broker.submitted(1, deadline_ms=1_000)
+    broker.passes(1_000)
+    assert broker.asks(client.Retry(request_id=REQUEST, job_id=job)).job.deadline_utc_ms is None
+    broker.passes(60_000)
+    assert broker.state(job) is JobState.QUEUED
