@@ -24,7 +24,7 @@ from broker.core.rules import Now, Rules
 from broker.protocol import client
 from broker.protocol import worker as wire
 from broker.protocol.codec import ADMIN_SENDS, decode, encode
-from broker.protocol.records import Gpu, Needs, Timings
+from broker.protocol.records import Gpu, Needs, Progress, ProgressKind, Timings
 from broker.store.sqlite import SqliteStore
 from broker.turn import Turn
 from scripts.figures import Figure
@@ -40,6 +40,9 @@ NODES: Final = (
 )  # fmt: skip
 OWNERS: Final = 50
 TIMINGS: Final = Timings(staging_ms=5, waiting_ms=900, running_ms=4_000, loading_ms=0, finishing_ms=20)
+STARTED: Final = Progress(
+    kind=ProgressKind.STARTED, node_id="", node_type="", value=0, most=0, fraction=0.0, text=""
+)  # fmt: skip
 UTC_MS: Final = 1_800_000_000_000
 
 
@@ -65,7 +68,10 @@ class Core:
             Rules(max_queued=10**7, max_queued_per_owner=10**7), "f" * 32,
             jitter=lambda: 0.5, counts=counts, last_sequence=0, now=self.now,
         )  # fmt: skip
+        #: Dispatches that no worker has begun, what each worker holds, and what was taken back.
         self.sent: list[tuple[str, wire.Dispatch]] = []
+        self.running: dict[str, list[wire.Dispatch]] = {}
+        self.gone: set[tuple[str, int]] = set()
         self.serials: dict[str, int] = {}
 
     @property
@@ -75,7 +81,21 @@ class Core:
     def handle(self, event: Event) -> None:
         step = self.fleet.handle(event, self.now)
         self.fleet.publish(step.published)
-        self.sent += [(send.session, send.message) for send in step.sends if isinstance(send.message, wire.Dispatch)]
+        for send in step.sends:
+            if isinstance(send.message, wire.Dispatch):
+                self.sent.append((send.session, send.message))
+            elif isinstance(send.message, wire.Abandon):
+                self.gone.add((send.message.job_id, send.message.attempt))
+
+    def begin(self, session: str, said: wire.Dispatch) -> None:
+        accepted = wire.Accepted(job_id=said.job_id, attempt=said.attempt, prompt_id="p")
+        self.handle(FromWorker(session, accepted))
+        report = wire.ProgressReport(
+            job_id=said.job_id, attempt=said.attempt, serial=1, progress=STARTED, media_type="", image=b""
+        )
+        if not self.running.get(session):
+            self.handle(FromWorker(session, report))
+        self.running.setdefault(session, []).append(said)
 
     def join(self, number: int) -> None:
         session, digest = f"{number:032x}", "d" * 64
@@ -93,10 +113,15 @@ class Core:
         said = wire.Ready(serial=self.serials[session], credits=credits, seen=seen)
         self.handle(FromWorker(session, said))
 
-    def finish(self, session: str, said: wire.Dispatch) -> None:
+    def finish(self, session: str) -> None:
+        """The prompt that runs is done, and the one behind it begins."""
+        said, *rest = self.running.pop(session)
         done = wire.Complete(job_id=said.job_id, attempt=said.attempt, outputs=(), timings=TIMINGS)
         self.handle(FromWorker(session, done))
-        self.ready(session, 1, self.fleet.leases._dispatched)
+        for other in rest:
+            if (other.job_id, other.attempt) not in self.gone:
+                self.begin(session, other)
+        self.ready(session, 2 - len(self.running.get(session, ())), self.fleet.leases._dispatched)
 
 
 def submit(number: int) -> client.Submit:
@@ -107,8 +132,8 @@ def submit(number: int) -> client.Submit:
     )  # fmt: skip
     said = client.Submit(
         request_id="e" * 32, job_id=str(uuid.UUID(int=number)), idempotency_key="", owner=f"owner-{number % OWNERS}",
-        title=f"a lighthouse at dusk, number {number}", template="text-to-image", labels=(), priority=0, needs=needs,
-        pin="", deadline_ms=None, wait_for_worker=True, files=(), parts=(), workflow=b"{}", form=b"",
+        title=f"a lighthouse at dusk, number {number}", text="", template="text-to-image", labels=(), priority=0,
+        needs=needs, pin="", deadline_ms=None, wait_for_worker=True, files=(), parts=(), workflow=b"{}", form=b"",
     )  # fmt: skip
     found: client.Submit = decode(encode(said), ADMIN_SENDS)
     return found
@@ -134,20 +159,25 @@ def _rate(queued: int, decisions: int) -> float:
     for number in range(WORKERS):
         core.join(number)
     core.handle(Tick())
-    assert len(core.sent) == 2 * WORKERS, f"{len(core.sent)} sent to {WORKERS} workers"
+    assert len(core.sent) >= WORKERS, f"{len(core.sent)} sent to {WORKERS} workers"
     spent, made = 0.0, 0
     gc.collect()
     gc.freeze()
+    turn = 0
     while made < decisions:
+        sent, core.sent = core.sent, []
+        for session, said in sent:
+            core.begin(session, said)
         core.now_ms += 50
-        finished, core.sent = core.sent[:20], core.sent[20:]
-        for session, said in finished:
-            core.finish(session, said)
-        before = len(core.sent)
+        for number in range(turn, turn + 20):
+            session = f"{number % WORKERS:032x}"
+            if core.running.get(session):
+                core.finish(session)
+        turn += 20
         began = time.process_time()
         core.handle(Tick())
         spent += time.process_time() - began
-        made += len(core.sent) - before
+        made += len(core.sent)
     gc.unfreeze()
     return made / spent
 
