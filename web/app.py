@@ -88,7 +88,8 @@ def gallery(call: Call) -> HTTPResponse:
     """GET /gallery"""
     filters = {name: value for name, value in call.query(*gallery_page.FILTERS, "after").items() if value}
     after = filters.pop("after", "")
-    found, offers = gallery_list.first(call, filters, after), gallery_list.offers(call)
+    found = gallery_list.first(call, filters, after)
+    offers = gallery_list.offers(call, ask=found is not None)
     return _html(gallery_page.page(_frame(call), found, filters, offers, after))
 
 

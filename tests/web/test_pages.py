@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import datetime
+import re
 from urllib.parse import urlencode
 
 import pytest
 
+from tests.web.fake_broker import CREATED_MS, a_job
 from tests.web.stage import Answer, Stage
 from web.pages.frame import PAGES
 
@@ -48,3 +51,32 @@ def test_a_language_there_is_not_and_a_broken_form_are_refused(stage: Stage) -> 
     assert switch(stage, lang="xx").status == 422
     assert stage.request("POST", "/language", b"&".join(b"a=1" for _ in range(50)), FORM).status == 400
     assert stage.request("POST", "/language", b"lang=zh").status == 415
+
+
+def gallery(stage: Stage, query: str = "") -> list[str]:
+    """The jobs on the gallery's first paint."""
+    text = stage.get(f"/gallery{query}").body.decode()
+    return re.findall(r'href="#job-([0-9a-f-]{36})"', text)
+
+
+def test_the_gallery_is_painted_with_what_its_address_asks_for(stage: Stage) -> None:
+    old = stage.broker.put(a_job(labels=("x",))).job_id
+    new = stage.broker.put(a_job(created_utc_ms=CREATED_MS + 5 * 86_400_000)).job_id
+    day = datetime.datetime.fromtimestamp(CREATED_MS / 1_000).astimezone().date().isoformat()
+    for query, expected in (
+        ("", [new, old]),
+        ("?label=x", [old]),
+        (f"?to={day}", [old]),
+        (f"?from={day}&to={day}", [old]),
+        (f"?from={day}", [new, old]),
+        ("?q=harbour&state=failed", []),
+        ("?from=no-day&to=9999-12-31", [new, old]),
+    ):
+        assert gallery(stage, query) == expected, query
+    assert stage.get("/gallery?state=nonsense", Accept="text/html").status == 400
+
+
+def test_the_gallery_is_there_while_the_broker_is_silent(stage: Stage) -> None:
+    stage.broker.silent = True
+    answer = stage.get("/gallery?label=x")
+    assert answer.status == 200 and b'id="shots"' in answer.body

@@ -24,11 +24,11 @@ def first(call: Call, filters: Mapping[str, str], after: str) -> Json | None:
         return None
 
 
-def offers(call: Call) -> Json:
-    """The templates and labels to pick from; without those that only the broker knows while it is silent."""
+def offers(call: Call, *, ask: bool) -> Json:
+    """The templates and labels to pick from. ask: whether the broker answers, which alone knows what jobs carry."""
     known = list(call.site.templates)
     try:
-        used = carried(call)
+        used = carried(call) if ask else {"templates": [], "labels": []}
     except BrokerSilent:
         return {"templates": known, "labels": []}
     return {"templates": list(dict.fromkeys([*used["templates"], *known])), "labels": used["labels"]}
