@@ -36,7 +36,7 @@ def measure(*, quick: bool) -> Iterator[Figure]:
 def gaps(step_s: float, prefetch: int, delay_ms: float, *, quick: bool) -> tuple[list[float], list[float]]:
     """Milliseconds from the end of each prompt to the start of the next: through the fleet, and straight."""
     jobs = 5 if quick else 6 if step_s > 1 else 16
-    simulator = ["--step-s", str(step_s), "--load-s", "0", "--no-stall-fault", "--preview-method", "none"]
+    simulator = ["--step-s", str(step_s), "--load-s", "0", "--vram-bytes", str(96 << 30), "--no-stall-fault"]
     settings = {"log.level": "warning", "broker.prefetch": str(prefetch)}
     with (
         tempfile.TemporaryDirectory(prefix="comfyfleet-bench-") as folder,
