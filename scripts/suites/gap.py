@@ -35,7 +35,7 @@ def measure(*, quick: bool) -> Iterator[Figure]:
 
 def gaps(step_s: float, prefetch: int, delay_ms: float, *, quick: bool) -> tuple[list[float], list[float]]:
     """Milliseconds from the end of each prompt to the start of the next: through the fleet, and straight."""
-    jobs = 5 if quick else 6 if step_s > 1 else 16
+    jobs = 4 if quick else 6 if step_s > 1 else 16
     simulator = ["--step-s", str(step_s), "--load-s", "0", "--vram-bytes", str(96 << 30), "--no-stall-fault"]
     settings = {"log.level": "warning", "broker.prefetch": str(prefetch)}
     with (
@@ -46,7 +46,7 @@ def gaps(step_s: float, prefetch: int, delay_ms: float, *, quick: bool) -> tuple
         with lines[0] as workers, lines[1] as files:
             if delay_ms:
                 fleet.reroute_worker(1, workers=workers.port, files=files.port)
-            through(fleet, jobs)
+            through(fleet, jobs, pictures=1 if quick else 8)
         found = [between(Path(folder))]
         straight(fleet, Path(folder), jobs)
         found.append(between(Path(folder))[-jobs + 1 :])
@@ -54,8 +54,9 @@ def gaps(step_s: float, prefetch: int, delay_ms: float, *, quick: bool) -> tuple
     return found[0][1:], found[1]
 
 
-def through(fleet: Fleet, jobs: int) -> None:
-    body = {"template": "text-to-image", "params": {"prompt": "a lake", "steps": 1, "batch": 8, "size": "1536x1536"}}
+def through(fleet: Fleet, jobs: int, *, pictures: int) -> None:
+    params = {"prompt": "a lake", "steps": 1, "batch": pictures, "size": "1536x1536"}
+    body = {"template": "text-to-image", "params": params}
     sent = [fleet.request("POST", "/api/v1/jobs", body) for _ in range(jobs)]
     ended = [fleet.wait(job["id"], within_s=240) for job in sent]
     failed = [job["error"] for job in ended if job["state"] != "succeeded"]
