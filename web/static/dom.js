@@ -37,10 +37,10 @@ export function show(image, url, alt) {
   const isPreview = url.startsWith("blob:");
   if (isPreview && !image.complete) return;
   image.loading = isPreview ? "eager" : "lazy";
-  // A busy machine would put off decoding until the next one replaces it, and so show none of them.
+  // Put off, on a busy machine each would be replaced before it was ever shown.
   image.decoding = isPreview ? "sync" : "async";
   image.src = url;
-  // A preview is there in a moment, and until then what stands behind it; what loads lazily has to be in the layout first.
+  // Until a preview is there, what stands behind it; what loads lazily has to be in the layout first.
   if (isPreview && image.hidden) image.onload = () => (image.hidden = false);
   else image.hidden = false;
 }

@@ -94,12 +94,11 @@ export class Form {
     picture.take(file);
   }
 
-  /** Whether no worker can run the template: its button is barred, and the reason stands beside it. */
+  /** Whether no worker can run the template. */
   get barred() {
     return "barred" in this.#form.dataset;
   }
 
-  /** The fleet changed: bar the form, or open it. */
   judge({ runnable, why_not: why }) {
     this.#form.toggleAttribute("data-barred", !runnable);
     this.#form.querySelector(".go").hidden = !runnable;

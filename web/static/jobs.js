@@ -8,7 +8,6 @@ const TEXTS = ["badge", "many", "title", "status", "attempt", "percent", "proble
 const GROUP_TEXTS = ["badge", "title", "status", "percent"];
 const ACTS = ["cancel", "retry", "use"];
 
-/** The entry that a card shows. */
 const entryAt = (element) => element.dataset.group ?? element.dataset.job;
 
 export class Jobs {
@@ -51,7 +50,6 @@ export class Jobs {
     return card;
   }
 
-  /** The fleet tells anew in which order it will serve what waits. */
   foresee(outlook) {
     this.#outlook = new Map(outlook.map((one) => [one.id, one]));
   }
@@ -68,7 +66,7 @@ export class Jobs {
     }
   }
 
-  /** What could not be loaded while the fleet was out of reach is asked for again. */
+  /** What could not be loaded while the fleet was away. */
   #retry() {
     for (const list of Object.values(this.#lists)) {
       for (const image of list.querySelectorAll("img[hidden][src]")) image.removeAttribute("src");

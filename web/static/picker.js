@@ -24,7 +24,6 @@ export class Picker {
     if (this.#templates.has(kept)) this.show(kept);
   }
 
-  /** Whether no worker can run the template that is shown. */
   get barred() {
     return this.#forms.get(this.#shown.dataset.template).form.barred;
   }
@@ -43,7 +42,7 @@ export class Picker {
     localStorage.setItem("template", name);
   }
 
-  /** Fill the form of this template with the parameters of a job. Returns false where there is no such template. */
+  /** Fill the form of this template. Returns false where there is none. */
   fill(name, values) {
     if (!this.#templates.has(name)) return false;
     this.#pick(name);

@@ -44,7 +44,7 @@ export class Picture {
     return this.#busy ? null : this.#name;
   }
 
-  /** Hold a picture that is stored already, by the name it is sent with; "" holds none. */
+  /** Hold a stored picture by the name it is sent with; "" holds none. */
   put(name) {
     this.#turn += 1;
     this.#busy = false;

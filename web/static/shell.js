@@ -6,7 +6,7 @@ import { Connection } from "./socket.js";
 import { Store } from "./store.js";
 
 const TOAST_MS = 8_000;
-/** A hidden page draws nothing until it is looked at, but for this often. */
+/** So often a hidden page draws. */
 const HIDDEN_MS = 1_000;
 
 /** Headers tell the time by the second. */
@@ -28,7 +28,7 @@ export function toast(text) {
   toasting = setTimeout(() => write($("toast"), ""), TOAST_MS);
 }
 
-/** Tell it to people who listen rather than look. */
+/** For people who listen rather than look. */
 export function announce(text) {
   $("said").textContent = text;
 }
@@ -141,7 +141,6 @@ export function follow({ draw, message: heard, preview }) {
 
 const title = document.title;
 
-/** How the line stands, whether simulators draw, and what runs. */
 function drawShell(store, link) {
   const known = store.stats !== null;
   const state = link !== "reconnecting" && known && !store.connected ? "unreachable" : link;

@@ -58,7 +58,6 @@ function heard({ type, job, worker }, before) {
   if (came || type === "worker_gone") reconsider();
 }
 
-/** Tell people who listen rather than look what ended. */
 function tell(job, before) {
   const key = `said.${job.state}`;
   if (before === undefined || before.state === job.state || !(key in words)) return;
@@ -68,7 +67,7 @@ function tell(job, before) {
 
 let asking = false;
 
-/** A worker came or went, and what the fleet can run with it. Unanswered, the next one asks again. */
+/** What the fleet can run now. Unanswered, the next worker that comes or goes asks again. */
 async function reconsider() {
   if (picker === null || asking) return;
   asking = true;
