@@ -332,6 +332,7 @@ class Roster:
         self._kinds[kind] = self._kinds.get(kind, 0) + more
         if not self._kinds[kind]:
             del self._kinds[kind]
+            self.relearnt.add(kind[0])  # nobody is left for whom it would have to be known
 
     def may_work(self, worker: Worker) -> bool:
         """Whether it may be sent anything, whether or not it has room."""

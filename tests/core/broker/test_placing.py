@@ -179,6 +179,29 @@ def test_a_staged_job_is_taken_back_when_another_worker_would_have_it_done_soone
     assert where(broker, first) == "gpu-1", "what runs is left alone"
 
 
+# ---- liars
+
+
+def test_a_worker_that_offers_something_else_at_every_beat_leaves_nothing_behind_and_stops_nobody(
+    broker: Given,
+) -> None:
+    jobs = [broker.submitted(number) for number in range(1, 11)]
+    liar = broker.worker("liar", vram_bytes=2**53)
+    for number in range(50):
+        liar.capabilities = f"{number:064x}"
+        liar.announces()
+        liar.offers()
+        liar.has_room(2**31)
+        liar.beats()
+        broker.now_ms += 100
+        broker.tick()
+    assert not liar.dispatched, "it offers no node at all"
+    assert len(broker.fleet.jobs.backlog._lines) <= 3 and len(broker.fleet.roster._kinds) == 1
+    honest = broker.joined("gpu-1")
+    broker.tick()
+    assert where(broker, jobs[0]) == "gpu-1" and honest.dispatched
+
+
 # ---- owners
 
 

@@ -1,0 +1,129 @@
+"""What is expected before anything was seen, what is learnt from what ran, and which models a ComfyUI is left with."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from broker.core import cards
+from broker.core.estimates import LONGEST_MS, Estimates
+from broker.core.resident import after, keeps_more
+from broker.protocol.records import Needs
+from tests.core.broker.given import NEEDS
+
+XL = "checkpoints/xl.safetensors"
+PICTURE = dataclasses.replace(NEEDS, pixels=1 << 20, steps=20, signature="xl", models=(XL,))
+
+
+def bigger(needs: Needs, times: int) -> Needs:
+    return dataclasses.replace(needs, pixels=needs.pixels * times)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "speed"),
+    [
+        ("NVIDIA GeForce RTX 4090", "cuda", 1.0),
+        ("NVIDIA GeForce RTX 4070 Ti", "cuda", 0.55),
+        ("NVIDIA L40S", "cuda", 0.85),
+        ("NVIDIA L4", "cuda", 0.25),
+        ("Some Card 9", "cuda", 1.0),
+        ("AMD EPYC", "cpu", cards.CPU_SPEED),
+    ],
+)
+def test_a_card_is_thought_as_fast_as_cards_of_its_name(name: str, kind: str, speed: float) -> None:
+    assert cards.speed_of(name, kind) == speed
+
+
+def test_a_slower_card_is_expected_to_take_longer_and_a_larger_picture_too() -> None:
+    known = Estimates()
+    known.know_card("fast", "NVIDIA GeForce RTX 4090", "cuda")
+    known.know_card("slow", "NVIDIA T4", "cuda")
+    assert known.run_ms(PICTURE, "slow") > 5 * known.run_ms(PICTURE, "fast")
+    assert known.run_ms(bigger(PICTURE, 4), "fast") == pytest.approx(4 * known.run_ms(PICTURE, "fast"), rel=0.01)
+
+
+def test_what_was_measured_counts_for_every_size_on_that_worker_and_by_speed_on_others() -> None:
+    known = Estimates()
+    for _ in range(30):
+        known.ran(PICTURE, "a", 8_000)
+        known.ran(PICTURE, "b", 2_000)
+    assert known.run_ms(bigger(PICTURE, 2), "a") == pytest.approx(16_000, rel=0.01)
+    other = dataclasses.replace(PICTURE, signature="flux")
+    known.ran(other, "a", 40_000)
+    assert known.run_ms(other, "b") == pytest.approx(10_000, rel=0.1), "b is four times as fast as a"
+
+
+def test_a_load_is_learnt_where_it_happened_then_anywhere_and_before_that_taken_from_the_size() -> None:
+    known = Estimates()
+    assert known.load_ms(XL, "a") == cards.size_of(XL) // cards.LOAD_BYTES_PER_MS
+    known.know_size(XL, 7_000_000_000)
+    assert known.load_ms(XL, "a") == 10_000
+    known.loaded((XL,), "a", 20_000)
+    assert known.load_ms(XL, "a") == known.load_ms(XL, "b") == 20_000
+    assert (known.usual_load_ms("a"), known.usual_load_ms("b")) == (20_000, None)
+
+
+def test_two_models_share_a_load_as_they_were_expected_to() -> None:
+    known = Estimates()
+    known.know_size("a/large", 9_000_000_000)
+    known.know_size("a/small", 1_000_000_000)
+    known.loaded(("a/large", "a/small"), "w", 10_000)
+    assert known.load_ms("a/large", "w") == pytest.approx(9_000, rel=0.01)
+
+
+def test_no_size_that_a_workflow_claims_is_expected_to_run_for_ever() -> None:
+    vast = dataclasses.replace(PICTURE, pixels=2**53, steps=2**31)
+    known = Estimates()
+    assert known.run_ms(vast, "a") <= LONGEST_MS and known.reference_ms(vast) <= LONGEST_MS
+    known.ran(PICTURE, "a", 10**9)
+    assert known.run_ms(vast, "a") <= LONGEST_MS
+
+
+def test_what_was_learnt_is_handed_out_once_and_comes_back() -> None:
+    known, again = Estimates(), Estimates()
+    known.ran(PICTURE, "a", 8_000)
+    known.loaded((XL,), "a", 20_000)
+    for figure in known.unsaved():
+        again.recall(figure)
+    assert not list(known.unsaved())
+    assert again.run_ms(PICTURE, "a") == known.run_ms(PICTURE, "a") and again.load_ms(XL, "a") == 20_000
+
+
+def test_how_wrong_it_was_is_told_as_a_median() -> None:
+    known = Estimates()
+    assert known.median_error() is None
+    for expected_ms in (1_000, 1_500, 100_000_000):
+        known.turned_out(expected_ms, 1_000)
+    assert known.median_error() == 0.5
+
+
+# ---- which models stay
+
+
+@pytest.mark.parametrize(
+    ("version", "more"),
+    [
+        ("0.3.64", False),
+        ("v0.3.34", False),
+        ("0.4.0", True),
+        ("0.45.2", True),
+        ("1.0", True),
+        ("", False),
+        ("x.y", False),
+    ],
+)
+def test_releases_after_the_third_keep_more_than_the_last_prompts_models(version: str, more: bool) -> None:
+    assert keeps_more(version) is more
+
+
+def test_an_older_comfyui_keeps_the_last_prompts_models_alone() -> None:
+    assert after(("a", "b"), ("c",), keeps_more=False, vram_bytes=100, size=lambda model: 1) == ("c",)
+
+
+def test_a_newer_one_keeps_what_fits_and_lets_go_of_what_was_used_longest_ago() -> None:
+    sizes = {"a": 30, "b": 30, "c": 30, "huge": 500}
+    held = after(("a", "b"), ("c",), keeps_more=True, vram_bytes=100, size=sizes.__getitem__)
+    assert held == ("b", "c"), "four fifths of the card are for models"
+    assert after(held, ("b",), keeps_more=True, vram_bytes=100, size=sizes.__getitem__) == ("c", "b")
+    assert after(held, ("huge",), keeps_more=True, vram_bytes=100, size=sizes.__getitem__) == ("huge",)
