@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from comfyui.simulator.cards import GIB, Card
 from scripts.figures import Figure, report
 from scripts.fleet import ROOT
+from scripts.laboratory.real import run
+from scripts.laboratory.traffic import Job, Model, Scenario, units
 from scripts.relay import Relay
 
 
@@ -79,3 +82,19 @@ def test_the_laboratory_tries_a_scenario(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert len(json.loads(figures.read_text())) == 4
     assert "| finish_time |" in table.read_text()
+
+
+def test_a_laboratory_fleet_runs_for_real() -> None:
+    card = Card("quick", "quick", "cuda", 10 * GIB, 0.02, 70e9)
+    models = [Model(f"checkpoints/{name}.safetensors", 7_000_000_000) for name in "ab"]
+    jobs = tuple(
+        Job(
+            number=number, owner="ann", submit_ms=0, models=(models[number % 2],), pixels=256 * 256, steps=4,
+            vram_bytes=0, work=units(256 * 256, 4),
+        )
+        for number in range(6)
+    )  # fmt: skip
+    found = run(Scenario(cards=(card, card), jobs=jobs), {"placement.policy": "finish_time"})
+    assert sum(found.jobs.values()) == 6
+    assert 2 <= found.loads <= 6
+    assert found.makespan_s > 0
