@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from scripts.figures import Figure
 from scripts.laboratory.measures import Measures
 from scripts.laboratory.scenarios import SCENARIOS
 
+#: Around what is renewed in a page.
+BEGIN, END = "<!-- measured -->", "<!-- end of measured -->"
 #: Heading -> field of Measures, digits after the point.
 COLUMNS = {
     "makespan s": ("makespan_s", 1),
@@ -32,14 +35,28 @@ def text(found: Mapping[str, Mapping[str, Measures]]) -> str:
     return "\n".join(lines)
 
 
-def markdown(found: Mapping[str, Mapping[str, Measures]]) -> str:
-    """The same for docs/placement-lab.md."""
-    lines = []
+def markdown(found: Mapping[str, Mapping[str, Measures]], figures: Sequence[Figure], measured: str) -> str:
+    """The same for docs/placement-lab.md, and which goals hold. measured: when, and how."""
+    lines = [measured, ""]
     for scenario, by_policy in found.items():
         head = [f"**{_title(scenario, by_policy)}**", "", "| policy | " + " | ".join(COLUMNS) + " |"]
         lines += ["", *head, "|" + "---|" * (len(COLUMNS) + 1)]
         lines += [f"| {policy} | " + " | ".join(_cells(measures)) + " |" for policy, measures in by_policy.items()]
+    if figures:
+        lines += ["", "| goal | found | wanted | |", "|---|---|---|---|"]
+    for figure in figures:
+        mark = "" if figure.holds else "**missed**"
+        lines.append(f"| {figure.figure} | {figure.value:.3f} | {figure.better} {figure.goal:g} | {mark} |")
     return "\n".join(lines).strip() + "\n"
+
+
+def renewed(page: str, tables: str) -> str:
+    """The page with its tables replaced. Raises ValueError when it has no place for them."""
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ValueError(f"the page has no {BEGIN} with an {END} after it")
+    return f"{before}{BEGIN}\n\n{tables}\n{END}{after}"
 
 
 def _title(scenario: str, by_policy: Mapping[str, Measures]) -> str:

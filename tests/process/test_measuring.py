@@ -14,6 +14,7 @@ from comfyui.simulator.cards import GIB, Card
 from scripts.figures import Figure, report
 from scripts.fleet import ROOT
 from scripts.laboratory.real import run
+from scripts.laboratory.table import BEGIN, END
 from scripts.laboratory.traffic import Job, Model, Scenario, units
 from scripts.relay import Relay
 
@@ -73,15 +74,16 @@ def test_the_exit_status_is_0_only_when_all_hold(tmp_path: Path, capsys: pytest.
 
 
 def test_the_laboratory_tries_a_scenario(tmp_path: Path) -> None:
-    figures, table = tmp_path / "figures.json", tmp_path / "table"
+    figures, page = tmp_path / "figures.json", tmp_path / "page"
+    page.write_text(f"{BEGIN}\n{END}\n")
     asked = ["--seeds", "2", "--scenario", "mixed-speed", "--policy", "SWARM", "--policy", "finish_time"]
     ended = subprocess.run(
-        [ROOT / "scripts" / "lab", *asked, "--json", figures, "--markdown", table],
+        [ROOT / "scripts" / "lab", *asked, "--json", figures, "--page", page],
         capture_output=True, text=True, timeout=110, check=False,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert len(json.loads(figures.read_text())) == 4
-    assert "| finish_time |" in table.read_text()
+    assert "| finish_time |" in page.read_text()
 
 
 def test_a_laboratory_fleet_runs_for_real() -> None:

@@ -10,7 +10,7 @@ import pytest
 from scripts.laboratory.arena import Ran, Run
 from scripts.laboratory.judge import OURS, judge
 from scripts.laboratory.measures import Measures, fairness, jain, measure, median
-from scripts.laboratory.table import COLUMNS, markdown, text
+from scripts.laboratory.table import BEGIN, COLUMNS, END, markdown, renewed, text
 from scripts.laboratory.trials import OTHERS, trial
 from tests.core.lab.fleets import PLAIN, SLOW, job, scenario
 
@@ -65,8 +65,14 @@ def test_goals_are_held_against_the_best_of_the_others() -> None:
 
 def test_the_table_has_every_figure() -> None:
     found = {"greedy-user": {OURS: GOOD, "HORDE": dataclasses.replace(GOOD, jain=math.nan)}}
-    assert all(heading in text(found) and heading in markdown(found) for heading in COLUMNS)
-    assert "| HORDE | 100.0 |" in markdown(found)
+    tables = markdown(found, judge(found, tuple(OTHERS)), "On a day.")
+    assert all(heading in text(found) and heading in tables for heading in COLUMNS)
+    assert "| HORDE | 100.0 |" in tables
+    assert "On a day." in tables and "makespan / lower bound" in tables
+    page = f"# A page\n\n{BEGIN}\nold\n{END}\n\nmore\n"
+    assert renewed(page, tables) == f"# A page\n\n{BEGIN}\n\n{tables}\n{END}\n\nmore\n"
+    with pytest.raises(ValueError, match="the page has no"):
+        renewed("# A page", tables)
 
 
 @pytest.mark.parametrize("name", ["same-cards", "vram-mixed"])
