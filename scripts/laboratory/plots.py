@@ -59,6 +59,6 @@ def _draw(axes: Any, found: Mapping[str, Mapping[str, Measures]], field: str) ->
     axes.axvline(1, color=INK, linewidth=0.8)
     axes.grid(axis="y", color="#e6e8ec")
     axes.set_axisbelow(True)
-    axes.legend(loc="lower right", frameon=False)
+    axes.legend(loc="upper right", frameon=False)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
