@@ -14,16 +14,18 @@ from broker.core.fleet import Fleet
 from broker.core.model import JobRecord
 from broker.core.rules import Now
 from broker.protocol import client
-from broker.protocol.codec import MAX_HEADER_BYTES, encode
-from broker.protocol.records import JobView, StoryLine
+from broker.protocol.codec import MAX_HEADER_BYTES, MAX_REPLY_BYTES, encode
+from broker.protocol.records import JobView, StoryLine, WorkerView
 from broker.store.api import Store, Wanted
 
 #: The most live jobs a snapshot carries; further ones are reached by pages.
 SNAPSHOT_LIVE: Final = 800
-#: What a reply's header has room for beside counts and ids.
+#: What jobs or lines may take of a reply's header.
 REPLY_BYTES: Final = MAX_HEADER_BYTES - 4_096
+#: What workers may take beside them: all there can be, at a usual size. One left out is told of at its next heartbeat.
+WORKERS_BYTES: Final = MAX_REPLY_BYTES - MAX_HEADER_BYTES - 65_536
 
-Item = TypeVar("Item", JobView, StoryLine)
+Item = TypeVar("Item", JobView, StoryLine, WorkerView)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -45,6 +47,9 @@ class Reading:
         chosen |= {record.job_id: record for record in newest if record.job_id not in chosen}
         ordered = sorted(chosen.values(), key=lambda record: -record.sequence)[: SNAPSHOT_LIVE + recent]
         return tuple(self.fleet.job_view(record) for record in ordered)
+
+    def workers(self) -> tuple[WorkerView, ...]:
+        return _fitting(self.fleet.workers(), WORKERS_BYTES, _of_worker)
 
 
 def answer(reading: Reading, said: Any) -> Any:
@@ -88,21 +93,19 @@ def _list(reading: Reading, said: client.List) -> Any:
 
 
 def _workers(reading: Reading, said: client.Workers) -> Any:
-    return client.WorkersReply(request_id=said.request_id, workers=reading.fleet.workers())
+    return client.WorkersReply(request_id=said.request_id, workers=reading.workers())
 
 
 def _snapshot(reading: Reading, said: client.Snapshot) -> Any:
-    reply = client.SnapshotReply(
+    return client.SnapshotReply(
         request_id=said.request_id,
         stream=reading.fleet.stream,
         serial=reading.fleet.serial,
-        workers=reading.fleet.workers(),
-        jobs=(),
+        workers=reading.workers(),
+        jobs=_fitting(reading.snapshot_jobs(said.recent), REPLY_BYTES, _of_job),
         stats=reading.fleet.stats(reading.now),
         outlook=reading.fleet.outlook,
     )
-    room_bytes = REPLY_BYTES - len(encode(reply)[2])
-    return dataclasses.replace(reply, jobs=_fitting(reading.snapshot_jobs(said.recent), room_bytes, _of_job))
 
 
 def _load(reading: Reading, said: client.Load) -> Any:
@@ -131,8 +134,12 @@ def _of_job(job: JobView) -> client.JobsReply:
     return client.JobsReply(request_id="", jobs=(job,), next="")
 
 
+def _of_worker(worker: WorkerView) -> client.WorkersReply:
+    return client.WorkersReply(request_id="", workers=(worker,))
+
+
 def _fitting(items: Iterable[Item], room_bytes: int, carrying: Callable[[Item], Any]) -> tuple[Item, ...]:
-    """The first items, at least one, that have room in one header. carrying: a message with nothing but the item."""
+    """The first items, at least one, that have room. carrying: a message with nothing but the item."""
     fitting: list[Item] = []
     for item in items:
         room_bytes -= len(encode(carrying(item))[2])

@@ -20,6 +20,8 @@ MAGIC: Final = b"CF1"
 #: Routing id or topic, magic, type, header, and at most four blobs.
 MAX_FRAMES: Final = 8
 MAX_HEADER_BYTES: Final = 1 << 20
+#: A reply of the broker may name every worker there can be, at about 1 KiB each; jobs have a header's room beside them.
+MAX_REPLY_BYTES: Final = 6 << 20
 
 #: A type byte is for ever: never reuse one, append only.
 TYPES: Final[dict[int, type[Any]]] = {
@@ -153,7 +155,8 @@ def decode(frames: Sequence[bytes], allowed: frozenset[int]) -> Any:
         raise RemoteProtocolError("FORBIDDEN", f"{form.kind.__name__} is not for this role")
     if len(frames) - 3 != len(form.blobs):
         raise RemoteProtocolError("INVALID", f"{form.kind.__name__} has {len(form.blobs)} blobs, not {len(frames) - 3}")
-    fields = form.read(_unpack(frames[2]), form.kind.__name__)
+    most_bytes = MAX_REPLY_BYTES if form.tag[0] in BROKER_TO_CLIENT else MAX_HEADER_BYTES
+    fields = form.read(_unpack(frames[2], most_bytes), form.kind.__name__)
     for (name, most), blob in zip(form.blobs, frames[3:], strict=True):
         if len(blob) > most:
             raise RemoteProtocolError("INVALID", f"{form.kind.__name__}.{name}: {len(blob)} bytes, at most {most}")
@@ -161,9 +164,9 @@ def decode(frames: Sequence[bytes], allowed: frozenset[int]) -> Any:
     return form.kind(**fields)
 
 
-def _unpack(header: bytes) -> Any:
-    if len(header) > MAX_HEADER_BYTES:
-        raise RemoteProtocolError("INVALID", f"a header of {len(header)} bytes, at most {MAX_HEADER_BYTES}")
+def _unpack(header: bytes, most_bytes: int) -> Any:
+    if len(header) > most_bytes:
+        raise RemoteProtocolError("INVALID", f"a header of {len(header)} bytes, at most {most_bytes}")
     try:
         return msgpack.unpackb(
             header,

@@ -140,15 +140,21 @@ def test_a_snapshot_has_workers_what_they_hold_the_newest_jobs_and_where_the_str
     assert [job.job_id for job in reader.asks(client.Snapshot, recent=0).jobs] == [job_id(1)]
 
 
-def test_a_snapshot_of_a_large_fleet_fits_with_fewer_jobs(reader: Reader) -> None:
+def test_a_snapshot_of_a_large_fleet_names_every_worker_and_fits_with_fewer_jobs(reader: Reader) -> None:
     long = because(Reason.WORKER_LOST, "é" * 2_000)
     lost = record(1, state=JobState.RUNNING, attempt=1, worker="gpu-0", failure=long)
     reader.keeps(*(dataclasses.replace(lost, job_id=job_id(n), sequence=n) for n in range(1, SNAPSHOT_LIVE + 1)))
-    for number in range(300):
+    for number in range(2_000):
         reader.given.joined(f"card-{number}", credits=0)
     snapshot = reader.asks(client.Snapshot, recent=200)
-    assert len(snapshot.workers) == 300 and 100 < len(snapshot.jobs) < SNAPSHOT_LIVE
+    assert len(snapshot.workers) == 2_000 and 100 < len(snapshot.jobs) < SNAPSHOT_LIVE
     assert [job.job_id for job in snapshot.jobs] == [job_id(SNAPSHOT_LIVE - n) for n in range(len(snapshot.jobs))]
+
+
+def test_workers_that_say_too_much_do_not_keep_a_snapshot_from_being_read(reader: Reader) -> None:
+    for number in range(1_200):
+        reader.given.joined(f"card-{number}", credits=0, labels=("é" * 200,) * 32)
+    assert 100 < len(reader.asks(client.Snapshot, recent=0).workers) < 1_200
 
 
 def test_a_snapshot_does_not_look_at_what_waits(reader: Reader) -> None:
