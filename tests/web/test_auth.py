@@ -84,12 +84,15 @@ CALLS: dict[tuple[str, str], Any] = {
     ("POST", "/api/v1/jobs/<job_id>/pin"): {"worker": ""},
     ("POST", "/api/v1/jobs/<job_id>/priority"): {"priority": 1},
     ("POST", "/api/v1/jobs/bulk"): {"verb": "cancel", "ids": ["00000000-0000-4000-8000-000000000000"]},
+    ("POST", "/api/v1/jobs/zip"): {"ids": ["00000000-0000-4000-8000-000000000000"]},
     ("POST", "/api/v1/uploads"): picture(),
     ("POST", "/api/v1/templates"): NEW_TEMPLATE,
     ("POST", "/api/v1/templates/draft"): {"workflow": NEW_TEMPLATE["workflow"]},
 }
 #: Statuses of what is allowed, where they are not 200.
 ALLOWED: dict[tuple[str, str], int] = {
+    ("GET", "/api/v1/jobs/zip"): 404,
+    ("POST", "/api/v1/jobs/zip"): 404,
     ("POST", "/login"): 401,
     ("POST", "/logout"): 303,
     ("POST", "/language"): 303,
@@ -123,6 +126,7 @@ def call(stage: Stage, method: str, path: str, headers: Mapping[str, str]) -> An
     filled = path.replace("<job_id>", job.job_id).replace("<task_id>", job.job_id)
     filled = filled.replace("<sha256>", f"{output.sha256}?job={job.job_id}").replace("<path:path>", "theme.js")
     filled = filled.replace("<name>", "worker-1" if "workers" in path else "text-to-image")
+    filled += "?ids=00000000-0000-4000-8000-000000000000" if (method, path) == ("GET", "/api/v1/jobs/zip") else ""
     kind = {"Content-Type": "application/x-www-form-urlencoded"} if path in ("/login", "/language") else {}
     return stage.request(method, filled, CALLS.get((method, path)), {**kind, **headers})
 
