@@ -12,6 +12,7 @@ import zmq
 from broker.core.fleet import Fleet
 from broker.core.rules import Rules
 from broker.files import FileChannel
+from broker.keeping import Keeping
 from broker.runtime import config, keys, logs, sockets
 from broker.runtime.entry import ready, run_main
 from broker.runtime.gate import Allowed
@@ -75,7 +76,10 @@ def main() -> None:
     sys.setswitchinterval(0.0005)
     context = zmq.Context[zmq.Socket[bytes]]()
     with Stop() as stop:
-        server = Server(context, settings.network, identity, allowed, Turn(fleet, store, files.has, room.is_full))
+        turn = Turn(fleet, store, files.has, room.is_full)
+        keep_for_ms, keep_jobs = settings.broker.keep_for_ms, settings.broker.keep_jobs
+        keeping = Keeping(turn, files, keep_for_ms=keep_for_ms, keep_jobs=keep_jobs, now=now())
+        server = Server(context, settings.network, identity, allowed, turn, keeping=keeping)
         # Its own list of keys: the channel runs in a thread of its own.
         theirs = Allowed(settings.security.keys) if identity is not None else None
         router = sockets.router(context, "files", settings.network, identity)

@@ -15,6 +15,7 @@ import zmq
 from broker.core.events import FromClient, FromWorker, Unreachable
 from broker.core.rules import Now
 from broker.core.step import Send
+from broker.keeping import Keeping
 from broker.protocol import events
 from broker.protocol.codec import ADMIN_SENDS, WORKER_SENDS, decode, encode
 from broker.protocol.errors import RemoteProtocolError, StoreError
@@ -64,9 +65,12 @@ class Server:
         identity: Identity | None,
         allowed: Allowed | None,
         turn: Turn,
+        *,
+        keeping: Keeping | None = None,
     ) -> None:
         """Binds the three sockets. Raises ConfigError when an address cannot be had."""
         self._turn = turn
+        self._keeping = keeping
         self._allowed = allowed
         #: Before the sockets: while there is no gate nobody gets in.
         self._gate = Gate(context, allowed) if allowed is not None else None
@@ -94,7 +98,7 @@ class Server:
         if self._gate is not None:
             poller.register(self._gate.socket, zmq.POLLIN)
         while not stop.requested:
-            ready = dict(poller.poll(self._turn.fleet.sleep_ms(now().mono_ms)))
+            ready = dict(poller.poll(self._sleep_ms(now().mono_ms)))
             if self._gate is not None and self._gate.socket in ready:
                 self._gate.answer()
             if self._events in ready:
@@ -102,10 +106,16 @@ class Server:
             self._take_turn()
             if not ready:
                 self._turn.store.checkpoint()
+            if self._keeping is not None:
+                self._send(self._keeping.step(now()))
             if not files_alive():
                 raise StoreError("the file channel ended unexpectedly: the log above says why")
             self._drop_revoked()
         self._turn.save()
+
+    def _sleep_ms(self, mono_ms: int) -> int:
+        sleep_ms = self._turn.fleet.sleep_ms(mono_ms)
+        return sleep_ms if self._keeping is None else min(sleep_ms, self._keeping.sleep_ms(mono_ms))
 
     def close(self) -> None:
         for socket in (self._workers, self._clients, self._events):

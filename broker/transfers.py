@@ -96,7 +96,7 @@ class Transfers:
     # ---- in
 
     def _put(self, key: Key, message: PutFile, now_s: float) -> list[Reply]:
-        size = self._store.size(message.sha256)
+        size = self._store.claim(message.sha256)
         upload = self._uploads.get(message.sha256)
         # A stored file of another size is damaged, or the peer errs: let it send, the digest decides.
         if upload is None and size == message.size_bytes:
@@ -179,7 +179,7 @@ class Transfers:
     # ---- out
 
     def _get(self, key: Key, message: GetFile, now_s: float) -> list[Reply]:
-        size = self._store.size(message.sha256)
+        size = self._store.claim(message.sha256)
         if size is None:
             raise FileProblem("not_found", f"no file {message.sha256} is stored")
         known = self._downloads.get(key)
@@ -225,7 +225,7 @@ class Transfers:
     # ---- both
 
     def _stat(self, key: Key, message: StatFile) -> list[Reply]:
-        size = self._store.size(message.sha256)
+        size = self._store.claim(message.sha256)
         # A file that is being finished may have its name already and yet not survive a power cut.
         if size is None or message.sha256 in self._uploads:
             raise FileProblem("not_found", f"no file {message.sha256} is stored")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from broker import reading
-from broker.core.events import FromClient, FromWorker, Tick, Unreachable
+from broker.core.events import Event, FromClient, FromWorker, Outlived, Tick, Unreachable
 from broker.core.fleet import Fleet
 from broker.core.model import JobRecord
 from broker.core.rules import Now
@@ -92,12 +92,25 @@ class Turn:
         out.to_workers = [self._with_workflow(send) for send in out.to_workers]
         return out
 
+    def clear(self, records: tuple[JobRecord, ...], now: Now) -> Outbound:
+        """Delete jobs that have been over for long, as if somebody had asked for each; returns what may leave now."""
+        out = Outbound()
+        self._handle(Outlived(records), now, out)
+        self._publish(out)
+        self.save()
+        return out
+
+    @property
+    def saved(self) -> bool:
+        """Whether everything that happened is durable."""
+        return self._unsaved_ms is None
+
     def save(self) -> None:
         """Commit whatever waits for the next commit. Raises StoreError."""
         self.store.commit()
         self._unsaved_ms = None
 
-    def _handle(self, event: FromWorker | FromClient | Unreachable | Tick, now: Now, out: Outbound) -> bool:
+    def _handle(self, event: Event, now: Now, out: Outbound) -> bool:
         """Whether a commit must follow in this turn.
 
         That a worker has begun may wait for the next one, as long as nobody is told anything but watchers: after a

@@ -36,6 +36,13 @@ class FromClient:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Outlived:
+    """Stored jobs that have been over for longer than they are kept."""
+
+    records: tuple[JobRecord, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Unreachable:
     """A send to this worker session found no connection."""
 
@@ -47,4 +54,4 @@ class Tick:
     """The end of a turn: every message that had arrived is handled. Deadlines fall and work is handed out now."""
 
 
-Event = FromWorker | FromClient | Unreachable | Tick
+Event = FromWorker | FromClient | Unreachable | Outlived | Tick

@@ -24,7 +24,7 @@ from broker.core import expiry
 from broker.core.admission import admit
 from broker.core.backlog import Backlog
 from broker.core.estimates import Figure
-from broker.core.events import Event, FromClient, FromWorker, Tick, Unreachable
+from broker.core.events import Event, FromClient, FromWorker, Outlived, Tick, Unreachable
 from broker.core.fairness import Fairness
 from broker.core.hearing import hear
 from broker.core.jobs import Jobs, view
@@ -105,6 +105,10 @@ class Fleet:
                 admit(self.leases, step, event, now)
             case Unreachable(session):
                 self._unreachable(session)
+            case Outlived(records):
+                for record in records:
+                    if record.state.terminal and record.job_id not in self.jobs.live:
+                        self.jobs.forget(step, record)
             case Tick():
                 self._tick(step, now)
         if step.published and self._stats_due_ms is None:

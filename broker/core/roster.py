@@ -275,6 +275,10 @@ class Roster:
     def knows(self, digest: str) -> bool:
         return digest in self._offers
 
+    def documents(self) -> frozenset[str]:
+        """The capability documents in use, which are stored files. A worker that names another is asked to store it."""
+        return frozenset(self._offers) | {worker.announced.capabilities for worker in self.by_session.values()}
+
     def learn(self, capabilities: Capabilities) -> None:
         self._offers[capabilities.digest] = Offer(frozenset(capabilities.nodes), frozenset(capabilities.models))
         self.relearnt.add(capabilities.digest)

@@ -90,6 +90,16 @@ class Broker:
         default="512 MiB",
         help="With less room on that disk submits are refused (507) and nothing more is begun; what runs ends well.",
     )
+    keep_for_ms: int = _setting(
+        Duration("0 s", "36500 d"),
+        default="0 s",
+        help="How long a job that is over is kept, and with it the files that no other job names; 0 s: for ever.",
+    )
+    keep_jobs: int = _setting(
+        Whole(0, 100_000_000),
+        default="0",
+        help="How many jobs that are over are kept; beyond that those that ended first go, as above. 0: all.",
+    )
     heartbeat_ms: int = _setting(
         Duration("100 ms", "1 min"), default="2 s", help="How often a worker reports; the broker tells it so."
     )

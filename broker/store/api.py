@@ -79,6 +79,12 @@ class Store(Protocol):
         Raises ValueError for an `after` this store never gave.
         """
 
+    def ended(self, *, before_utc_ms: int | None, limit: int) -> tuple[JobRecord, ...]:
+        """Jobs that are over, the one that ended first first. before_utc_ms: only what ended earlier; None: any."""
+
+    def names(self, sha256: str) -> bool:
+        """Whether any job, live or over, has this file among its inputs or outputs. Cheap: kept, not looked for."""
+
     def story(self, job_id: str) -> tuple[StoryLine, ...]:
         """What happened to a job, oldest first, at most the last 1000 lines."""
 

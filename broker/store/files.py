@@ -12,6 +12,7 @@ import errno
 import hashlib
 import os
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,8 @@ RESERVE_BYTES: Final = 64 << 20
 MAX_FILE_BYTES: Final = 2 << 30
 #: A partial upload that nobody touched for so long is swept.
 KEEP_PARTIAL_S: Final = 24 * 3_600
+#: A file that no job names stays for so long after somebody stored it or asked for it: an upload waits for its submit.
+KEEP_UNNAMED_S: Final = 24 * 3_600
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 _OUT_OF_FDS: Final = (errno.EMFILE, errno.ENFILE)
 
@@ -81,6 +84,7 @@ class Partial:
                     found = hashlib.file_digest(file, "sha256").hexdigest()
                 if found != self.sha256:
                     raise FileProblem("digest_mismatch", f"these {self.offset} bytes have the sha256 {found}")
+                os.utime(self._path)  # its day begins now, whenever its last byte came
                 self._path.rename(self._final)
                 try:
                     sync_folder(self._final.parent)
@@ -111,6 +115,8 @@ class FileStore:
         self._partials = root / "tmp"
         self._max_file_bytes = max_file_bytes
         self._reserve_bytes = reserve_bytes
+        #: Held between a look at a file's age and what follows from it.
+        self._ages = threading.Lock()
         try:
             make_folder(self._partials)
             # All at once, so that no file has to wait until the name of its folder is on disk.
@@ -134,6 +140,40 @@ class FileStore:
                 return path.stat().st_size
             except FileNotFoundError:
                 return None
+
+    def claim(self, sha256: str) -> int | None:
+        """As size; and if the file is here it stays for another KEEP_UNNAMED_S, whether a job names it or not."""
+        with self._ages:
+            size = self.size(sha256)
+            if size is not None:
+                with contextlib.suppress(OSError):  # it can be read all the same; who needs it will miss it and say so
+                    os.utime(self._path(sha256))
+            return size
+
+    def stored(self) -> Iterator[str]:
+        """The sha256 of every file, one folder after another as the disk lists them. Raises FileProblem.
+
+        What comes or goes meanwhile may or may not be among them.
+        """
+        for number in range(256):
+            with _told("cannot list the stored files"), os.scandir(self._root / f"{number:02x}") as entries:
+                yield from (entry.name for entry in entries if SHA256.fullmatch(entry.name))
+
+    def drop(self, sha256: str) -> int | None:
+        """Remove a file that nobody needs; the bytes that it had. None: it stays, for it was claimed not long ago.
+
+        Raises FileProblem.
+        """
+        path = self._path(sha256)
+        with self._ages, _told("cannot remove a stored file"):
+            try:
+                found = path.stat()
+            except FileNotFoundError:
+                return None
+            if found.st_mtime > time.time() - KEEP_UNNAMED_S:
+                return None
+            path.unlink()
+            return found.st_size
 
     def read(self, sha256: str, offset: int, size_bytes: int) -> bytes:
         """That part of a stored file, fewer bytes past its end. Raises FileProblem."""

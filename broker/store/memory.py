@@ -32,6 +32,8 @@ class _Tables:
     #: (owner, idempotency_key) -> job_id
     keys: dict[tuple[str, str], str] = dataclasses.field(default_factory=dict)
     stories: dict[str, tuple[StoryLine, ...]] = dataclasses.field(default_factory=dict)
+    #: sha256 -> how many jobs name that file
+    references: dict[str, int] = dataclasses.field(default_factory=dict)
     counts: dict[JobState, int] = dataclasses.field(default_factory=dict)
     #: job_id -> (owner, idempotency_key) of deleted jobs, and the other way round where there is a key.
     deleted: dict[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
@@ -133,6 +135,18 @@ class MemoryStore:
         ]
         return rules.page_of(found[: limit + 1], limit)
 
+    def ended(self, *, before_utc_ms: int | None, limit: int) -> tuple[JobRecord, ...]:
+        over = [
+            (record.finished_utc_ms, record.sequence, record)
+            for record in self._tables.jobs.values()
+            if record.state.terminal and record.finished_utc_ms is not None
+        ]
+        early = [one for one in sorted(over) if before_utc_ms is None or one[0] < before_utc_ms]
+        return tuple(record for _, _, record in early[:limit])
+
+    def names(self, sha256: str) -> bool:
+        return self._tables.references.get(sha256, 0) > 0
+
     def story(self, job_id: str) -> tuple[StoryLine, ...]:
         return self._tables.stories.get(job_id, ())
 
@@ -161,6 +175,7 @@ class MemoryStore:
         self._set(tables.payloads, record.job_id, (workflow, form))
         if record.idempotency_key:
             self._set(tables.keys, key, record.job_id)
+        self._refer(tables, rules.named(record), 1)
         self._count(tables, record.state, 1)
 
     def _update(self, tables: _Tables, record: JobRecord) -> None:
@@ -170,6 +185,8 @@ class MemoryStore:
         if rules.submitted(old) != rules.submitted(record):
             raise rules.changed(record)
         self._set(tables.jobs, record.job_id, record)
+        self._refer(tables, rules.named(record), 1)
+        self._refer(tables, rules.named(old), -1)
         self._count(tables, old.state, -1)
         self._count(tables, record.state, 1)
 
@@ -186,6 +203,7 @@ class MemoryStore:
         if record.idempotency_key:
             self._drop(tables.keys, key)
             self._set(tables.deleted_keys, key, job_id)
+        self._refer(tables, rules.named(record), -1)
         self._count(tables, record.state, -1)
         if len(tables.deleted) > rules.DELETED_KEPT:
             oldest, key = next(iter(tables.deleted.items()))
@@ -194,6 +212,14 @@ class MemoryStore:
 
     def _says(self, job_id: str, asked: tuple[words.Phrase, ...]) -> bool:
         return all(words.contains(self._tables.words[job_id], phrase) for phrase in asked)
+
+    def _refer(self, tables: _Tables, files: frozenset[str], by: int) -> None:
+        for sha256 in files:
+            left = tables.references.get(sha256, 0) + by
+            if left:
+                self._set(tables.references, sha256, left)
+            else:
+                self._drop(tables.references, sha256)
 
     def _count(self, tables: _Tables, state: JobState, by: int) -> None:
         self._set(tables.counts, state, tables.counts.get(state, 0) + by)

@@ -135,7 +135,29 @@ _SEARCH = Migration(
     ),
 )
 
-MIGRATIONS: Final[tuple[Migration, ...]] = (_JOBS, _FILTERS, _LOADING, _DELETED, _NOTES, _LEARNT, _SEARCH)
+_KEEPING = Migration(
+    "which files jobs name, and in which order jobs ended",
+    (
+        # A file goes when no row names it. The sha256 as bytes: half the size of its digits.
+        """CREATE TABLE reference (
+             sha256 BLOB NOT NULL,
+             sequence INTEGER NOT NULL,
+             PRIMARY KEY (sha256, sequence)
+           ) STRICT, WITHOUT ROWID""",
+        # In the order of the table, so that it is filled from one end.
+        """INSERT INTO reference
+           SELECT bytes_of(json_extract(value, '$.sha256')), sequence FROM job, json_each(job.submitted, '$.files')
+           UNION
+           SELECT bytes_of(json_extract(value, '$.sha256')), sequence FROM job, json_each(job.life, '$.outputs')
+           ORDER BY 1, 2""",
+        "ALTER TABLE job ADD COLUMN finished_utc_ms INTEGER",
+        """UPDATE job SET finished_utc_ms = json_extract(life, '$.finished_utc_ms'),
+                          life = json_remove(life, '$.finished_utc_ms')""",
+        "CREATE INDEX job_by_end ON job (finished_utc_ms, sequence) WHERE finished_utc_ms IS NOT NULL",
+    ),
+)
+
+MIGRATIONS: Final[tuple[Migration, ...]] = (_JOBS, _FILTERS, _LOADING, _DELETED, _NOTES, _LEARNT, _SEARCH, _KEEPING)
 
 
 def migrate(db: sqlite3.Connection, path: Path, steps: tuple[Migration, ...] = MIGRATIONS) -> None:
@@ -153,6 +175,7 @@ def migrate(db: sqlite3.Connection, path: Path, steps: tuple[Migration, ...] = M
             "start that release again, or restore the backup from before the upgrade"
         )
     db.create_function("words_of", 1, lambda text: " ".join(words_of(text)), deterministic=True)
+    db.create_function("bytes_of", 1, bytes.fromhex, deterministic=True)
     for version, step in enumerate(steps[done:], done + 1):
         db.execute("BEGIN IMMEDIATE")
         db.execute(

@@ -39,6 +39,7 @@ COLUMNS: Final = (
     "submitted",
     "state",
     "life",
+    "finished_utc_ms",
 )
 
 _CONVERTERS: Final = {
@@ -69,6 +70,7 @@ def to_row(record: JobRecord) -> tuple[Any, ...]:
         _write(record, _SUBMITTED),
         record.state.value,
         life_of(record),
+        record.finished_utc_ms,
     )
 
 
@@ -85,7 +87,7 @@ def _write(record: JobRecord, names: Sequence[str]) -> str:
 
 def from_row(row: Sequence[Any]) -> JobRecord:
     """The record of a row. Raises ValueError, TypeError or RemoteProtocolError for one that to_row never made."""
-    sequence, job_id, owner, idempotency_key, created_utc_ms, template, _, submitted, state, life = row
+    sequence, job_id, owner, idempotency_key, created_utc_ms, template, _, submitted, state, life, finished_utc_ms = row
     fields: dict[str, Any] = json.loads(submitted) | json.loads(life)
     for name in _CONVERTERS.keys() & fields.keys():
         fields[name] = _CONVERTERS[name][1](fields[name], name)
@@ -97,6 +99,7 @@ def from_row(row: Sequence[Any]) -> JobRecord:
         created_utc_ms=created_utc_ms,
         template=template,
         state=JobState(state),
+        finished_utc_ms=finished_utc_ms,
         **fields,
     )
 

@@ -42,6 +42,11 @@ _AFTER: Final = re.compile(r"[1-9][0-9]{0,18}")
 submitted: Final[Callable[[JobRecord], tuple[Any, ...]]] = attrgetter(*SUBMITTED)
 
 
+def named(record: JobRecord) -> frozenset[str]:
+    """The sha256 of every file that this job needs or made."""
+    return frozenset({file.sha256 for file in record.files} | {output.sha256 for output in record.outputs})
+
+
 def taken(record: JobRecord) -> StoreError:
     return StoreError(f"job {record.job_id}: its id, its sequence {record.sequence} or its key is stored already")
 

@@ -32,6 +32,8 @@ from broker.store.rows import COLUMNS, from_row, life_of, story_line, story_row,
 BUSY_S: Final = 60.0
 #: Pages of log (4 KiB each) after which a commit folds it in by itself: the bound when there is never an idle moment.
 LOG_PAGES: Final = 8_192
+#: Later than any time that is written down.
+_LATEST: Final = 2**63 - 1
 #: Rows changed before it is worth folding the log in when idle.
 FOLD_ROWS: Final = 1_000
 
@@ -54,6 +56,11 @@ _REMEMBER: Final = "INSERT INTO deleted (job_id, owner, idempotency_key) VALUES 
 _SAVE_FIGURE: Final = "INSERT OR REPLACE INTO figure VALUES (?, ?, ?, ?, ?)"
 _FORGET_FIGURES: Final = """
     DELETE FROM figure WHERE rowid <= (SELECT rowid FROM figure ORDER BY rowid DESC LIMIT 1 OFFSET ?)"""
+_REFER: Final = "INSERT INTO reference (sha256, sequence) VALUES (?, ?)"
+_UNREFER: Final = "DELETE FROM reference WHERE sha256 = ? AND sequence = ?"
+_OVER: Final = ", ".join(f"'{state}'" for state in JobState if state.terminal)
+_ENDED: Final = f"""
+    {_JOB} WHERE finished_utc_ms < ? AND +state IN ({_OVER}) ORDER BY finished_utc_ms, sequence LIMIT ?"""
 
 
 class SqliteStore:
@@ -156,6 +163,7 @@ class SqliteStore:
         self._execute("INSERT INTO payload VALUES (?, ?, ?)", record.sequence, workflow, form)
         for label in set(record.labels):
             self._execute("INSERT INTO label VALUES (?, ?)", label, record.sequence)
+        self._refer(_REFER, rules.named(record), record.sequence)
         self._last_sequence = record.sequence
         self._live[record.job_id] = record
         self._counts[record.state] += 1
@@ -164,8 +172,12 @@ class SqliteStore:
         old = self._known(record.job_id)
         if rules.submitted(old) != rules.submitted(record):
             raise self._refuse(rules.changed(record))
-        values = (record.state, life_of(record), record.sequence)
-        self._execute("UPDATE job SET state = ?, life = ? WHERE sequence = ?", *values)
+        values = (record.state, life_of(record), record.finished_utc_ms, record.sequence)
+        self._execute("UPDATE job SET state = ?, life = ?, finished_utc_ms = ? WHERE sequence = ?", *values)
+        if old.outputs != record.outputs:
+            before, after = rules.named(old), rules.named(record)
+            self._refer(_REFER, after - before, record.sequence)
+            self._refer(_UNREFER, before - after, record.sequence)
         if record.state.terminal:
             self._live.pop(record.job_id, None)
         else:
@@ -187,6 +199,7 @@ class SqliteStore:
         for label in set(record.labels):
             self._execute("DELETE FROM label WHERE label = ? AND sequence = ?", label, record.sequence)
         self._execute("DELETE FROM search WHERE rowid = ?", record.sequence)
+        self._refer(_UNREFER, rules.named(record), record.sequence)
         for table in ("story", "payload", "job"):
             self._execute(f"DELETE FROM {table} WHERE sequence = ?", record.sequence)
         values = (record.job_id, record.owner, record.idempotency_key)
@@ -194,6 +207,10 @@ class SqliteStore:
         self._execute("DELETE FROM deleted WHERE number <= ?", number - rules.DELETED_KEPT)
         self._live.pop(job_id, None)
         self._counts[record.state] -= 1
+
+    def _refer(self, sql: str, files: frozenset[str], sequence: int) -> None:
+        for sha256 in files:
+            self._execute(sql, bytes.fromhex(sha256), sequence)
 
     def _known(self, job_id: str) -> JobRecord:
         record = self.job(job_id)
@@ -262,6 +279,13 @@ class SqliteStore:
                 first = middle
         return first
 
+    def ended(self, *, before_utc_ms: int | None, limit: int) -> tuple[JobRecord, ...]:
+        rows = self._execute(_ENDED, before_utc_ms if before_utc_ms is not None else _LATEST, limit)
+        return tuple(map(self._read, rows))
+
+    def names(self, sha256: str) -> bool:
+        return bool(self._execute("SELECT 1 FROM reference WHERE sha256 = ? LIMIT 1", bytes.fromhex(sha256)))
+
     def story(self, job_id: str) -> tuple[StoryLine, ...]:
         rows = self._execute(
             "SELECT utc_ms, what, attempt, worker, text, decision FROM story "
@@ -294,10 +318,13 @@ class SqliteStore:
 
     def _one(self, sql: str, *values: Any) -> JobRecord | None:
         rows = self._execute(sql, *values)
+        return self._read(rows[0]) if rows else None
+
+    def _read(self, row: Any) -> JobRecord:
         try:
-            return from_row(rows[0]) if rows else None
+            return from_row(row)
         except (ValueError, TypeError, RemoteProtocolError) as e:
-            raise self._refuse(damaged(self._path, f"the record of job {rows[0][1]} cannot be read: {e}")) from e
+            raise self._refuse(damaged(self._path, f"the record of job {row[1]} cannot be read: {e}")) from e
 
     def _payload(self, column: str, job_id: str) -> bytes:
         rows = self._execute(f"SELECT {column} FROM payload JOIN job USING (sequence) WHERE job_id = ?", job_id)

@@ -20,7 +20,7 @@ import pytest
 from broker.core.model import JobRecord
 from broker.core.step import AddStory, DeleteJob, InsertJob, UpdateJob
 from broker.protocol.errors import StoreError
-from broker.protocol.records import JobState, StoryLine
+from broker.protocol.records import InputFile, JobState, Output, StoryLine
 from broker.store import pages, sqlite
 from broker.store.api import Wanted
 from broker.store.failure import StoreFull
@@ -67,8 +67,11 @@ def test_no_page_and_no_write_scans_or_sorts(store: SqliteStore, new_job: NewJob
     fill(store, new_job, range(1, 3))
     job = new_job(1)
     store.apply(AddStory(job.job_id, StoryLine(utc_ms=1, what="leased", attempt=1, worker="", text="", decision=None)))
-    store.apply(UpdateJob(dataclasses.replace(job, state=JobState.FAILED)))
+    made = Output(node_id="9", name="a", kind="output", media_type="", sha256="b" * 64, size_bytes=9)
+    store.apply(UpdateJob(dataclasses.replace(job, state=JobState.FAILED, finished_utc_ms=1, outputs=(made,))))
     store.commit()
+    assert store.ended(before_utc_ms=2, limit=3) == store.ended(before_utc_ms=None, limit=1) != ()
+    assert store.names(made.sha256)
     filters = itertools.product(
         ("", "ann"),
         ((), (JobState.QUEUED, JobState.FAILED)),
@@ -92,7 +95,8 @@ def test_no_page_and_no_write_scans_or_sorts(store: SqliteStore, new_job: NewJob
     asked = {text for text in statements if text.startswith(("SELECT", "INSERT", "UPDATE", "DELETE", "\n"))}
     plans = {step[3] for text in asked for step in raw(store).execute(f"EXPLAIN QUERY PLAN {text}")}
     # The index of words is a virtual table: reading it by what is sought is called a scan of its index.
-    plans = {plan for plan in plans if "VIRTUAL TABLE INDEX" not in plan}
+    # Its own settings, a row or two, it reads once after the schema changed.
+    plans = {plan for plan in plans if "VIRTUAL TABLE INDEX" not in plan and "search_config" not in plan}
     # Without any filter a page reads the table itself from its end: SEARCH by rowid.
     assert plans
     assert [plan for plan in plans if plan.startswith("SCAN") or "TEMP B-TREE" in plan] == []
@@ -165,9 +169,13 @@ def test_a_newer_schema_is_refused_and_left_alone(sqlite_path: Path) -> None:
 
 
 def test_jobs_of_the_first_schema_are_found_by_what_came_later(sqlite_path: Path, new_job: NewJob) -> None:
-    old = new_job(1, template="text-to-image", title="a lighthouse", labels=("x",))
-    sequence, job_id, owner, key, created, _, _, submitted, state, life = to_row(old)
+    given = InputFile(name="in.png", sha256="a" * 64, size_bytes=5)
+    made = [Output(node_id="9", name="a", kind="output", media_type="", sha256=s * 64, size_bytes=9) for s in "bba"]
+    ended = {"state": JobState.SUCCEEDED, "finished_utc_ms": 7, "files": (given,), "outputs": tuple(made)}
+    old = new_job(1, template="text-to-image", title="a lighthouse", labels=("x",), **ended)
+    sequence, job_id, owner, key, created, _, _, submitted, state, life, _ = to_row(old)
     submitted = json.dumps({**json.loads(submitted), "template": old.template})
+    life = json.dumps({**json.loads(life), "finished_utc_ms": old.finished_utc_ms})
     sqlite_path.parent.mkdir()
     with closing(sqlite3.connect(sqlite_path, isolation_level=None)) as db:
         migrate(db, sqlite_path, MIGRATIONS[:1])
@@ -179,6 +187,8 @@ def test_jobs_of_the_first_schema_are_found_by_what_came_later(sqlite_path: Path
         assert store.job(old.job_id) == old
         for wanted in (Wanted(template="text-to-image"), Wanted(label="x"), Wanted(text="lighthouse")):
             assert store.page(wanted, after="", limit=9).jobs == (old,)
+        assert store.ended(before_utc_ms=8, limit=9) == (old,) and store.ended(before_utc_ms=7, limit=9) == ()
+        assert [store.names(s * 64) for s in "abc"] == [True, True, False]
 
 
 def test_another_programs_database_is_refused_and_left_alone(sqlite_path: Path) -> None:

@@ -350,6 +350,55 @@ def test_a_live_job_is_never_deleted(store: Store, new_job: NewJob) -> None:
         store.commit()
 
 
+# ---- what is kept, and what may go
+
+
+def test_jobs_that_are_over_come_in_the_order_in_which_they_ended(
+    backend: Backend, store: Store, new_job: NewJob
+) -> None:
+    ends = {1: 50, 2: 10, 3: None, 4: 10, 5: 30, 6: 20}
+    for number, end in ends.items():
+        state = JobState.FAILED if end is not None else JobState.RUNNING
+        put(store, insert(new_job(number)))
+        put(store, UpdateJob(dataclasses.replace(new_job(number), state=state, finished_utc_ms=end)))
+    put(store, DeleteJob(new_job(6).job_id))
+    put(store, UpdateJob(dataclasses.replace(new_job(5), state=JobState.QUEUED)))
+    for restarted in (False, True):
+        store = backend.restart(store) if restarted else store
+        for before, limit, expected in (
+            (None, 9, [2, 4, 1]), (None, 1, [2]), (51, 9, [2, 4, 1]), (50, 9, [2, 4]), (10, 9, []), (50, 1, [2])
+        ):  # fmt: skip
+            assert [job.sequence for job in store.ended(before_utc_ms=before, limit=limit)] == expected
+
+
+def test_a_file_is_named_for_as_long_as_a_job_needs_it_or_made_it(
+    backend: Backend, store: Store, new_job: NewJob
+) -> None:
+    def named() -> str:
+        return "".join(letter for letter in "abcd" if store.names(letter * 64))
+
+    def made(*letters: str) -> tuple[Output, ...]:
+        return tuple(dataclasses.replace(ENDED["outputs"][0], sha256=letter * 64) for letter in letters)
+
+    first, second = new_job(1, **FULL), new_job(2, **(FULL | {"owner": "bob"}))  # both need a
+    put(store, insert(first), insert(second))
+    assert named() == "a"
+    ended = dataclasses.replace(first, state=JobState.FAILED, outputs=made("a", "b", "b", "c"))
+    put(store, UpdateJob(ended))
+    assert named() == "abc"
+    put(store, UpdateJob(dataclasses.replace(ended, outputs=made("d"))))
+    assert named() == "ad"
+    store.apply(DeleteJob(first.job_id))
+    assert named() == "a"
+    store = backend.crash(store)
+    assert named() == "ad"
+    put(store, DeleteJob(first.job_id), UpdateJob(dataclasses.replace(second, state=JobState.CANCELLED)))
+    assert named() == "a"
+    put(store, DeleteJob(second.job_id))
+    store = backend.restart(store)
+    assert named() == ""
+
+
 # ---- stories
 
 

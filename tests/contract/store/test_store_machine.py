@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from broker.core.model import JobRecord
 from broker.core.step import AddStory, DeleteJob, InsertJob, Remember, UpdateJob
 from broker.protocol.records import Failure, InputFile, JobState, Member, Needs, Output, Reason, StoryLine, Timings
+from broker.store import rules
 from broker.store.api import Store, Wanted
 from broker.store.memory import MemoryStore
 from broker.store.sqlite import SqliteStore
@@ -37,14 +38,15 @@ needs = st.builds(
     steps=st.just(4),
     signature=words,
 )
-files = st.builds(InputFile, name=words, sha256=st.just("a" * 64), size_bytes=numbers)
+digests = st.sampled_from(["a" * 64, "b" * 64, "c" * 64])
+files = st.builds(InputFile, name=words, sha256=digests, size_bytes=numbers)
 outputs = st.builds(
     Output,
     node_id=words,
     name=words,
     kind=words,
     media_type=words,
-    sha256=st.just("b" * 64),
+    sha256=digests,
     size_bytes=numbers,
 )
 failures = st.builds(
@@ -248,10 +250,22 @@ class StoreMachine(RuleBasedStateMachine):
         live = [job for job in self.now.jobs.values() if not job.state.terminal]
         assert list(self.store.live()) == sorted(live, key=lambda job: job.sequence)
 
+    @rule(before=st.none() | st.integers(0, 2**53), limit=st.integers(1, 4))
+    def read_ended(self, before: int | None, limit: int) -> None:
+        over = [
+            (job.finished_utc_ms, job.sequence, job)
+            for job in self.now.jobs.values()
+            if job.state.terminal and job.finished_utc_ms is not None
+        ]
+        early = sorted(one for one in over if before is None or one[0] < before)[:limit]
+        assert self.store.ended(before_utc_ms=before, limit=limit) == tuple(job for _, _, job in early)
+
     @invariant()
     def totals_agree(self) -> None:
         assert self.store.counts() == Counter(job.state for job in self.now.jobs.values())
         assert self.store.last_sequence() == self.now.last_sequence
+        named = {sha256 for job in self.now.jobs.values() for sha256 in rules.named(job)}
+        assert {s for s in ("a" * 64, "b" * 64, "c" * 64) if self.store.names(s)} == named
         assert self.store.notes() == {key: value for key, value in self.now.notes.items() if value}
 
     @precondition(lambda self: self.now.deleted)
