@@ -12,8 +12,9 @@ from __future__ import annotations
 from typing import Final
 
 from broker.core.deadlines import Deadlines
+from broker.core.health import Health
 from broker.core.retry import VERDICTS
-from broker.core.roster import BREAKER, Health, Roster, Worker
+from broker.core.roster import BREAKER, Roster, Worker
 from broker.core.rules import Now, Rules
 from broker.core.step import Send, Step
 from broker.protocol.records import BreakerState, Failure, Reason, WorkerState

@@ -69,6 +69,7 @@ class Fleet:
         self._slip_ms = 0
         self._last_turn_ms = now.mono_ms
         self._stats_due_ms: int | None = None
+        self._workers_due_ms: int | None = None
         #: When the waiting jobs are likely to begin, as was told last.
         self.outlook: tuple[Expected, ...] = ()
         self._outlook_due_ms: int | None = None
@@ -125,7 +126,7 @@ class Fleet:
 
     def sleep_ms(self, mono_ms: int) -> int:
         """How long the loop may wait for messages before the next Tick."""
-        due = (self.leases.deadlines.next_ms(), self._stats_due_ms, self._outlook_due_ms)
+        due = (self.leases.deadlines.next_ms(), self._stats_due_ms, self._workers_due_ms, self._outlook_due_ms)
         waits = [at + self._slip_ms - mono_ms for at in due if at is not None]
         return max(0, min([self.rules.turn_ms, *waits]))
 
@@ -144,6 +145,11 @@ class Fleet:
         for kind, key in self.leases.deadlines.fallen(now.mono_ms):
             self._due(step, kind, key, now)
         self.placing.place(step, now)
+        if self._workers_due_ms is not None and self._workers_due_ms <= now.mono_ms:
+            self._workers_due_ms = None
+            self.roster.tell(step)
+        elif self._workers_due_ms is None and self.roster.untold:
+            self._workers_due_ms = now.mono_ms + self.rules.workers_every_ms
 
     def _tell(self, step: Step, now: Now) -> None:
         """What is told and kept from time to time."""

@@ -12,6 +12,7 @@ from typing import Final
 
 from broker.core import resident
 from broker.core.backlog import GroupKey, Kind
+from broker.core.health import Health, Standing
 from broker.core.jobs import Job
 from broker.core.model import WORKER_MOVES
 from broker.core.rules import Now
@@ -49,25 +50,6 @@ BREAKER: Final = "breaker/"
 
 
 @dataclasses.dataclass(slots=True)
-class Health:
-    """Whether a worker's name gets work, and what speaks against it; breaker.py decides."""
-
-    state: BreakerState = BreakerState.CLOSED
-    why: str = ""
-    since_utc_ms: int = 0
-    #: What failed there since anything last succeeded.
-    against: set[str] = dataclasses.field(default_factory=set)
-    #: Failed probes in a row, and openings soon after the last closing.
-    setbacks: int = 0
-    closed_ms: int | None = None
-    #: When a session that another process had replaced was heard again.
-    contests: list[int] = dataclasses.field(default_factory=list)
-    #: The session that was sent the probe of this number and has not answered; empty = none was.
-    probed: str = ""
-    probe: int = 0
-
-
-@dataclasses.dataclass(slots=True)
 class Worker:
     """One session of a worker, as far as the broker believes."""
 
@@ -92,6 +74,8 @@ class Worker:
     _slowed_ms: int = 0
     #: Attempts sent to it.
     given: int = 0
+    #: What watchers know of it that they are told at once when it changes; None before anything was told.
+    told: Standing | None = None
     #: The models its ComfyUI is believed to hold, the most recently used last; and the sets of which they were, newest
     #: first.
     resident: tuple[str, ...] = ()
@@ -199,6 +183,8 @@ class Roster:
         self.fleet_paused = False
         #: Names of workers about which something has changed that placement goes by.
         self.touched: dict[str, None] = {}
+        #: Names of workers of which something has changed that watchers are told a little later.
+        self.untold: dict[str, None] = {}
         #: Kinds of which it must be asked anew what they can run.
         self.relearnt: set[str] = set()
         #: What outlives this process, as the store has it: see `remember`.
@@ -344,9 +330,27 @@ class Roster:
         return present and worker.state is not WorkerState.DRAINING and worker.name not in self.paused
 
     def show(self, step: Step, worker: Worker) -> None:
-        """Publish a worker as it is now; what is worth showing may matter to placement, too."""
+        """Publish a worker as it is now; what it holds, counts and measures may wait for `tell`. What is worth showing
+        may matter to placement, too."""
         self.touch(worker.name)
+        standing = self._standing(worker)
+        if standing == worker.told:
+            self.untold[worker.name] = None
+            return
+        worker.told = standing
+        self.untold.pop(worker.name, None)
         step.published.append(WorkerChanged(stream="", serial=0, worker=self.view(worker)))
+
+    def tell(self, step: Step) -> None:
+        """Publish the workers that have waited for it, as they are now."""
+        untold, self.untold = self.untold, {}
+        known = (self.by_name[name] for name in untold if name in self.by_name)
+        step.published += [WorkerChanged(stream="", serial=0, worker=self.view(worker)) for worker in known]
+
+    def _standing(self, worker: Worker) -> Standing:
+        # Busy or ready is what it holds, and changes with every job.
+        state = WorkerState.READY if worker.state is WorkerState.BUSY else worker.state
+        return Standing(state, worker.name in self.paused, worker.breaker.state, worker.breaker.why)
 
     def view(self, worker: Worker) -> WorkerView:
         said, health = worker.announced, worker.breaker

@@ -42,6 +42,8 @@ class Rules:
     stall_ms: int = 5 * 60_000
     #: How often counts are published at most.
     stats_every_ms: int = 500
+    #: How long a change of what a worker holds, counts and measures may wait, to be told along with the next ones.
+    workers_every_ms: int = 100
     #: How often the outlook is published at most, and what was learnt is saved.
     outlook_every_ms: int = 1_000
     save_every_ms: int = 60_000

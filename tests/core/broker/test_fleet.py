@@ -9,10 +9,11 @@ import pytest
 from broker.core.backlog import GroupKey, Kind
 from broker.core.events import Tick
 from broker.core.rules import Rules
+from broker.protocol import client
 from broker.protocol import worker as wire
 from broker.protocol.events import JobChanged, JobPreview, StatsChanged, WorkerChanged, WorkerGone
-from broker.protocol.records import JobState, ProgressKind, Reason
-from tests.core.broker.given import NEEDS, STREAM, Given, held, job_id
+from broker.protocol.records import JobState, ProgressKind, Reason, WorkerView
+from tests.core.broker.given import NEEDS, REQUEST, STREAM, Given, held, job_id
 
 # ---- time
 
@@ -74,7 +75,7 @@ def test_the_loop_sleeps_until_the_next_thing_is_due(broker: Given) -> None:
     gpu = broker.joined("gpu-0", credits=0)
     broker.tick()
     assert broker.fleet.sleep_ms(broker.now_ms) == broker.rules.stats_every_ms
-    broker.passes(1_000, gpu)
+    broker.passes(1_000 + broker.rules.workers_every_ms, gpu)
     assert broker.fleet.sleep_ms(broker.now_ms) == broker.rules.turn_ms
     assert broker.fleet.sleep_ms(broker.now_ms + 3_600_000) == 0
 
@@ -234,6 +235,51 @@ def test_counts_are_told_at_most_every_so_often_however_much_changes(broker: Giv
         broker.passes(100)
     told = [message for message in broker.published if isinstance(message, StatsChanged)]
     assert len(told) <= 100 * 100 // broker.rules.stats_every_ms + 1
+
+
+def shown(broker: Given) -> list[WorkerView]:
+    """Every worker that watchers were told of, in order."""
+    return [message.worker for message in broker.published if isinstance(message, WorkerChanged)]
+
+
+def test_what_a_worker_holds_is_told_soon_and_once_however_often_it_changes(broker: Given) -> None:
+    gpu = broker.joined("gpu-0")
+    broker.passes(1_000)
+    told = len(shown(broker))
+    for number in (1, 2, 3):
+        gpu.has_room()
+        gpu.completes(broker.running(gpu, number))
+    gpu.has_room()
+    job = broker.running(gpu, 4)
+    assert len(shown(broker)) == told
+    broker.passes(broker.rules.workers_every_ms)
+    (seen,) = shown(broker)[told:]
+    assert (seen.state, seen.succeeded, [held.job_id for held in seen.held]) == ("busy", 3, [job])
+    broker.passes(1_000)
+    assert len(shown(broker)) == told + 1
+
+
+def test_whether_a_worker_is_there_and_gets_work_is_told_at_once(broker: Given) -> None:
+    gpu = broker.joined("gpu-0")
+    assert [seen.state for seen in shown(broker)] == ["joined", "ready"]
+    broker.running(gpu)
+    broker.asks(client.Pause(request_id=REQUEST, worker="gpu-0"))
+    assert shown(broker)[-1].paused and shown(broker)[-1].state == "busy"
+    broker.asks(client.Resume(request_id=REQUEST, worker="gpu-0"))
+    assert not shown(broker)[-1].paused
+    gpu.says(wire.Draining())
+    assert shown(broker)[-1].state == "draining"
+    told = len(shown(broker))
+    broker.passes(1_000)
+    assert len(shown(broker)) == told  # what waited went along
+
+
+def test_of_a_worker_that_has_left_nothing_waits_to_be_told(broker: Given) -> None:
+    gpu = broker.joined("gpu-0")
+    gpu.beats()
+    gpu.says(wire.Leave(why="enough"))
+    broker.passes(1_000)
+    assert isinstance([m for m in broker.published if isinstance(m, (WorkerChanged, WorkerGone))][-1], WorkerGone)
 
 
 def test_messages_that_broke_the_contract_are_counted_among_the_rest(broker: Given) -> None:

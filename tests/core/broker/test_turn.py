@@ -265,9 +265,10 @@ def test_a_snapshot_in_the_middle_of_a_turn_is_followed_by_what_changed_after_it
 def test_a_turn_tells_of_each_thing_once_and_leaves_no_gap(house: House) -> None:
     house.opens()
     before = house.turn.fleet.serial
-    out = house.takes(submit_of(1), submit_of(2))
-    assert [type(m) for m in out.published] == [JobChanged, JobChanged, WorkerChanged]
-    assert {m.job.job_id: m.job.state for m in out.published[:2]} == {
+    pause, resume = (kind(request_id=REQUEST, worker="gpu-0") for kind in (client.Pause, client.Resume))
+    out = house.takes(submit_of(1), submit_of(2), pause, resume)
+    assert [type(m) for m in out.published] == [JobChanged, WorkerChanged, JobChanged]
+    assert {m.job.job_id: m.job.state for m in out.published if isinstance(m, JobChanged)} == {
         job_id(1): JobState.LEASED,
         job_id(2): JobState.QUEUED,
     }
