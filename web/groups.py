@@ -16,12 +16,17 @@ ENDED: Final = frozenset({"succeeded", "failed", "cancelled"})
 _NEXT: Final = -101
 
 
+def entry_of(job: Record) -> str:
+    """What the entry of a job is called: its group, or itself. Senders choose ids: a group may have that of a job."""
+    group = job.get("group")
+    return f"group:{group['id']}" if group is not None else str(job["id"])
+
+
 def members(jobs: Iterable[Record]) -> list[list[Record]]:
     """The jobs as they are shown: each by itself, or with the others of its group in their order."""
     together: dict[str, list[Record]] = {}
     for job in jobs:
-        group = job.get("group")
-        together.setdefault(group["id"] if group is not None else job["id"], []).append(job)
+        together.setdefault(entry_of(job), []).append(job)
     return [
         sorted(found, key=lambda job: job["group"]["index"] if job.get("group") else 0) for found in together.values()
     ]
@@ -48,7 +53,7 @@ def group_card(jobs: Sequence[Record], words: Words) -> dict[str, Any]:
     ended = [job["finished_ms"] for job in jobs if job["finished_ms"] is not None]
     fraction = sum(shares) / size
     return {
-        "id": first["group"]["id"],
+        "id": entry_of(first),
         "state": state,
         "title": job_card(first, words)["title"],
         "badge": say(f"state.{state}"),
@@ -90,8 +95,7 @@ def _tile(job: Record | None, index: int, words: Words) -> dict[str, Any]:
 def place(jobs: Sequence[Record]) -> tuple[str, tuple[int, int, str]]:
     """In which list one entry of `members` stands, and its rank there: the queue in the order it is served, as far as
     the page can tell; the gallery with what is being made first, then what ended last."""
-    first = jobs[0]
-    name = first["group"]["id"] if first.get("group") else first["id"]
+    first, name = jobs[0], entry_of(jobs[0])
     if all(job["state"] == "queued" or is_next(job) for job in jobs):
         return "queue", min((_NEXT if is_next(job) else -job["priority"], job["created_ms"], name) for job in jobs)
     if any(job["state"] not in ENDED for job in jobs):

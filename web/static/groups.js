@@ -5,8 +5,8 @@ import { duration, isNext, isOver, jobCard, left, sayer } from "./format.js";
 /** What the rank of a job begins with that a worker holds ready: before every priority, for they end at 100. */
 const NEXT = -101;
 
-/** The entry a job belongs to: its group, or itself. */
-export const entryOf = (job) => job.group?.id ?? job.id;
+/** What the entry of a job is called: its group, or itself. Senders choose ids: a group may have that of a job. */
+export const entryOf = (job) => (job.group ? `group:${job.group.id}` : job.id);
 
 /** The jobs as they are shown, by entry: each by itself, or with the others of its group in their order. */
 export function members(jobs) {
@@ -59,7 +59,7 @@ export function groupCard(jobs, words) {
   const took = over && begun.length > 0 && ended.length > 0;
   const done = say("group.done", { count: count("succeeded"), size });
   return {
-    id: first.group.id,
+    id: entryOf(first),
     state,
     title: jobCard(first, words).title,
     badge: say(`state.${state}`),

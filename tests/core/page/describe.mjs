@@ -12,7 +12,7 @@ const found = JSON.parse(readFileSync(0)).map(({ job, worker, stats, at, togethe
   place(together),
   groupCard(together, words),
   groupCard(together.slice(-1), words),
-  [...members([job, ...together]).values()].map((jobs) => jobs.map(({ id }) => id)),
+  [...members([job, { ...job, id: "g" }, ...together]).values()].map((jobs) => jobs.map(({ id }) => id)),
   workerCard(worker, new Map([["known", job]]), words),
   counts(stats, [job], words),
   shot([job], words),

@@ -170,7 +170,7 @@ def test_jobs_of_one_submit_are_one_card() -> None:
     done = records.succeeded(id="a", outputs=[records.output(url="/1")])
     live, waiting = records.running(id="b"), records.job(id="c")
     card = shot(records.submitted(done, live, waiting), ENGLISH)
-    assert (card["key"], card["open"], card["state"], tiles(card)) == ("g", "a", "running", ["/1", "", ""])
+    assert (card["key"], card["open"], card["state"], tiles(card)) == ("group:g", "a", "running", ["/1", "", ""])
     assert (card["bar"], card["aside"]) == ((1 + 0.25) / 3, "41 %")
     finished = shot(records.submitted(done, done), ENGLISH)
     assert (finished["many"], finished["bar"]) == ("2 pictures", None)
@@ -182,6 +182,13 @@ def test_a_card_of_one_job_shows_its_first_pictures() -> None:
     assert (tiles(card), card["many"], card["aside"]) == (["/0", "/1", "/2", "/3"], "6 pictures", "12.4 s")
     assert shot([records.failed(template="")], ENGLISH)["problem"] == "A node stopped with an error"
     assert shot([records.succeeded(template="")], ENGLISH)["status"] == "workflow"
+
+
+def test_a_group_with_the_id_of_a_job_stands_beside_it() -> None:
+    alone = records.succeeded(id="g")
+    together = records.submitted(records.succeeded(id="a"), records.succeeded(id="b"))
+    assert groups.members([alone, *together]) == [[alone], together]
+    assert shot([alone], ENGLISH)["key"] != shot(together, ENGLISH)["key"]
 
 
 node = pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
@@ -208,7 +215,7 @@ def on_the_server(record: dict[str, Any], together: list[records.Json], words: W
         list(groups.place(together)),
         groups.group_card(together, words),
         groups.group_card(together[-1:], words),
-        [[one["id"] for one in entry] for entry in groups.members([job, *together])],
+        [[one["id"] for one in entry] for entry in groups.members([job, {**job, "id": "g"}, *together])],
         describe.worker_card(held, {"known": job}, words),
         describe.counts(record["stats"], [job], words),
         shot([job], words),

@@ -237,7 +237,7 @@ def shown_gallery(jobs: list[records.Json], filters: Mapping[str, str], text: st
 def test_the_gallery_is_painted_and_goes_on_without_a_script() -> None:
     group = records.submitted(records.succeeded(id="a"), records.succeeded(id="b"))[::-1]
     found = shown_gallery([records.running(id="c"), *group], {"q": "a pier"}, "k2")
-    assert [attrs["data-key"] for attrs in found.with_attribute("data-key")] == ["c", "g", ""]
+    assert [attrs["data-key"] for attrs in found.with_attribute("data-key")] == ["c", "group:g", ""]
     assert found.by_id("more")["href"] == "/gallery?q=a+pier&after=k2"
     assert found.with_attribute("name", "q")[0]["value"] == "a pier"
     assert json.loads(found.scripts[0])["page"]["next"] == "k2"
