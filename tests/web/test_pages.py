@@ -71,6 +71,8 @@ def test_the_gallery_is_painted_with_what_its_address_asks_for(stage: Stage) -> 
         (f"?from={day}", [new, old]),
         ("?q=harbour&state=failed", []),
         ("?from=no-day&to=9999-12-31", [new, old]),
+        ("?from=0001-01-01", [new, old]),
+        ("?from=0202-03-01", [new, old]),
     ):
         assert gallery(stage, query) == expected, query
     assert stage.get("/gallery?state=nonsense", Accept="text/html").status == 400

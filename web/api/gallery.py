@@ -39,6 +39,7 @@ def _midnight(day: str, later: int) -> int | None:
     is if that is elsewhere."""
     try:
         date = datetime.date.fromisoformat(day) + datetime.timedelta(days=later)
+        midnight = datetime.datetime(date.year, date.month, date.day).astimezone()
     except (ValueError, OverflowError):
         return None
-    return int(datetime.datetime(date.year, date.month, date.day).astimezone().timestamp() * 1000)
+    return max(0, int(midnight.timestamp() * 1000))

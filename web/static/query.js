@@ -20,7 +20,8 @@ export function format(filters) {
 
 /** The days as moments, where the person is: [since, until), either null. */
 export function span({ from, to }) {
-  const midnight = (day) => (/^\d{4}-\d{2}-\d{2}$/.test(day) ? new Date(`${day}T00:00`).getTime() : NaN);
+  // While a year is typed it is one long before any job, and the API knows no time before 1970.
+  const midnight = (day) => (/^\d{4}-\d{2}-\d{2}$/.test(day) ? Math.max(0, new Date(`${day}T00:00`).getTime()) : NaN);
   const [first, last] = [midnight(from), midnight(to)];
   return [Number.isNaN(first) ? null : first, Number.isNaN(last) ? null : nextDay(last)];
 }

@@ -118,6 +118,7 @@ test("days are asked for as moments, the last one whole", () => {
   assert.equal(since, new Date(2026, 2, 1).getTime());
   assert.equal(until, new Date(2026, 2, 2).getTime());
   assert.deepEqual(span({ from: "yesterday", to: "" }), [null, null]);
+  assert.deepEqual(span({ from: "0202-03-01", to: "" }), [0, null]);
   const query = new URLSearchParams(asked(parse("?from=2026-03-01&state=failed"), { after: "k", limit: 5 }));
   assert.deepEqual([...query.keys()], ["state", "since_ms", "after", "limit"]);
 });
