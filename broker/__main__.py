@@ -18,7 +18,9 @@ from broker.runtime.entry import ready, run_main
 from broker.runtime.gate import Allowed
 from broker.runtime.settings import Broker, Placement
 from broker.runtime.stop import Stop
+from broker.searches import Searches
 from broker.server import Server, now
+from broker.store.backup import DATABASE
 from broker.store.files import FileStore
 from broker.store.room import FILES_SHARE, Room
 from broker.store.sqlite import SqliteStore
@@ -54,7 +56,7 @@ def main() -> None:
     identity = keys.identity(settings, "broker")
     allowed = Allowed(settings.security.keys) if identity is not None else None
     log.info("settings", extra={"fields": settings.effective()})
-    store = SqliteStore(settings.broker.data / "fleet.sqlite3")
+    store = SqliteStore(settings.broker.data / DATABASE)
     fleet = Fleet(
         rules(settings.broker, settings.placement),
         secrets.token_hex(16),
@@ -76,10 +78,11 @@ def main() -> None:
     sys.setswitchinterval(0.0005)
     context = zmq.Context[zmq.Socket[bytes]]()
     with Stop() as stop:
-        turn = Turn(fleet, store, files.has, room.is_full)
+        searches = Searches(settings.broker.data / DATABASE)
+        turn = Turn(fleet, store, files.has, room.is_full, searches.ask)
         keep_for_ms, keep_jobs = settings.broker.keep_for_ms, settings.broker.keep_jobs
         keeping = Keeping(turn, files, keep_for_ms=keep_for_ms, keep_jobs=keep_jobs, now=now())
-        server = Server(context, settings.network, identity, allowed, turn, keeping=keeping)
+        server = Server(context, settings.network, identity, allowed, turn, keeping=keeping, searches=searches)
         # Its own list of keys: the channel runs in a thread of its own.
         theirs = Allowed(settings.security.keys) if identity is not None else None
         router = sockets.router(context, "files", settings.network, identity)
@@ -87,11 +90,12 @@ def main() -> None:
         channel.start()
         try:
             ready("broker", **server.endpoints(), files=channel.endpoint)
-            server.run(stop, lambda: channel.alive)
+            server.run(stop, lambda: channel.alive and searches.alive)
         finally:
             channel.stop()
             server.close()
             context.term()
+            searches.close()
             store.close()
 
 

@@ -16,7 +16,7 @@ from broker.core.rules import Now
 from broker.protocol import client
 from broker.protocol.codec import MAX_HEADER_BYTES, MAX_REPLY_BYTES, encode
 from broker.protocol.records import JobView, StoryLine, WorkerView
-from broker.store.api import Store, Wanted
+from broker.store.api import Page, Store, Wanted
 
 #: The most live jobs a snapshot carries; further ones are reached by pages.
 SNAPSHOT_LIVE: Final = 800
@@ -70,8 +70,8 @@ def _get(reading: Reading, said: client.Get) -> Any:
     )
 
 
-def _list(reading: Reading, said: client.List) -> Any:
-    wanted = Wanted(
+def wanted_by(said: client.List) -> Wanted:
+    return Wanted(
         owner=said.owner,
         states=said.states,
         template=said.template,
@@ -81,15 +81,25 @@ def _list(reading: Reading, said: client.List) -> Any:
         until_utc_ms=said.until_utc_ms,
         text=said.text,
     )
+
+
+def _list(reading: Reading, said: client.List) -> Any:
     try:
-        page = reading.store.page(wanted, after=said.after, limit=said.limit)
+        page = reading.store.page(wanted_by(said), after=said.after, limit=said.limit)
     except ValueError:
+        return listed(reading, said, None)
+    return listed(reading, said, page)
+
+
+def listed(reading: Reading, said: client.List, page: Page | None) -> Any:
+    """The reply with this page, or with as much of it as fits; None: the request's key leads nowhere."""
+    if page is None:
         text = f"after={said.after!r} is not a page key this broker gave: start again without it"
         return client.Error(request_id=said.request_id, code="invalid", text=text, retry_after_ms=0)
     jobs = _fitting((reading.fleet.job_view(record) for record in page.jobs), REPLY_BYTES, _of_job)
-    if len(jobs) < len(page.jobs):
-        page = reading.store.page(wanted, after=said.after, limit=len(jobs))
-    return client.JobsReply(request_id=said.request_id, jobs=jobs, next=page.next)
+    left_out = len(jobs) < len(page.jobs)
+    following = str(page.jobs[len(jobs) - 1].sequence) if left_out else page.next
+    return client.JobsReply(request_id=said.request_id, jobs=jobs, next=following)
 
 
 def _workers(reading: Reading, said: client.Workers) -> Any:

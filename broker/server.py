@@ -27,6 +27,7 @@ from broker.runtime.gate import Allowed, Gate
 from broker.runtime.keys import Identity
 from broker.runtime.settings import Network
 from broker.runtime.stop import Stop
+from broker.searches import Searches
 from broker.turn import Outbound, Turn
 
 #: Messages taken from one socket in one turn: bounds the turn, and the size of a commit.
@@ -67,10 +68,12 @@ class Server:
         turn: Turn,
         *,
         keeping: Keeping | None = None,
+        searches: Searches | None = None,
     ) -> None:
         """Binds the three sockets. Raises ConfigError when an address cannot be had."""
         self._turn = turn
         self._keeping = keeping
+        self._searches = searches
         self._allowed = allowed
         #: Before the sockets: while there is no gate nobody gets in.
         self._gate = Gate(context, allowed) if allowed is not None else None
@@ -89,14 +92,16 @@ class Server:
         bound = {"clients": self._clients, "workers": self._workers, "events": self._events}
         return {name: sockets.endpoint_of(socket) for name, socket in bound.items()}
 
-    def run(self, stop: Stop, files_alive: Callable[[], bool]) -> None:
-        """Turn until asked to stop. Raises StoreError when the disk or the file channel can no longer be trusted."""
+    def run(self, stop: Stop, others_alive: Callable[[], bool]) -> None:
+        """Turn until asked to stop. Raises StoreError when the disk or a thread beside can no longer be trusted."""
         poller = zmq.Poller()
         for socket in (self._workers, self._clients, self._events):
             poller.register(socket, zmq.POLLIN)
         poller.register(stop.fileno(), zmq.POLLIN)
         if self._gate is not None:
             poller.register(self._gate.socket, zmq.POLLIN)
+        if self._searches is not None:
+            poller.register(self._searches.fileno(), zmq.POLLIN)
         while not stop.requested:
             ready = dict(poller.poll(self._sleep_ms(now().mono_ms)))
             if self._gate is not None and self._gate.socket in ready:
@@ -104,12 +109,15 @@ class Server:
             if self._events in ready:
                 self._note_watchers()
             self._take_turn()
+            if self._searches is not None and self._searches.fileno() in ready:
+                for request, page in self._searches.take():
+                    self._send(self._turn.found(request, page, now()))
             if not ready:
                 self._turn.store.checkpoint()
             if self._keeping is not None:
                 self._send(self._keeping.step(now()))
-            if not files_alive():
-                raise StoreError("the file channel ended unexpectedly: the log above says why")
+            if not others_alive():
+                raise StoreError("a thread of the broker ended unexpectedly: the log above says why")
             self._drop_revoked()
         self._turn.save()
 

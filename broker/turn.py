@@ -19,7 +19,7 @@ from broker.core.step import AddStory, SaveFigure, Send, Step, UpdateJob, Write
 from broker.protocol import client
 from broker.protocol.records import JobState
 from broker.protocol.worker import Complete, Fail, OutputsMissing
-from broker.store.api import Store
+from broker.store.api import Page, Store
 
 #: The longest that a write may wait for a commit, when nothing else asks for one.
 UNSAVED_MS: Final = 500
@@ -41,12 +41,17 @@ class Turn:
         store: Store,
         has_file: Callable[[str], bool],
         disk_full: Callable[[], bool] = lambda: False,
+        search: Callable[[FromClient], None] | None = None,
     ) -> None:
-        """has_file: whether the file store holds this sha256, whole and durable. disk_full: whether to take no more."""
+        """has_file: whether the file store holds this sha256, whole and durable. disk_full: whether to take no more.
+
+        search: takes a List for words, to be answered by `found` in a later turn; None: they are answered here.
+        """
         self.fleet = fleet
         self.store = store
         self._has_file = has_file
         self._disk_full = disk_full
+        self._search = search
         #: When the oldest write that waits for the next commit was made; None when there is none.
         self._unsaved_ms: int | None = None
         #: Messages that broke the contract, counted by whoever decodes.
@@ -72,6 +77,9 @@ class Turn:
                 continue
             urgent |= self._handle(self._informed(event), now, out)
         for request in from_clients:
+            if self._search is not None and isinstance(request.message, client.List) and request.message.text:
+                self._search(request)
+                continue
             if type(request.message) in reading.HANDLERS:
                 self._publish(out)  # a snapshot says where in the stream it stands
                 seen = reading.Reading(self.fleet, self.store, now)
@@ -91,6 +99,11 @@ class Turn:
             self.save()
         out.to_workers = [self._with_workflow(send) for send in out.to_workers]
         return out
+
+    def found(self, request: FromClient, page: Page | None, now: Now) -> Outbound:
+        """The reply to a List that `search` was given."""
+        reply = reading.listed(reading.Reading(self.fleet, self.store, now), request.message, page)
+        return Outbound(to_clients=[Send(request.session, reply)])
 
     def clear(self, records: tuple[JobRecord, ...], now: Now) -> Outbound:
         """Delete jobs that have been over for long, as if somebody had asked for each; returns what may leave now."""

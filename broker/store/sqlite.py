@@ -6,30 +6,25 @@ must exit, because a disk that lost one fsync may report the next as done. It ne
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import heapq
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from broker.core.estimates import Figure
 from broker.core.model import JobRecord
 from broker.core.step import AddStory, DeleteJob, InsertJob, Remember, SaveFigure, UpdateJob, Write
 from broker.protocol.errors import RemoteProtocolError, StoreError
 from broker.protocol.records import JobState, StoryLine
-from broker.store import pages, rules, words
-from broker.store.api import Page, Wanted
+from broker.store import rules, words
 from broker.store.disk import make_folder, sync_folder
-from broker.store.failure import damaged, translate
+from broker.store.failure import damaged
 from broker.store.lock import DataLock
 from broker.store.migrations import migrate
-from broker.store.rows import COLUMNS, from_row, life_of, story_line, story_row, to_row
+from broker.store.reader import BUSY_S, JOB, SqliteReader
+from broker.store.rows import COLUMNS, life_of, story_line, story_row, to_row
 
-#: How long another program (a backup, a shell) may hold the database before that is a failure. The core has already
-#: moved on when a write is refused, so waiting is all there is; it lengthens every lease by what it lost.
-BUSY_S: Final = 60.0
 #: Pages of log (4 KiB each) after which a commit folds it in by itself: the bound when there is never an idle moment.
 LOG_PAGES: Final = 8_192
 #: Later than any time that is written down.
@@ -45,7 +40,6 @@ _PRAGMAS: Final = (
     "PRAGMA cache_size = -16000",
     "PRAGMA trusted_schema = OFF",
 )
-_JOB: Final = f"SELECT {', '.join(COLUMNS)} FROM job"
 _INSERT_JOB: Final = f"INSERT INTO job ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
 _ADD_STORY: Final = """
     INSERT INTO story
@@ -60,10 +54,10 @@ _REFER: Final = "INSERT INTO reference (sha256, sequence) VALUES (?, ?)"
 _UNREFER: Final = "DELETE FROM reference WHERE sha256 = ? AND sequence = ?"
 _OVER: Final = ", ".join(f"'{state}'" for state in JobState if state.terminal)
 _ENDED: Final = f"""
-    {_JOB} WHERE finished_utc_ms < ? AND +state IN ({_OVER}) ORDER BY finished_utc_ms, sequence LIMIT ?"""
+    {JOB} WHERE finished_utc_ms < ? AND +state IN ({_OVER}) ORDER BY finished_utc_ms, sequence LIMIT ?"""
 
 
-class SqliteStore:
+class SqliteStore(SqliteReader):
     def __init__(self, path: Path, *, full_check: bool = False) -> None:
         """Open or create the database, alone.
 
@@ -93,7 +87,7 @@ class SqliteStore:
             raise
         rows = self._execute("SELECT state, count(*) FROM job GROUP BY state")
         self._counts: dict[str, int] = {state.value: 0 for state in JobState} | dict(rows)
-        self._last_sequence: int = max([n for (n,) in self._execute("SELECT seq FROM sqlite_sequence")], default=0)
+        self._last_sequence = super().last_sequence()
 
     def _prepare(self, db: sqlite3.Connection, check: str) -> None:
         findings = [line for (line,) in db.execute(f"PRAGMA {check}(3)")]
@@ -145,10 +139,7 @@ class SqliteStore:
             self._execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def close(self) -> None:
-        db, self._db = self._db, None
-        if db is not None:
-            with contextlib.suppress(sqlite3.Error):  # what was committed is safe in the log, whatever the close says
-                db.close()
+        super().close()
         self._lock.release()
 
     def _insert(self, record: JobRecord, workflow: bytes, form: bytes) -> None:
@@ -222,12 +213,12 @@ class SqliteStore:
 
     def job(self, job_id: str) -> JobRecord | None:
         live = self._live.get(job_id)
-        return live if live is not None else self._one(f"{_JOB} WHERE job_id = ?", job_id)
+        return live if live is not None else self._one(f"{JOB} WHERE job_id = ?", job_id)
 
     def job_by_key(self, owner: str, idempotency_key: str) -> JobRecord | None:
         # The first comparison lets SQLite use the index, which leaves empty keys out.
         where = "idempotency_key != '' AND owner = ? AND idempotency_key = ?"
-        return self._one(f"{_JOB} WHERE {where}", owner, idempotency_key)
+        return self._one(f"{JOB} WHERE {where}", owner, idempotency_key)
 
     def is_deleted(self, job_id: str) -> bool:
         return bool(self._execute("SELECT 1 FROM deleted WHERE job_id = ?", job_id))
@@ -248,36 +239,6 @@ class SqliteStore:
         states = ", ".join(f"'{state}'" for state in JobState if not state.terminal)
         sequences = self._execute(f"SELECT sequence FROM job WHERE state IN ({states}) ORDER BY sequence")
         return (self._record(sequence) for (sequence,) in sequences)
-
-    def page(self, wanted: Wanted, *, after: str, limit: int) -> Page:
-        before, first = rules.before(after, self.last_sequence()), 1
-        if wanted.since_utc_ms is not None:
-            first = self._first_since(wanted.since_utc_ms)
-        if wanted.until_utc_ms is not None:
-            before = min(before, self._first_since(wanted.until_utc_ms))
-        rows = (self._rows(sql, *values) for sql, values in pages.statements(wanted, first, before))
-        found: list[int] = []
-        for looked_at, (sequence, fits) in enumerate(heapq.merge(*rows, reverse=True), 1):
-            if fits:
-                found.append(sequence)
-            if len(found) > limit or looked_at == pages.LOOKED_AT:
-                shown = found[:limit]
-                after = str(shown[-1] if len(found) > limit else sequence)
-                return Page(tuple(map(self._record, shown)), after)
-        return Page(tuple(map(self._record, found)), "")
-
-    def _first_since(self, utc_ms: int) -> int:
-        """The first sequence whose job, and every later one, was submitted at that time or later."""
-        older, first = 0, self._last_sequence + 1
-        while first - older > 1:
-            middle = (older + first) // 2
-            where = "WHERE sequence >= ? ORDER BY sequence LIMIT 1"
-            rows = self._execute(f"SELECT sequence, created_utc_ms FROM job {where}", middle)
-            if rows and rows[0][0] < first and rows[0][1] < utc_ms:
-                older = rows[0][0]
-            else:
-                first = middle
-        return first
 
     def ended(self, *, before_utc_ms: int | None, limit: int) -> tuple[JobRecord, ...]:
         rows = self._execute(_ENDED, before_utc_ms if before_utc_ms is not None else _LATEST, limit)
@@ -310,55 +271,9 @@ class SqliteStore:
     def last_sequence(self) -> int:
         return self._last_sequence
 
-    def _record(self, sequence: int) -> JobRecord:
-        record = self._one(f"{_JOB} WHERE sequence = ?", sequence)
-        if record is None:
-            raise self._refuse(damaged(self._path, f"an index names job number {sequence}, which is not there"))
-        return record
-
-    def _one(self, sql: str, *values: Any) -> JobRecord | None:
-        rows = self._execute(sql, *values)
-        return self._read(rows[0]) if rows else None
-
-    def _read(self, row: Any) -> JobRecord:
-        try:
-            return from_row(row)
-        except (ValueError, TypeError, RemoteProtocolError) as e:
-            raise self._refuse(damaged(self._path, f"the record of job {row[1]} cannot be read: {e}")) from e
-
     def _payload(self, column: str, job_id: str) -> bytes:
         rows = self._execute(f"SELECT {column} FROM payload JOIN job USING (sequence) WHERE job_id = ?", job_id)
         if not rows:
             raise KeyError(job_id)
         found: bytes = rows[0][0]
         return found
-
-    # ---- the one way in, and the way out
-
-    @property
-    def _open(self) -> sqlite3.Connection:
-        if self._db is None:
-            raise StoreError("the store is closed")
-        return self._db
-
-    def _execute(self, sql: str, *values: Any) -> list[Any]:
-        db = self._open
-        try:
-            return db.execute(sql, values).fetchall()
-        except (sqlite3.Error, OverflowError, UnicodeError) as e:
-            raise self._fail(e, sql.split(maxsplit=1)[0]) from e
-
-    def _rows(self, sql: str, *values: Any) -> Iterator[Any]:
-        """The rows one by one, as far as somebody goes on asking."""
-        try:
-            with contextlib.closing(self._open.execute(sql, values)) as cursor:
-                yield from cursor
-        except (sqlite3.Error, OverflowError, UnicodeError) as e:
-            raise self._fail(e, sql.split(maxsplit=1)[0]) from e
-
-    def _fail(self, error: Exception, doing: str) -> StoreError:
-        return self._refuse(translate(error, self._path, doing))
-
-    def _refuse(self, error: StoreError) -> StoreError:
-        self.close()
-        return error

@@ -17,6 +17,7 @@ from broker.protocol import worker as wire
 from broker.protocol.errors import StoreError
 from broker.protocol.events import JobChanged, JobGone, StatsChanged, WorkerChanged
 from broker.protocol.records import InputFile, JobState
+from broker.store.api import Wanted
 from broker.store.memory import MemoryStore
 from broker.turn import UNSAVED_MS, Outbound, Turn
 from tests.core.broker.given import (
@@ -112,6 +113,23 @@ def test_everything_of_a_turn_is_one_commit_and_a_job_is_sent_in_the_turn_it_cam
     (sent,) = out.to_workers
     assert (sent.message.job_id, sent.message.workflow) == (job_id(1), b'{"1": {}}')
     assert [reply.message.job.job_id for reply in out.to_clients] == [job_id(1), job_id(2)]
+
+
+def test_a_search_is_handed_on_and_answered_when_it_was_found(house: House) -> None:
+    handed: list[FromClient] = []
+    turn = Turn(house.turn.fleet, house.store, lambda _: True, search=handed.append)
+    house.takes(submit_of(1))
+    plain = client.List(
+        request_id=REQUEST, owner="", states=(), template="", label="", group="", since_utc_ms=None,
+        until_utc_ms=None, text="", after="", limit=9,
+    )  # fmt: skip
+    asked = FromClient(CLIENT, dataclasses.replace(plain, text="light"))
+    out = turn.take([], [asked, FromClient(CLIENT, plain)], Now(0, UTC_MS))
+    assert handed == [asked] and [len(reply.message.jobs) for reply in out.to_clients] == [1]
+    (reply,) = turn.found(asked, house.store.page(Wanted(), after="", limit=9), Now(0, UTC_MS)).to_clients
+    assert reply == out.to_clients[0]
+    (refused,) = turn.found(asked, None, Now(0, UTC_MS)).to_clients
+    assert refused.message.code == "invalid"
 
 
 def test_a_turn_that_writes_nothing_commits_nothing(house: House) -> None:
