@@ -22,7 +22,7 @@ from broker.core.rules import Now
 from broker.protocol.records import Phase
 
 Key = TypeVar("Key")
-#: Workers of one kind and tier that a decision looks at, kinds, and workers that hold the job's models.
+#: Workers of one kind and tier that a decision looks at, kinds of one tier, and workers that hold the job's models.
 FEW: Final = 2
 KINDS: Final = 16
 HOLDERS: Final = 8
@@ -104,10 +104,11 @@ class Rooms:
             pinned = self._stands.get(group.pin)
             return [pinned] if pinned is not None and serves(pinned.kind, group) else []
         found: dict[str, Stand] = {}
-        for kind in islice((kind for kind in self._kinds if serves(kind, group)), KINDS):
-            for tier in tiers:
-                order = self._tiers.get((kind, tier))
-                found.update((stand.name, stand) for stand in (order.few(FEW) if order is not None else ()))
+        for tier in tiers:
+            # Counted tier by tier, so that a kind with room is seen however many before it have none.
+            orders = (order for kind in self._kinds if (order := self._tiers.get((kind, tier))) and serves(kind, group))
+            for order in islice(orders, KINDS):
+                found.update((stand.name, stand) for stand in order.few(FEW))
         if group.models:
             heaviest = max(group.models, key=self._estimates.size_bytes)
             holders = (stand for stand in self._holders.get(heaviest, {}).values() if serves(stand.kind, group))

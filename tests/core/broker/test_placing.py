@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from broker.core import backlog, placing
+from broker.core.rooms import KINDS
 from broker.core.rules import Rules
 from broker.protocol import client
 from broker.protocol import worker as wire
@@ -115,6 +116,16 @@ def test_jobs_whose_models_are_loaded_go_first_but_only_those_that_were_there(br
         broker.tick()
         order.append(gpu.dispatched[-1][0])
     assert order == [mine[0], mine[1], other, late]
+
+
+def test_however_many_kinds_of_workers_are_full_one_with_room_is_found(broker: Given) -> None:
+    for number in range(2 * KINDS):
+        gpu = broker.joined(f"gpu-{number}", labels=(f"rack-{number // 2}",))
+        broker.running(gpu, number=number + 1)
+    last = broker.joined("gpu-last", labels=("rack-last",))
+    job = broker.submitted(1_000)
+    broker.tick()
+    assert last.dispatched == [(job, 1)]
 
 
 def test_a_more_urgent_job_is_not_passed_over_for_the_sake_of_models(broker: Given) -> None:
