@@ -137,7 +137,7 @@ class Estimates:
 
     def ran(self, needs: Needs, worker: str, run_ms: int) -> None:
         """A prompt took so long, loading aside."""
-        measured = max(run_ms, 1) / work(needs)
+        measured = min(max(run_ms, 1), LONGEST_MS) / work(needs)
         reference = self._figures.get((Kind.REFERENCE, needs.signature, ""))
         if reference is not None:
             speed = self.speed(worker)
@@ -148,6 +148,7 @@ class Estimates:
 
     def loaded(self, models: tuple[str, ...], worker: str, load_ms: int) -> None:
         """These models were loaded in so long: each in its expected share."""
+        load_ms = min(load_ms, LONGEST_MS)
         self._learn(Kind.LOAD, "", worker, load_ms)
         expected = {model: self.load_ms(model, worker) + 1 for model in models}
         total = sum(expected.values())

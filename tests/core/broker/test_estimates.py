@@ -80,6 +80,15 @@ def test_no_size_that_a_workflow_claims_is_expected_to_run_for_ever() -> None:
     assert known.run_ms(vast, "a") <= LONGEST_MS
 
 
+def test_no_time_that_a_worker_claims_grows_past_what_can_be_told() -> None:
+    known = Estimates()
+    known.loaded((XL, "loras/a.safetensors"), "liar", 2**53)
+    known.ran(PICTURE, "liar", 2**53)
+    for worker in ("liar", "honest"):
+        assert known.load_ms(XL, worker) + known.load_ms("loras/a.safetensors", worker) <= LONGEST_MS
+    assert known.usual_load_ms("liar") == LONGEST_MS and known.run_ms(PICTURE, "liar") <= LONGEST_MS
+
+
 def test_what_was_learnt_is_handed_out_once_and_comes_back() -> None:
     known, again = Estimates(), Estimates()
     known.ran(PICTURE, "a", 8_000)
