@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from broker.core.deadlines import Deadlines
 from broker.core.jobs import Job, Jobs
 from broker.core.retry import failure
@@ -9,12 +11,15 @@ from broker.core.rules import Now
 from broker.core.step import Step
 from broker.protocol.records import JobState, Reason
 
+#: How often is looked at least: what is to be looked at later is kept until then, though the job may be long over.
+LOOK_MS: Final = 10 * 60_000
+
 
 def watch(deadlines: Deadlines, job: Job, now: Now) -> None:
     """Look at a job that waits once its deadline has come, if it has one."""
     if job.record.deadline_utc_ms is not None:
         left_ms = max(0, job.record.deadline_utc_ms - now.utc_ms)
-        deadlines.at(now.mono_ms + left_ms, "expire", job.record.job_id)
+        deadlines.at(now.mono_ms + min(left_ms, LOOK_MS), "expire", job.record.job_id)
 
 
 def fallen(step: Step, jobs: Jobs, deadlines: Deadlines, job: Job, now: Now) -> None:

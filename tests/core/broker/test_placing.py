@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from broker.core import backlog, placing
+from broker.core.expiry import LOOK_MS
 from broker.core.rooms import KINDS
 from broker.core.rules import Rules
 from broker.protocol import client
@@ -345,6 +346,16 @@ def test_a_job_is_not_begun_after_its_deadline(broker: Given) -> None:
     gpu.accepts(soon)
     broker.passes(60_000, gpu)
     assert broker.state(soon) is JobState.RUNNING, "it was begun in time"
+
+
+def test_a_far_deadline_is_kept_and_costs_nothing_once_its_job_is_over(broker: Given) -> None:
+    far, over = broker.submitted(1, deadline_ms=2 * LOOK_MS + 1), broker.submitted(2, deadline_ms=1_000 * LOOK_MS)
+    broker.asks(client.Cancel(request_id=REQUEST, job_id=over))
+    broker.passes(2 * LOOK_MS)
+    assert broker.state(far) is JobState.QUEUED
+    broker.passes(1)
+    assert broker.state(far) is JobState.FAILED
+    assert broker.fleet.leases.deadlines.next_ms() is None
 
 
 def test_a_deadline_counts_again_when_an_attempt_was_lost(broker: Given) -> None:
