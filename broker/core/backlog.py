@@ -236,11 +236,10 @@ class Backlog:
 
     def forget(self, lane: Callable[[Lane], bool]) -> None:
         """What these lanes can run has changed: ask anew when they are next looked at."""
-        for gone in [known for known in self._lines if lane(known)]:
-            line = self._lines.pop(gone)
+        gone = {self._lines.pop(known) for known in [known for known in self._lines if lane(known)]}
+        if gone:
             for group in self._groups.values():
-                if line in group.lanes:
-                    group.lanes.remove(line)
+                group.lanes = [line for line in group.lanes if line not in gone]
 
     # ---- within
 

@@ -16,7 +16,7 @@ KEEPS_MORE = (0, 4)
 FOR_MODELS = 0.8
 
 
-@functools.cache
+@functools.lru_cache(maxsize=1_000)
 def keeps_more(version: str) -> bool:
     """Whether a ComfyUI of this version keeps more than the previous prompt's models; one that tells no version does
     not."""
