@@ -114,7 +114,7 @@ def test_the_limit_for_a_hung_run_is_learnt(broker: Given) -> None:
         job = broker.running(gpu, number)
         timings = dataclasses.replace(TIMINGS, running_ms=60_000)
         gpu.says(wire.Complete(job_id=job, attempt=1, outputs=(), timings=timings))
-    assert limits(gpu) == [0, 0, 0, HUNG * 60_000]
+    assert limits(gpu) == [0, 0, 0, HUNG * 60_001]
 
 
 def test_the_limit_for_a_hung_run_is_never_less_than_the_one_on_silence(broker: Given) -> None:
