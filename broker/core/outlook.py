@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import Final
 
 from broker.core.backlog import Backlog, Entry, Group, GroupKey, Kind, priority_of
@@ -22,6 +23,8 @@ from broker.protocol.records import Expected
 JOBS: Final = 200
 #: Workers of one kind that a job is tried on: those that are free first.
 TRIED: Final = 3
+#: Kinds tried for all jobs together: where there are many of them fewer jobs are told of, for messages wait meanwhile.
+TRIES: Final = 16 * JOBS
 
 
 #: When a worker is free, its name, and the models it will hold then.
@@ -43,6 +46,7 @@ class Forecast:
 
     def expected(self, waiting: Iterable[tuple[Job, GroupKey]]) -> tuple[Expected, ...]:
         """waiting: the first jobs, as they would go out."""
+        most = TRIES // max(1, len(self._free))
         return tuple(
             Expected(
                 job_id=job.record.job_id,
@@ -50,7 +54,7 @@ class Forecast:
                 place=place,
                 start_utc_ms=self._start_utc_ms(job, key),
             )
-            for place, (job, key) in enumerate(waiting, start=1)
+            for place, (job, key) in enumerate(islice(waiting, most), start=1)
         )
 
     def _start_utc_ms(self, job: Job, key: GroupKey) -> int | None:

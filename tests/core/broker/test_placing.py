@@ -9,6 +9,7 @@ import pytest
 
 from broker.core import backlog, placing
 from broker.core.expiry import LOOK_MS
+from broker.core.outlook import TRIES
 from broker.core.rooms import KINDS
 from broker.core.rules import Rules
 from broker.protocol import client
@@ -331,6 +332,15 @@ def test_a_pinned_job_runs_there_alone_and_says_so(broker: Given) -> None:
     worker(broker, "gpu-2")
     broker.tick()
     assert where(broker, job) == "gpu-2" and broker.records[job].why is Why.PINNED
+
+
+def test_with_many_kinds_of_workers_fewer_jobs_are_told_when_they_begin(broker: Given) -> None:
+    for number in range(TRIES // 4):
+        broker.joined(f"gpu-{number}", credits=0, labels=(f"rack-{number}",))
+    for number in range(1, 6):
+        broker.submitted(number)
+    broker.passes(broker.rules.outlook_every_ms)
+    assert [expected.place for expected in broker.fleet.outlook] == [1, 2, 3, 4]
 
 
 def test_a_job_is_not_begun_after_its_deadline(broker: Given) -> None:
