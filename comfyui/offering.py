@@ -7,7 +7,7 @@ stands in the workflow. Writes no files. Pure.
 import json
 import math
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -43,6 +43,7 @@ class Drafted:
 def candidates(workflow: Workflow, object_info: Mapping[str, object]) -> tuple[Candidate, ...]:
     """Every input with a value that a person could give, in the order of the workflow. object_info may be {}."""
     found: list[Candidate] = []
+    taken: dict[str, int] = {}
     for node_id in workflow.order:
         node = workflow.nodes[node_id]
         known = node_class(object_info, node.class_type)
@@ -50,7 +51,7 @@ def candidates(workflow: Workflow, object_info: Mapping[str, object]) -> tuple[C
             declared = known.inputs.get(name) if known is not None else None
             kind = _type(node, name, value, declared)
             if kind:
-                key = _key(name, {other.field.key for other in found})
+                key = _key(name, taken)
                 field = _field(key, kind, Target(node_id, name), value, declared)
                 found.append(Candidate(field, node.class_type, title(node)))
     return tuple(found)
@@ -146,11 +147,17 @@ def _default(field: Field, value: object) -> object:
     return value
 
 
-def _key(name: str, taken: Collection[str]) -> str:
+def _key(name: str, taken: dict[str, int]) -> str:
+    """A key that is not taken, and is from now on. taken: each with the last number that was put behind it."""
     stem = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")[:32]
     stem = stem if stem[:1].isalpha() else f"field_{stem}".rstrip("_")
-    number = next(number for number in range(1, len(taken) + 2) if _numbered(stem, number) not in taken)
-    return _numbered(stem, number)
+    number = taken.get(stem, 0) + 1
+    while _numbered(stem, number) in taken:
+        number += 1
+    key = _numbered(stem, number)
+    taken[key] = 1
+    taken[stem] = number
+    return key
 
 
 def _numbered(stem: str, number: int) -> str:

@@ -236,3 +236,10 @@ def test_every_candidate_is_a_sound_field(inputs: dict[str, Any], options: objec
     fields = [one.field for one in candidates(found, info)]
     drafted = template_from_workflow("x", "X", found, fields)
     assert json.loads(drafted.files["form.json"])["result"] == "1"
+
+
+def test_inputs_of_one_name_get_a_key_each() -> None:
+    names = ("text", "text", "text 2", "Text", "text_2_2")
+    workflow = of({str(at): {"class_type": "Note", "inputs": {name: "words"}} for at, name in enumerate(names)})
+    keys = ["text", "text_2", "text_2_2", "text_3", "text_2_2_2"]
+    assert [one.field.key for one in candidates(workflow, {})] == keys
