@@ -44,9 +44,9 @@ def test_all_files_of_the_jobs_are_in_it_with_a_list(shared: Stage) -> None:
     first, second = made(shared, b"one", b"two" * 300_000), made(shared, b"three", title="灯塔")
     packed = opened(shared.post("/api/v1/jobs/zip", {"ids": [first, second]}))
     assert {name: packed.read(name) for name in packed.namelist() if name != "manifest.json"} == {
-        f"a-lighthouse-{first[:8]}-1.png": b"one",
-        f"a-lighthouse-{first[:8]}-2.png": b"two" * 300_000,
-        f"灯塔-{second[:8]}-1.png": b"three",
+        f"a-lighthouse-{first[-8:]}-1.png": b"one",
+        f"a-lighthouse-{first[-8:]}-2.png": b"two" * 300_000,
+        f"灯塔-{second[-8:]}-1.png": b"three",
     }
     assert all(entry.compress_type == zipfile.ZIP_STORED for entry in packed.infolist())
     manifest = json.loads(packed.read("manifest.json"))
@@ -62,15 +62,15 @@ def test_no_name_leads_out_of_its_folder(shared: Stage, title: str) -> None:
     job = made(shared, b"one", title=title, name="../../evil.sh\n")
     [name, _] = opened(shared.post("/api/v1/jobs/zip", {"ids": [job]})).namelist()
     assert not set(name) & set("/\\:<>\u2028\n\x7f") and ".." not in name and len(name) < 90
-    assert name.endswith(f"{job[:8]}-1")
+    assert name.endswith(f"{job[-8:]}-1")
 
 
 def test_a_file_that_is_not_stored_any_more_is_named_and_the_others_come(shared: Stage) -> None:
     job = made(shared, b"here", b"lost")
     del shared.broker.files[an_output(b"lost").sha256]
     packed = opened(shared.post("/api/v1/jobs/zip", {"ids": [job]}))
-    assert packed.namelist() == [f"a-lighthouse-{job[:8]}-1.png", "manifest.json"]
-    assert json.loads(packed.read("manifest.json"))["missing"] == [f"a-lighthouse-{job[:8]}-2.png"]
+    assert packed.namelist() == [f"a-lighthouse-{job[-8:]}-1.png", "manifest.json"]
+    assert json.loads(packed.read("manifest.json"))["missing"] == [f"a-lighthouse-{job[-8:]}-2.png"]
 
 
 def test_what_cannot_be_packed_is_refused(shared: Stage) -> None:

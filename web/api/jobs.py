@@ -51,9 +51,10 @@ def workflow(call: Call, job_id: str) -> HTTPResponse:
 
 
 def file_stem(job: JobView) -> str:
-    """What files of a job are called: its title as far as every system takes it in a name, and the start of its id."""
+    """What files of a job are called: its title as far as every system takes it in a name, and the end of its id: those
+    that begin with the time of their making begin alike."""
     title = "-".join(re.findall(r"\w+", job.title))[:60].strip("-_")
-    return f"{title}-{job.job_id[:8]}" if title else job.job_id[:8]
+    return f"{title}-{job.job_id[-8:]}" if title else job.job_id[-8:]
 
 
 def delete(call: Call, job_id: str) -> HTTPResponse:
