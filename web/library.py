@@ -68,7 +68,8 @@ class Library(Mapping[str, Template]):
     def remove(self, name: str) -> None:
         """Take an added one away; a built-in one of the same name is there again. Raises OSError."""
         gone = self._own / f".{uuid.uuid4().hex}"
-        (self._own / name).rename(gone)
+        with contextlib.suppress(FileNotFoundError):  # another web process, or a person, was quicker
+            (self._own / name).rename(gone)
         _sync(self._own)
         shutil.rmtree(gone, ignore_errors=True)
         del self._added[name]

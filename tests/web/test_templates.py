@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from comfyui.library import BUILT_IN, load_templates
+from comfyui.offering import candidates, template_from_workflow
+from comfyui.workflow import of
 from tests.web.stage import OBJECT_INFO, Stage, staged
+from web.library import Library
 
 WORKFLOW: Any = json.loads((BUILT_IN / "text-to-image" / "workflow.json").read_text())
 
@@ -92,6 +96,8 @@ def test_built_in_templates_stay_and_their_names_are_taken(ready_stage: Stage) -
         ({"name": "../up"}, "bad_template", "the name"),
         ({"name": 7}, "bad_type", "name is text"),
         ({"title": "x" * 101}, "bad_template", "title"),
+        ({"title": " "}, "bad_template", "not blank"),
+        ({"title": "Poster\u202egnp"}, "bad_template", "can be printed"),
         ({"result": "404"}, "bad_template", "the result node"),
         ({"fields": "seed"}, "bad_type", "fields is a list"),
         ({"fields": ["flavour"]}, "unknown_field", "'flavour'"),
@@ -108,6 +114,16 @@ def test_what_cannot_be_saved_is_named(ready_stage: Stage, changes: dict[str, An
     assert (answer.code, answer.status) == (code, 400 if code == "not_a_workflow" else 422)
     assert words in answer.json["error"]["message"]
     assert "poster" not in [one["name"] for one in ready_stage.get("/api/v1/templates").json["templates"]]
+
+
+def test_one_whose_folder_is_gone_can_be_taken_away(tmp_path: Path) -> None:
+    own = tmp_path / "templates"
+    library = Library(own)
+    workflow = of(WORKFLOW)
+    library.add(template_from_workflow("poster", "Poster", workflow, [candidates(workflow, {})[0].field]))
+    shutil.rmtree(own / "poster")
+    library.remove("poster")
+    assert "poster" not in library
 
 
 def test_what_is_missing_is_named(ready_stage: Stage) -> None:

@@ -134,6 +134,9 @@ def save(call: Call) -> HTTPResponse:
     fields = _picked(body["fields"], {one.field.key: one.field for one in offered})
     texts = [_text(body, key) for key in ("name", "title", "description", "result")]
     name, title, description, result = texts
+    if not title.isprintable() or not title.strip():
+        message = "title is one line of characters that can be printed, and not blank"
+        raise Refusal(422, "bad_template", message, details={"path": ["title"]})
     try:
         drafted = offering.template_from_workflow(name, title, workflow, fields, description=description, result=result)
         call.site.templates.add(drafted)
