@@ -75,7 +75,8 @@ def test_the_gallery_is_painted_with_what_its_address_asks_for(stage: Stage) -> 
         ("?from=0202-03-01", [new, old]),
     ):
         assert gallery(stage, query) == expected, query
-    assert stage.get("/gallery?state=nonsense", Accept="text/html").status == 400
+    refused = stage.get("/gallery?state=nonsense", **{"Accept": "text/html", "Accept-Language": "zh"})
+    assert refused.status == 400 and "网址看不懂" in refused.body.decode()
 
 
 def test_the_gallery_is_there_while_the_broker_is_silent(stage: Stage) -> None:
