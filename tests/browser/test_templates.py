@@ -91,7 +91,7 @@ def test_a_picture_that_will_not_do_is_refused_in_words(open_page: OpenPage) -> 
     page.locator("#f-picture").set_input_files({"name": "notes.txt", "mimeType": "text/plain", "buffer": b"notes"})
     expect(page.locator("#b-picture")).to_have_text("notes.txt is no PNG, JPEG or WebP picture.")
     page.locator("#f-picture").set_input_files({"name": "a.png", "mimeType": "image/png", "buffer": b"notes"})
-    expect(page.locator("#b-picture")).to_have_text(re.compile("not taken: want a PNG, JPEG or WebP picture"))
+    expect(page.locator("#b-picture")).to_have_text(re.compile("not taken: This is no PNG, JPEG or WebP picture"))
     upload(page, picture())
     expect(page.locator("#b-picture")).to_be_hidden()
 
