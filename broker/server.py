@@ -7,7 +7,7 @@ StoreError passes through it and ends the process before anything more is acknow
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any, Final
 
 import zmq
@@ -108,7 +108,7 @@ class Server:
                 self._gate.answer()
             if self._events in ready:
                 self._note_watchers()
-            self._take_turn()
+            self._take_turn(ready)
             if self._searches is not None and self._searches.fileno() in ready:
                 for request, page in self._searches.take():
                     self._send(self._turn.found(request, page, now()))
@@ -133,12 +133,16 @@ class Server:
 
     # ---- in
 
-    def _take_turn(self) -> None:
+    def _take_turn(self, ready: Container[Any]) -> None:
+        """ready: where messages wait; asking the others costs more than it seems, as each answers with an exception."""
         lost, self._unreachable = self._unreachable, []
-        heard = self._drain(self._workers, "workers", WORKER_SENDS, FromWorker)
-        asked = self._drain(
-            self._clients, "clients", ADMIN_SENDS, lambda session, message, _: FromClient(session, message)
-        )
+        heard, asked = [], []
+        if self._workers in ready:
+            heard = self._drain(self._workers, "workers", WORKER_SENDS, FromWorker)
+        if self._clients in ready:
+            asked = self._drain(
+                self._clients, "clients", ADMIN_SENDS, lambda session, message, _: FromClient(session, message)
+            )
         self._send(self._turn.take([*lost, *heard], asked, now()))
 
     def _drain(
