@@ -1,0 +1,137 @@
+"""How smooth the gallery stays: the longest task of Chromium's main thread in a recorded trace, while a person scrolls
+through 2,000 jobs, to the oldest and back, and twenty more are being made. Processor time is what the task itself used;
+the wall's time has the rest of the machine in it."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from scripts.figures import Figure, Samples
+from scripts.fleet import Fleet
+from scripts.tab import Tab
+
+FLAGS = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync")
+CATEGORIES = ("-*", "devtools.timeline", "disabled-by-default-devtools.timeline", "toplevel")
+STREAMED = 20
+#: Of the jobs scrolled through, one in so many has a picture as heavy as a photograph; the others are plain.
+HEAVY_EVERY = 20
+#: Pixels of a notch of the wheel, down and then up, and how far apart notches are.
+NOTCHES, NOTCH_S = (600, -400), 0.03
+#: Generous: most of it is other work on the machine.
+SCROLL_S = 180.0
+GOAL_MS = 50.0
+
+
+def measure(*, quick: bool) -> Iterator[Figure]:
+    from playwright.sync_api import sync_playwright
+
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    if found is None:
+        raise SystemExit("bench: the suite `page` needs Chromium: install it, or name the other suites")
+    jobs, workers, rounds = (110, 2, 1) if quick else (2_000, STREAMED, 5)
+    with (
+        tempfile.TemporaryDirectory(prefix="comfyfleet-bench-", ignore_cleanup_errors=True) as folder,
+        Fleet(Path(folder), workers=workers, simulator=["--step-s", "0.5"], settings={"log.level": "warning"}) as fleet,
+        sync_playwright() as playwright,
+    ):
+        seed(fleet, jobs)
+        walls, used = [], []
+        for _ in range(rounds):
+            browser = playwright.chromium.launch(executable_path=found, args=list(FLAGS))
+            tasks = scrolled(browser, fleet, jobs)
+            browser.close()
+            walls.append(max(task["dur"] for task in tasks) / 1_000)
+            used.append(max(task["tdur"] for task in tasks) / 1_000)
+    yield Samples(used).figure("gallery: longest task, processor time", "ms", GOAL_MS, "<=")
+    yield Samples(walls).figure("gallery: longest task, wall time", "ms", GOAL_MS, "<=")
+
+
+def scrolled(browser: Any, fleet: Fleet, jobs: int) -> list[Any]:
+    """The tasks of the page while it is scrolled through."""
+    tab = Tab(browser, f"{fleet.url}/gallery", width=1440, height=900)
+    tab.wait("document.getElementById('link')?.dataset.link === 'live'")
+    params = {"prompt": "streamed", "steps": 100}
+    asked = {"template": "text-to-image", "params": params}
+    streamed = [fleet.request("POST", "/api/v1/jobs", asked)["id"] for _ in range(STREAMED)]
+    began = time.monotonic()
+    browser.start_tracing(categories=list(CATEGORIES))
+    for notch in NOTCHES:
+        scroll(tab, notch)
+        if notch > 0:
+            deep, last = tab.value("[scrollY, document.querySelector('#shots > :last-child h2').textContent]")
+            if last != title(0):
+                raise SystemExit(f"bench: the gallery of {jobs} jobs ends with {last!r} after {deep:,} pixels")
+    tasks = main_thread_tasks(json.loads(browser.stop_tracing()))
+    spent, load = time.monotonic() - began, os.getloadavg()[0]
+    running = len(fleet.request("GET", "/api/v1/jobs?state=running&limit=100")["jobs"])
+    print(
+        f"page: {jobs} jobs, {deep:,.0f} pixels down and up in {spent:.1f} s, {len(tasks)} tasks, "
+        f"{running} jobs still running, load {load:.1f}"
+    )
+    for job in streamed:
+        fleet.request("DELETE", f"/api/v1/jobs/{job}")
+    return tasks
+
+
+def title(number: int) -> str:
+    return f"picture {number} of a long series"
+
+
+def seed(fleet: Fleet, count: int) -> None:
+    """Finished jobs with pictures of 1024 x 1024, no two alike."""
+    photograph = upload(fleet, noise())
+    for number in range(count):
+        blank = {"width": 1024, "height": 1024, "batch_size": 1, "color": number * 6_151 % (1 << 24)}
+        made = {"class_type": "EmptyImage", "inputs": blank}
+        if number % HEAVY_EVERY == 0:
+            made = {"class_type": "LoadImage", "inputs": {"image": photograph}}
+        saved = {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": f"p{number}"}}
+        asked = {"workflow": {"1": made, "2": saved}, "title": title(number)}
+        fleet.request("POST", "/api/v1/jobs", asked)
+    while live := fleet.request("GET", "/api/v1/jobs?state=queued,leased,running&limit=1")["jobs"]:
+        fleet.wait(live[0]["id"], within_s=600)
+
+
+def noise() -> bytes:
+    """A PNG of some two megabytes."""
+    from PIL import Image
+
+    data = io.BytesIO()
+    Image.frombytes("RGB", (256, 256), os.urandom(3 << 16)).resize((1024, 1024)).save(data, "PNG")
+    return data.getvalue()
+
+
+def upload(fleet: Fleet, picture: bytes) -> str:
+    request = urllib.request.Request(f"{fleet.url}/api/v1/uploads", picture, {"Content-Type": "image/png"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return str(json.loads(answer.read())["name"])
+
+
+def scroll(tab: Tab, notch: int) -> None:
+    """As fast as a wheel turns, until there is no more of the page that way."""
+    bottom = "document.getElementById('more').hidden && scrollY + innerHeight >= document.body.scrollHeight - 1"
+    over = bottom if notch > 0 else "scrollY === 0"
+    until = time.monotonic() + SCROLL_S
+    while not tab.value(over):
+        if time.monotonic() > until:
+            raise SystemExit(f"bench: the gallery was not scrolled through within {SCROLL_S:g} s")
+        tab.wheel(notch)
+        time.sleep(NOTCH_S)
+
+
+def main_thread_tasks(trace: Any) -> list[Any]:
+    """The tasks of the page's own thread. Source: the trace event format; `tdur` is the thread's processor time, µs."""
+    events = trace["traceEvents"]
+    named = [event for event in events if event.get("name") == "thread_name"]
+    mains = {(one["pid"], one["tid"]) for one in named if one["args"]["name"] == "CrRendererMain"}
+    runs = [event for event in events if event.get("name") == "RunTask" and event.get("ph") == "X"]
+    return [event for event in runs if (event["pid"], event["tid"]) in mains and "tdur" in event]
