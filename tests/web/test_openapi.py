@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import uuid
@@ -20,6 +21,7 @@ from tests.web.test_auth import NEW_TEMPLATE, bearer, lines, token_file
 from web import serve
 from web.api import site as site_module
 from web.app import OPENAPI, ROUTES, Route, Who
+from web.library import Library
 from web.link import BrokerSilent
 
 DOCUMENT: dict[str, Any] = json.loads(OPENAPI.read_text())
@@ -241,12 +243,20 @@ def provoke(stage: Stage, patch: pytest.MonkeyPatch, method: str, path: str, sta
         case 507 if "uploads" in path:
             patch.setattr(stage.broker, "disk_full", True)
             return ask(stage, method, there, body)
+        case 507 if "templates" in path:
+            for write in ("add", "remove"):
+                patch.setattr(Library, write, read_only)
+            return ask(stage, method, there, body)
         case 507:
             stage.broker.refuse[client.Submit] = ("disk_full", "no room", 30_000)
             return ask(stage, method, there, body)
         case 503:
             return away(stage, patch, method, there, body)
     raise AssertionError(f"nobody knows how to provoke {status}")
+
+
+def read_only(*_: Any) -> None:
+    raise OSError(errno.EROFS, "Read-only file system")
 
 
 def slow(stage: Stage, patch: pytest.MonkeyPatch, method: str, path: str) -> Answer:

@@ -138,3 +138,14 @@ def test_what_a_template_needs_is_told_where_a_worker_can_tell(stage: Stage) -> 
     stage.with_worker(OBJECT_INFO)
     needs = stage.get("/api/v1/templates/story").json["needs"]
     assert "StoryDiffusion_Apply" in needs["nodes"] and needs["models"]
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "templates"
+    folder.write_text("a file where the folder should be")
+    with staged(templates=folder) as stage:
+        stage.with_worker()
+        answer = stage.post("/api/v1/templates", new())
+        assert (answer.status, answer.json["error"]["code"]) == (507, "folder_unwritable")
+        assert "[web] templates" in answer.json["error"]["message"]
+        assert "poster" not in [one["name"] for one in stage.get("/api/v1/templates").json["templates"]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -21,6 +22,8 @@ from web.library import Taken
 from web.link import BrokerSilent
 from web.views_json import Json
 from web.words import ENGLISH, Words
+
+log = logging.getLogger(__name__)
 
 #: What a person may change of a field that is offered.
 WORDS: Final = ("label", "help", "group")
@@ -144,6 +147,8 @@ def save(call: Call) -> HTTPResponse:
         raise Refusal(422, "bad_template", str(e), details={"path": list(e.path)}) from e
     except Taken as e:
         raise Refusal(409, "taken", str(e), details={"path": ["name"]}) from e
+    except OSError as e:
+        raise _folder_fault(e) from e
     return answered(view(call, drafted.template, object_info), 201)
 
 
@@ -174,8 +179,18 @@ def delete(call: Call, name: str) -> HTTPResponse:
         raise Refusal(404, "not_found", f"there is no template {name[:100]!r}")
     if not call.site.templates.is_own(name):
         raise Refusal(409, "built_in", f"the template {name} comes with the program and stays")
-    call.site.templates.remove(name)
+    try:
+        call.site.templates.remove(name)
+    except OSError as e:
+        raise _folder_fault(e) from e
     return answered({"done": True})
+
+
+def _folder_fault(cause: OSError) -> Refusal:
+    """Nothing was changed, and somebody has to look at the folder."""
+    log.error("the folder of templates cannot be written to", extra={"fields": {"why": str(cause)}})
+    message = f"the folder of [web] templates cannot be written to: {cause.strerror}; nothing was changed"
+    return Refusal(507, "folder_unwritable", message)
 
 
 def _known(call: Call) -> Mapping[str, object] | None:

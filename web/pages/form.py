@@ -6,8 +6,6 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-import bottle
-
 from web.describe import Record
 
 
@@ -20,7 +18,12 @@ def bounds(field: Record) -> str:
     """The range of a number as people read it, "" for everything else."""
     if field["type"] not in ("integer", "number") or field["min"] is None or field["max"] is None:
         return ""
-    return f"{field['min']:g}–{field['max']:g}"
+    return f"{_plain(field['min'])}–{_plain(field['max'])}"
+
+
+def _plain(number: float) -> str:
+    """Every digit of it, and no exponent where it is whole: 2147483647, 0.01."""
+    return str(int(number)) if number == int(number) else repr(number)
 
 
 def limits(field: Record) -> str:
@@ -28,7 +31,7 @@ def limits(field: Record) -> str:
     step = field["step"] if field["step"] is not None else 1 if field["type"] == "integer" else "any"
     given = {"min": field["min"], "max": field["max"], "step": step}
     return " ".join(
-        f'{name}="{bottle.html_escape(format(value, "g") if value != "any" else value)}"'
+        f'{name}="{value if isinstance(value, str) else _plain(value)}"'
         for name, value in given.items()
         if value is not None
     )

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import web
 from tests.core.page import records
-from web.pages import fleet, frame, gallery, studio, templates
+from web.pages import fleet, form, frame, gallery, studio, templates
 from web.viewer import Viewer
 from web.words import ENGLISH, Words
 
@@ -297,3 +297,10 @@ def test_every_file_a_page_asks_for_is_there() -> None:
     assert {"studio.js", "gallery.js", "fleet.js", "templates.js", "design.css", "mark.svg", "theme.js"} <= asked
     modules = re.findall(r'from "\./([\w.]+)"', "\n".join(p.read_text("utf-8") for p in WEB.glob("static/*.js")))
     assert {name for name in asked | set(modules) if not (WEB / "static" / name).is_file()} == set()
+
+
+def test_the_bounds_of_a_number_are_told_to_the_last_digit() -> None:
+    field = records.field("seed", "integer", min=0, max=2**31 - 1)
+    assert (form.bounds(field), form.limits(field)) == ("0–2147483647", 'min="0" max="2147483647" step="1"')
+    finer = records.field("cfg", "number", min=0.05, max=30.0, step=0.01)
+    assert (form.bounds(finer), form.limits(finer)) == ("0.05–30", 'min="0.05" max="30" step="0.01"')
