@@ -126,6 +126,8 @@ class Fleet:
 
     def sleep_ms(self, mono_ms: int) -> int:
         """How long the loop may wait for messages before the next Tick."""
+        if self.placing.stopped_short:
+            return 0
         due = (self.leases.deadlines.next_ms(), self._stats_due_ms, self._workers_due_ms, self._outlook_due_ms)
         waits = [at + self._slip_ms - mono_ms for at in due if at is not None]
         return max(0, min([self.rules.turn_ms, *waits]))

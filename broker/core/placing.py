@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Final
 
-from broker.core.backlog import Backlog, Group, group_key
+from broker.core.backlog import Backlog, Group, Lane, group_key
 from broker.core.fairness import Fairness
 from broker.core.jobs import Job
 from broker.core.leases import Leases
@@ -25,6 +25,9 @@ from broker.protocol.records import Considered, Decision, JobState, Why
 
 #: Jobs looked at in a row that nobody is sent: further ones have to wait for the next turn.
 LOOKS: Final = 32
+#: Lanes looked at for the jobs that are sent in one turn: where workers are of many kinds the next turn goes on, as
+#: messages wait meanwhile.
+LANES: Final = 16_000
 #: One job in so many goes by its age alone, whatever its priority and whoever's it is.
 BY_AGE: Final = 16
 #: Jobs beyond which nobody is let wait for a worker without room but for its models.
@@ -54,10 +57,18 @@ class Placing:
         #: Whether the policy expects anything, so that what is loaded and how long it takes count.
         self._expects = self._policy is finish_time
         self._placed = 0
+        #: Lanes that may still be looked at in this turn; none: the next turn goes on at once.
+        self._lanes_left = LANES
+
+    @property
+    def stopped_short(self) -> bool:
+        """Whether the last turn ended before everything was sent that could be."""
+        return self._lanes_left <= 0
 
     def place(self, step: Step, now: Now) -> None:
         """Hand out work while some worker has room for something that waits."""
         self._look_again(now)
+        self._lanes_left = LANES
         if self._leases.roster.fleet_paused or self._leases.jobs.disk_full:
             return
         self._hand_out(step, now)
@@ -73,19 +84,23 @@ class Placing:
 
     def _hand_out(self, step: Step, now: Now) -> None:
         backlog, looks = self._backlog, LOOKS
-        while looks and len(backlog):
-            group = self._next()
+        while looks and len(backlog) and not self.stopped_short:
+            lanes = list(self.rooms.lanes(backlog.is_pinned_to))
+            group = self._next(lanes)
             if group is None:
                 break
-            if not self._try(step, group, now):
+            if self._try(step, group, now):
+                # Only what was sent counts: each turn comes past those at the head that nobody can be sent.
+                self._lanes_left -= len(lanes)
+            else:
                 looks -= 1
                 backlog.set_aside(group)
         backlog.restore()
 
-    def _next(self) -> Group | None:
+    def _next(self, lanes: Iterable[Lane]) -> Group | None:
         """The group whose first job goes next, of all that some worker with room can run."""
         backlog, by_age = self._backlog, self._goes_by_age
-        firsts = (backlog.next_in(lane, by_age=by_age) for lane in self.rooms.lanes(backlog.is_pinned_to))
+        firsts = (backlog.next_in(lane, by_age=by_age) for lane in lanes)
         return min(
             (group for group in firsts if group is not None),
             key=backlog.turn if by_age else backlog.urgency,

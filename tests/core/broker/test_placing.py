@@ -130,6 +130,20 @@ def test_however_many_kinds_of_workers_are_full_one_with_room_is_found(broker: G
     assert last.dispatched == [(job, 1)]
 
 
+def test_where_workers_are_of_many_kinds_the_next_turns_go_on_at_once(
+    broker: Given, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(placing, "LANES", 12)
+    for number in range(8):
+        broker.joined(f"gpu-{number}", labels=(f"rack-{number}",))
+    jobs = [broker.submitted(number) for number in range(1, 9)]
+    sent: list[list[str]] = []
+    while not sent or broker.fleet.sleep_ms(broker.now_ms) == 0:
+        broker.tick()
+        sent.append([job for job in jobs if broker.state(job) is JobState.LEASED])
+    assert sent == [jobs[:2], jobs[:5], jobs], "kinds with room: 8 and 7; 6, 5 and 4; 3, 2 and 1"
+
+
 def test_a_more_urgent_job_is_not_passed_over_for_the_sake_of_models(broker: Given) -> None:
     gpu = worker(broker, "gpu-1")
     taught(broker, gpu, 100, XL)
