@@ -74,7 +74,9 @@ class Forecast:
         free = self._free[kind]
         if pin:
             found = [one for one in free if one[1] == pin]
-            self._free[kind] = [one for one in free if one[1] != pin]
+            left = [one for one in free if one[1] != pin]
+            heapq.heapify(left)
+            self._free[kind] = left
             return found
         return [heapq.heappop(free) for _ in range(min(TRIED, len(free)))]
 

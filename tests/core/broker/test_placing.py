@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from broker.core import backlog, placing
 from broker.core.expiry import LOOK_MS
-from broker.core.outlook import TRIES
+from broker.core.outlook import TRIES, Forecast
 from broker.core.rooms import KINDS
-from broker.core.rules import Rules
+from broker.core.rules import Now, Rules
 from broker.protocol import client
 from broker.protocol import worker as wire
 from broker.protocol.records import JobState, Needs, Phase, ProgressKind, Reason, Timings, Why
@@ -355,6 +356,19 @@ def test_with_many_kinds_of_workers_fewer_jobs_are_told_when_they_begin(broker: 
         broker.submitted(number)
     broker.passes(broker.rules.outlook_every_ms)
     assert [expected.place for expected in broker.fleet.outlook] == [1, 2, 3, 4]
+
+
+def test_a_job_pinned_to_one_worker_leaves_the_others_in_the_order_in_which_they_are_free() -> None:
+    stands = [
+        SimpleNamespace(kind="kind", free_ms=free_ms, name=f"gpu-{number}", models=())
+        for number, free_ms in enumerate((0, 50, 10, 60, 70, 20))
+    ]
+    rooms: Any = SimpleNamespace(stands=lambda: stands)
+    nothing: Any = None
+    forecast = Forecast(nothing, rooms, nothing, Now(mono_ms=0, utc_ms=0))
+    kind: Any = "kind"
+    assert [free_ms for free_ms, _, _ in forecast._first(kind, "gpu-0")] == [0]
+    assert [free_ms for free_ms, _, _ in forecast._first(kind, "")] == [10, 20, 50]
 
 
 def test_a_job_is_not_begun_after_its_deadline(broker: Given) -> None:
