@@ -85,12 +85,11 @@ class Turn:
                 seen = reading.Reading(self.fleet, self.store, now)
                 out.to_clients.append(Send(request.session, reading.answer(seen, request.message)))
                 continue
-            stored = self._named(request.message)
-            refusal = self._missing_inputs(request.message) if stored is None else None
+            stored, deleted = self._named(request.message)
+            refusal = self._missing_inputs(request.message) if stored is None and not deleted else None
             if refusal is not None:
                 out.to_clients.append(Send(request.session, refusal))
                 continue
-            deleted = self._deleted(request.message) if stored is None else ""
             urgent |= self._handle(dataclasses.replace(request, stored=stored, deleted=deleted), now, out)
         urgent |= self._handle(Tick(), now, out)
         self._publish(out)
@@ -151,19 +150,21 @@ class Turn:
                 return dataclasses.replace(event, stored=self.store.job(job_id))
         return event
 
-    def _named(self, said: Any) -> JobRecord | None:
-        """The stored job a request names."""
-        if isinstance(said, client.Submit):
-            by_key = self.store.job_by_key(said.owner, said.idempotency_key) if said.idempotency_key else None
-            found = (by_key, *map(self.store.job, _ids(said)))
-            return next((record for record in found if record is not None), None)
-        job_id = getattr(said, "job_id", None)
-        return self.store.job(job_id) if job_id is not None else None
-
-    def _deleted(self, said: Any) -> str:
-        """The deleted job that a Submit would run again."""
+    def _named(self, said: Any) -> tuple[JobRecord | None, str]:
+        """The stored job a request names, or else the id of the deleted one that a Submit would run again."""
         if not isinstance(said, client.Submit):
-            return ""
+            job_id = getattr(said, "job_id", None)
+            return self.store.job(job_id) if job_id is not None else None, ""
+        by_key = self.store.job_by_key(said.owner, said.idempotency_key) if said.idempotency_key else None
+        if by_key is not None:
+            return by_key, ""
+        # Before the ids: of a group whose first job was deleted, the others may still be there.
+        if deleted := self._deleted(said):
+            return None, deleted
+        found = map(self.store.job, _ids(said))
+        return next((record for record in found if record is not None), None), ""
+
+    def _deleted(self, said: client.Submit) -> str:
         by_key = self.store.deleted_by_key(said.owner, said.idempotency_key) if said.idempotency_key else ""
         return by_key if by_key else next(filter(self.store.is_deleted, _ids(said)), "")
 
