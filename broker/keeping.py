@@ -24,6 +24,9 @@ LOOK_MS: Final = 10_000
 ROUND_MS: Final = 3_600_000
 #: The first round waits, so that workers that were there before the broker are there again.
 FIRST_MS: Final = 60_000
+#: The wall clock is not believed once it has moved so far against the monotonic one: a clock that jumps a year ahead
+#: would delete every job.
+JUMP_MS: Final = 3_600_000
 #: The log says what went so often at most.
 TELL_MS: Final = 60_000
 
@@ -39,6 +42,9 @@ class Keeping:
         self._keep_jobs = keep_jobs
         self._due_ms = self._jobs_due_ms = now.mono_ms
         self._files_due_ms = now.mono_ms + FIRST_MS
+        #: By how much the wall clock is ahead of the monotonic one, as far as it is believed; and whether it is.
+        self._ahead_ms = now.utc_ms - now.mono_ms
+        self._believed = True
         #: What is left of the round over all files.
         self._round: Iterator[str] | None = None
         self._told_ms = now.mono_ms
@@ -72,7 +78,7 @@ class Keeping:
         excess = sum(count for state, count in counts.items() if state.terminal) - self._keep_jobs
         if self._keep_jobs and excess > 0:
             over = store.ended(before_utc_ms=None, limit=min(excess, JOBS_AT_ONCE))
-        elif self._keep_for_ms:
+        elif self._keep_for_ms and self._believes(now):
             over = store.ended(before_utc_ms=now.utc_ms - self._keep_for_ms, limit=JOBS_AT_ONCE)
         if not over:
             self._jobs_due_ms = now.mono_ms + LOOK_MS
@@ -81,6 +87,17 @@ class Keeping:
             log.debug("a job is not kept any longer", extra={"fields": {"job": record.job_id}})
         self._jobs += len(over)
         return self._turn.clear(over, now)
+
+    def _believes(self, now: Now) -> bool:
+        """Whether the wall clock has not jumped; says so once when it has. Small corrections add up unnoticed."""
+        ahead_ms = now.utc_ms - now.mono_ms
+        before, self._believed = self._believed, abs(ahead_ms - self._ahead_ms) <= JUMP_MS
+        if self._believed:
+            self._ahead_ms = ahead_ms
+        elif before:
+            text = "the clock jumped: no job is deleted for its age until it is back or the broker is started anew"
+            log.warning(text, extra={"fields": {"by_s": (ahead_ms - self._ahead_ms) // 1_000}})
+        return self._believed
 
     def _collect(self, now: Now) -> None:
         """Look at the next files of a round."""

@@ -25,7 +25,7 @@ from broker.core.invariants import check
 from broker.core.model import JobRecord
 from broker.core.rules import Now, Rules
 from broker.core.step import InsertJob, UpdateJob
-from broker.keeping import FIRST_MS, LOOK_MS, ROUND_MS, STEP_MS, TELL_MS, Keeping
+from broker.keeping import FIRST_MS, JUMP_MS, LOOK_MS, ROUND_MS, STEP_MS, TELL_MS, Keeping
 from broker.protocol import client
 from broker.protocol.events import JobGone
 from broker.protocol.records import InputFile, JobState, Output
@@ -59,6 +59,8 @@ class House:
 
     def __init__(self, store: Store, files: Any, *, keep_for_ms: int = 0, keep_jobs: int = 0, now_ms: int = 0) -> None:
         self.store, self.files, self.now_ms = store, files, now_ms
+        #: By how much the wall clock has jumped.
+        self.jumped_ms = 0
         counts, last = store.counts(), store.last_sequence()
         fleet = Fleet(Rules(), STREAM, jitter=lambda: 0.5, counts=counts, last_sequence=last, now=self.now)
         fleet.recover(store.live(), store.notes(), store.figures(), self.now)
@@ -68,7 +70,7 @@ class House:
 
     @property
     def now(self) -> Now:
-        return Now(mono_ms=self.now_ms, utc_ms=UTC_MS + self.now_ms)
+        return Now(mono_ms=self.now_ms, utc_ms=UTC_MS + self.now_ms + self.jumped_ms)
 
     def asks(self, message: Any) -> Any:
         out = self.turn.take([], [FromClient(CLIENT, message)], self.now)
@@ -171,6 +173,20 @@ def test_jobs_go_by_age_and_their_own_files_with_them_and_nobody_can_run_them_ag
     assert numbers(store) == [5, 6]
     house.tidies(after_ms=3 * DAY_MS)
     assert numbers(store) == [5] and there(files, "in", "waiting", "made 6") == ["waiting"]
+
+
+def test_a_clock_that_jumps_deletes_no_job_until_it_is_back(
+    store: Store, files: FileStore, folder: Path, new_job: NewJob, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(store, files, folder, new_job)
+    house = House(store, files, keep_for_ms=5 * DAY_MS)
+    house.jumped_ms = 365 * DAY_MS
+    house.tidies()
+    assert numbers(store) == [1, 2, 3, 4, 5, 6]
+    assert [message[:16] for message in caplog.messages] == ["the clock jumped"]
+    house.jumped_ms = JUMP_MS
+    house.tidies()
+    assert numbers(store) == [4, 5, 6]
 
 
 def test_of_jobs_that_are_over_only_so_many_are_kept(
