@@ -67,7 +67,7 @@ class Submit:
     priority: Priority
     needs: Needs
     pin: Annotated[str, Text(63)]  # the only worker that may run it; empty = any
-    deadline_ms: Millis | None  # from now on; it is not begun later than that
+    deadline_ms: Annotated[int, Whole(0, 366 * 86_400_000)] | None  # from now on; it is not begun later than that
     wait_for_worker: bool  # else it is refused when none of the workers that are here can run it
     files: Annotated[tuple[InputFile, ...], Many(256)]
     text: Prose  # beside the title: what its jobs are searched by

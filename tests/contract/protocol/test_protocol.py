@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker.protocol import codec, worker
+from broker.protocol import client, codec, worker
 from broker.protocol.codec import MAGIC, TYPES, WORKER_SENDS, decode, encode
 from broker.protocol.errors import LocalProtocolError, RemoteProtocolError
 from broker.protocol.records import Stats
@@ -104,6 +104,16 @@ def test_one_wrong_value_gives_a_protocol_error_that_names_the_key(tag: int, kin
         decode(frames, ALL)
     except RemoteProtocolError as e:
         assert key in e.detail or "repeats" in e.detail or "msgpack" in e.detail
+
+
+def test_a_deadline_is_at_most_a_year_away() -> None:
+    year_ms = 366 * 86_400_000
+    submit = dataclasses.replace(sample(client.Submit), deadline_ms=year_ms)
+    frames = encode(submit)
+    assert decode(frames, ALL) == submit
+    frames[2] = msgpack.packb(msgpack.unpackb(frames[2]) | {"deadline_ms": year_ms + 1})
+    with pytest.raises(RemoteProtocolError, match="deadline_ms"):
+        decode(frames, ALL)
 
 
 def _decodes_or_refuses(frames: list[bytes]) -> None:
