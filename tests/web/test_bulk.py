@@ -134,7 +134,7 @@ def test_the_workflow_is_given_byte_for_byte_under_a_name_that_every_system_take
     assert answer.body == shared.broker.submits[job].workflow
     assert json.loads(answer.body) == WORKFLOW
     disposition = answer.headers["content-disposition"]
-    assert disposition.startswith(f'attachment; filename="a-b-dusk-x-__-{job[:8]}.json"')
+    assert disposition.startswith(f'attachment; filename="a-b-dusk-x-__-{job[-8:]}.json"')
 
 
 def test_the_values_of_a_form_are_told_whole_so_that_the_same_again_gives_the_same(shared: Stage) -> None:
