@@ -280,7 +280,7 @@ def test_a_frame_in_flight_is_not_waited_for() -> None:
     def send(connection: socket.socket) -> None:
         for start in range(0, len(whole), step):
             connection.sendall(whole[start : start + step])
-            time.sleep(0.2)
+            time.sleep(0.6)
         stay(connection)
 
     with Hostile({**USUAL, "/ws": send}) as server, facing(server) as client:
@@ -292,7 +292,7 @@ def test_a_frame_in_flight_is_not_waited_for() -> None:
             messages = client.receive()
             longest = max(longest, time.monotonic() - began)
         assert messages == [Preview(None, None, "image/jpeg", picture[8:])]
-        assert longest < 0.2
+        assert longest < 1.0  # waiting for the whole frame takes 1.2 s; a busy machine may take a while for its parts
 
 
 def test_a_frame_of_a_gigabyte_ends_the_socket_unread() -> None:
