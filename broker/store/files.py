@@ -204,8 +204,9 @@ class FileStore:
     def sweep(self, older_than_s: float = KEEP_PARTIAL_S) -> None:
         """Remove what nobody went on with."""
         latest_s = time.time() - older_than_s
-        with contextlib.suppress(OSError):  # whatever cannot be removed today may be tomorrow
-            for entry in os.scandir(self._partials):
+        # Whatever cannot be removed today may be tomorrow.
+        with contextlib.suppress(OSError), os.scandir(self._partials) as entries:
+            for entry in entries:
                 if entry.stat().st_mtime < latest_s:
                     os.unlink(entry)
 
