@@ -1,14 +1,24 @@
-"""Clients that the measuring scripts hold against each other: of the fleet, and of a ComfyUI itself."""
+"""Clients that the measuring scripts hold against each other: of the fleet, of its broker, and of a ComfyUI itself."""
 
 from __future__ import annotations
 
 import http.client
 import itertools
 import json
+import secrets
 import uuid
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlencode, urlsplit
+
+import zmq
+
+from broker.protocol.codec import BROKER_TO_CLIENT, decode, encode
+from broker.runtime import sockets
+from broker.runtime.settings import Network
+
+#: How long a Contract waits for its broker.
+WAIT_MS = 10_000
 
 
 class Api:
@@ -105,3 +115,29 @@ def pictures(width: int = 64, height: int = 64) -> Iterator[Any]:
             "1": {"class_type": "EmptyImage", "inputs": blank},
             "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "bench"}},
         }
+
+
+class Contract:
+    """A client that speaks the contract to the broker itself."""
+
+    def __init__(self, endpoint: str) -> None:
+        self._context = zmq.Context[zmq.Socket[bytes]]()
+        routing_id = secrets.token_hex(16).encode()
+        self._socket = sockets.dealer(self._context, "clients", Network(clients=endpoint), None, routing_id)
+
+    def send(self, kind: type[Any], **fields: Any) -> None:
+        """A request whose reply is received later."""
+        said = kind(request_id=secrets.token_hex(16), **fields)
+        if not self._socket.poll(WAIT_MS, zmq.POLLOUT):
+            raise TimeoutError(f"no broker within {WAIT_MS} ms")
+        self._socket.send_multipart(encode(said), zmq.NOBLOCK)
+
+    def receive(self, wait_ms: int = WAIT_MS) -> Any:
+        """The next reply; None when none came in time."""
+        if not self._socket.poll(wait_ms):
+            return None
+        return decode(self._socket.recv_multipart(), BROKER_TO_CLIENT)
+
+    def close(self) -> None:
+        self._socket.close(linger=0)
+        self._context.term()

@@ -35,6 +35,29 @@ def test_a_short_chaos_loses_nothing(tmp_path: Path) -> None:
     assert [found[name] for name in wrong] == [0] * len(wrong)
 
 
+@pytest.mark.timeout(200)
+def test_a_hung_worker_loses_its_job_in_time(tmp_path: Path) -> None:
+    found = figures_of(tmp_path, "takeover", "--way", "hung")
+    assert found["hung: runs elsewhere after"] <= 20
+    assert found["worker back at once: prompts run again"] == 0
+
+
+@pytest.mark.timeout(200)
+def test_a_crowd_comes_back_to_its_broker_and_runs_nothing_again(tmp_path: Path) -> None:
+    found = figures_of(tmp_path, "reattach", "--workers", "200")
+    assert found["all workers back, after the broker's kill"] <= 60
+    assert (found["prompts run again"], found["jobs succeeded"]) == (0, 200)
+
+
+def figures_of(folder: Path, script: str, *flags: str) -> dict[str, float]:
+    """What a script finds, whether or not its goals hold on a busy machine."""
+    figures = folder / "figures.json"
+    command = [str(ROOT / "scripts" / script), *flags, "--json", str(figures)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
+    assert figures.exists(), ended.stdout + ended.stderr
+    return {row["figure"]: row["value"] for row in json.loads(figures.read_text())}
+
+
 @pytest.mark.timeout(300)
 def test_a_quick_bench_measures(tmp_path: Path) -> None:
     figures, page = tmp_path / "figures.json", tmp_path / "page"
