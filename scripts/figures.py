@@ -1,13 +1,13 @@
-"""Figures that a script measured, beside what they should be: a table, JSON for machines, an exit status."""
+"""Figures that a script measured, beside what they should be: a table, JSON, an exit status. And curves."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -17,19 +17,21 @@ class Figure:
     figure: str
     value: float
     unit: str
-    goal: float
+    #: None: told for what it is worth, and nothing is asked of it.
+    goal: float | None
     better: Literal[">=", "<="]
     #: The least and the most of the values it is the median of.
     spread: tuple[float, float] | None = None
 
     @property
     def holds(self) -> bool:
+        if self.goal is None:
+            return True
         return self.value >= self.goal if self.better == ">=" else self.value <= self.goal
 
     def row(self) -> dict[str, Any]:
         """As machines read it."""
-        fields = {name: value for name, value in dataclasses.asdict(self).items() if name != "spread"}
-        return {**fields, "holds": self.holds}
+        return {**dataclasses.asdict(self), "holds": self.holds}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -38,9 +40,27 @@ class Samples:
 
     values: Sequence[float]
 
-    def figure(self, name: str, unit: str, goal: float, better: Literal[">=", "<="]) -> Figure:
+    @classmethod
+    def ratios(cls, mine: Sequence[float], theirs: Sequence[float]) -> Self:
+        """Of each round, what one found over what the other did."""
+        return cls([one / other for one, other in zip(mine, theirs, strict=True)])
+
+    def figure(self, name: str, unit: str, goal: float | None, better: Literal[">=", "<="]) -> Figure:
         """Their median."""
         return Figure(name, statistics.median(self.values), unit, goal, better, (min(self.values), max(self.values)))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Curves:
+    """What something costs at several sizes, to be drawn: one line for each name, of (size, cost)."""
+
+    title: str
+    size: str
+    cost: str
+    lines: Mapping[str, Sequence[tuple[float, float]]]
+
+
+Found = Figure | Curves
 
 
 def table(figures: Sequence[Figure]) -> list[str]:
@@ -48,8 +68,12 @@ def table(figures: Sequence[Figure]) -> list[str]:
     lines = [f"{'figure':{width}}  {'value':>10}  {'min .. max':>20}  {'goal':>10}  unit"]
     for figure in figures:
         spread = "" if figure.spread is None else "{:.2f} .. {:.2f}".format(*figure.spread)
-        goal, mark = f"{figure.better} {figure.goal:g}", "ok" if figure.holds else "MISSED"
-        lines.append(f"{figure.figure:{width}}  {figure.value:10.3f}  {spread:>20}  {goal:>10}  {figure.unit}  {mark}")
+        goal, mark = "", ""
+        if figure.goal is not None:
+            goal, mark = f"{figure.better} {figure.goal:g}", "ok" if figure.holds else "MISSED"
+        lines.append(
+            f"{figure.figure:{width}}  {figure.value:10.3f}  {spread:>20}  {goal:>10}  {figure.unit}  {mark}".rstrip()
+        )
     return lines
 
 

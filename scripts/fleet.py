@@ -87,11 +87,12 @@ class Fleet:
         simulator: Sequence[str] = (),
         cards: Sequence[Sequence[str]] = (),
         web: bool = True,
+        broker: Sequence[str] = ("broker",),
     ) -> None:
         """comfyuis: one worker each; none: `workers` simulators, started with the flags `simulator`.
 
         cards: flags of each simulator besides, and so how many there are.
-        settings: section.key -> text, for every process.
+        settings: section.key -> text, for every process. broker: the module that is run as it, and its first arguments.
         """
         self.folder = folder
         self.comfyuis = list(comfyuis)
@@ -102,6 +103,7 @@ class Fleet:
         self._simulator = list(simulator)
         self._cards = cards
         self._with_web = web
+        self._broker = tuple(broker)
         self._settings = {
             "broker.data": str(folder / "data"),
             "web.templates": str(folder / "templates"),
@@ -145,7 +147,8 @@ class Fleet:
         self.comfyuis[index - 1 : index] = [url]
 
     def start_broker(self) -> None:
-        line = self._start("broker", "broker", self._flags())
+        module, *first = self._broker
+        line = self._start("broker", module, [*first, *self._flags()])
         for word in line.split()[2:]:
             name, _, endpoint = word.partition("=")
             self._settings[f"network.{name}"] = endpoint
@@ -164,6 +167,11 @@ class Fleet:
         """Start a worker without waiting for it."""
         flags = ["--name", f"worker-{index}", "--comfyui", self.comfyuis[index - 1], *self._flags()]
         self._launch(f"worker-{index}", "worker", flags)
+
+    def start_crew(self, workers: int, *, first: int = 1) -> None:
+        """Start workers without a ComfyUI, all in one process (scripts/crew.py)."""
+        flags = ["--endpoint", self.endpoint("workers"), "--workers", str(workers), "--first", str(first)]
+        self._start(f"worker-crew-{first}", "scripts.crew", flags)
 
     def reroute_worker(self, index: int, **ports: int) -> None:
         """Start the worker anew, with these sockets of the broker behind other ports of this machine."""

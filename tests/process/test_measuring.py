@@ -70,7 +70,7 @@ def test_a_quick_bench_measures(tmp_path: Path) -> None:
     assert rows
     assert all(row["figure"] in page.read_text() for row in rows)
     for row in rows:
-        assert row.keys() == {"figure", "value", "unit", "goal", "better", "holds"}
+        assert row.keys() == {"figure", "value", "unit", "goal", "better", "spread", "holds"}
 
 
 def test_a_relay_delays_and_does_not_narrow() -> None:
