@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import random
 import secrets
 import time
 import uuid
@@ -31,12 +32,14 @@ NEEDS: Final = Needs(nodes=("Nothing",), models=(), labels=(), vram_bytes=0, pix
 OVER: Final = frozenset(state.value for state in JobState if state.terminal)
 
 
-def workflow(size: int = 2_000) -> Any:
-    """A graph of about so many bytes of JSON."""
-    return {"1": {"class_type": "Nothing", "inputs": {"text": "x" * (size - 60)}}}
-
-
-WORKFLOW: Final = json.dumps(workflow()).encode()
+def workflow() -> Any:
+    """A graph of two kilobytes of JSON, with a seed of its own."""
+    words = "a lighthouse at dusk, its lamp just lit, gulls above the breakers, oil on canvas"
+    sampled = {"seed": random.getrandbits(32), "steps": 20, "cfg": 7.0, "sampler_name": "euler", "denoise": 1.0}
+    nodes = {
+        str(at): {"class_type": "Nothing", "inputs": {**sampled, "text": words, "on": ["1", at]}} for at in range(10)
+    }
+    return nodes
 
 
 class Submitter:
@@ -106,7 +109,7 @@ class Submitter:
         said = client.Submit(
             request_id=request_id, job_id=job_id, idempotency_key="", owner="bench", title="nothing", text="",
             template="", labels=(), priority=0, needs=NEEDS, pin="", deadline_ms=None, wait_for_worker=True, files=(),
-            parts=(), workflow=WORKFLOW, form=b"",
+            parts=(), workflow=json.dumps(workflow()).encode(), form=b"",
         )  # fmt: skip
         self._socket.send_multipart(encode(said))
         return request_id, job_id
