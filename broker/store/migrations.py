@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from broker.protocol.errors import StoreError
+from broker.store.rules import STORY_LINES
 from broker.store.words import words_of
 
 
@@ -157,7 +158,18 @@ _KEEPING = Migration(
     ),
 )
 
-MIGRATIONS: Final[tuple[Migration, ...]] = (_JOBS, _FILTERS, _LOADING, _DELETED, _NOTES, _LEARNT, _SEARCH, _KEEPING)
+_STORIES = Migration(
+    "the oldest lines of a long story go by themselves",
+    (
+        f"""CREATE TRIGGER story_kept AFTER INSERT ON story WHEN NEW.line > {STORY_LINES} BEGIN
+             DELETE FROM story WHERE sequence = NEW.sequence AND line <= NEW.line - {STORY_LINES};
+           END""",
+    ),
+)
+
+MIGRATIONS: Final[tuple[Migration, ...]] = (
+    _JOBS, _FILTERS, _LOADING, _DELETED, _NOTES, _LEARNT, _SEARCH, _KEEPING, _STORIES,
+)  # fmt: skip
 
 
 def migrate(db: sqlite3.Connection, path: Path, steps: tuple[Migration, ...] = MIGRATIONS) -> None:

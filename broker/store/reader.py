@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import heapq
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -115,6 +115,14 @@ class SqliteReader:
         db = self._open
         try:
             return db.execute(sql, values).fetchall()
+        except (sqlite3.Error, OverflowError, UnicodeError) as e:
+            raise self._fail(e, sql.split(maxsplit=1)[0]) from e
+
+    def _execute_many(self, sql: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        if not rows:
+            return
+        try:
+            self._open.executemany(sql, rows)
         except (sqlite3.Error, OverflowError, UnicodeError) as e:
             raise self._fail(e, sql.split(maxsplit=1)[0]) from e
 

@@ -10,7 +10,7 @@ import dataclasses
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from broker.core.estimates import Figure
 from broker.core.model import JobRecord
@@ -18,6 +18,7 @@ from broker.core.step import AddStory, DeleteJob, InsertJob, Remember, SaveFigur
 from broker.protocol.errors import RemoteProtocolError, StoreError
 from broker.protocol.records import JobState, StoryLine
 from broker.store import rules, words
+from broker.store.api import Page, Wanted
 from broker.store.disk import make_folder, sync_folder
 from broker.store.failure import damaged
 from broker.store.lock import DataLock
@@ -43,8 +44,8 @@ _PRAGMAS: Final = (
 _INSERT_JOB: Final = f"INSERT INTO job ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
 _ADD_STORY: Final = """
     INSERT INTO story
-    VALUES (?1, (SELECT coalesce(max(line), 0) + 1 FROM story WHERE sequence = ?1), ?2, ?3, ?4, ?5, ?6, ?7)
-    RETURNING line"""
+    VALUES (?1, (SELECT coalesce(max(line), 0) + 1 FROM story WHERE sequence = ?1), ?2, ?3, ?4, ?5, ?6, ?7)"""
+_UPDATE_JOB: Final = "UPDATE job SET state = ?, life = ?, finished_utc_ms = ? WHERE sequence = ?"
 
 _REMEMBER: Final = "INSERT INTO deleted (job_id, owner, idempotency_key) VALUES (?, ?, ?) RETURNING number"
 _SAVE_FIGURE: Final = "INSERT OR REPLACE INTO figure VALUES (?, ?, ?, ?, ?)"
@@ -70,6 +71,10 @@ class SqliteStore(SqliteReader):
         #: Records written in this process of jobs still live: the very objects the core holds, so they cost no memory
         #: and save reading a record back to learn what an update changes.
         self._live: dict[str, JobRecord] = {}
+        #: What belongs to the open transaction and is not in the database yet: of each updated job the record that is
+        #: there and the newest, and rows of stories. A job that changes twice is written once.
+        self._updated: dict[str, tuple[JobRecord, JobRecord]] = {}
+        self._told: list[tuple[Any, ...]] = []
         self._folded_rows = 0
         try:
             make_folder(path.parent)
@@ -114,7 +119,7 @@ class SqliteStore(SqliteReader):
             case UpdateJob(record):
                 self._update(record)
             case AddStory(job_id, line):
-                self._add_story(job_id, line)
+                self._told.append((self._known(job_id).sequence, *story_row(line)))
             case DeleteJob(job_id):
                 self._delete(job_id)
             case Remember(key, ""):
@@ -125,6 +130,7 @@ class SqliteStore(SqliteReader):
                 self._execute(_SAVE_FIGURE, *dataclasses.astuple(figure))
 
     def commit(self) -> None:
+        self._flush()
         if self._open.in_transaction:
             self._execute("COMMIT")
 
@@ -163,12 +169,8 @@ class SqliteStore(SqliteReader):
         old = self._known(record.job_id)
         if rules.submitted(old) != rules.submitted(record):
             raise self._refuse(rules.changed(record))
-        values = (record.state, life_of(record), record.finished_utc_ms, record.sequence)
-        self._execute("UPDATE job SET state = ?, life = ?, finished_utc_ms = ? WHERE sequence = ?", *values)
-        if old.outputs != record.outputs:
-            before, after = rules.named(old), rules.named(record)
-            self._refer(_REFER, after - before, record.sequence)
-            self._refer(_UNREFER, before - after, record.sequence)
+        stored = self._updated[record.job_id][0] if record.job_id in self._updated else old
+        self._updated[record.job_id] = stored, record
         if record.state.terminal:
             self._live.pop(record.job_id, None)
         else:
@@ -176,14 +178,21 @@ class SqliteStore(SqliteReader):
         self._counts[old.state] -= 1
         self._counts[record.state] += 1
 
-    def _add_story(self, job_id: str, line: StoryLine) -> None:
-        sequence = self._known(job_id).sequence
-        number = self._execute(_ADD_STORY, sequence, *story_row(line))[0][0]
-        if number > rules.STORY_LINES:
-            oldest = number - rules.STORY_LINES
-            self._execute("DELETE FROM story WHERE sequence = ? AND line <= ?", sequence, oldest)
+    def _flush(self) -> None:
+        """Give the database what it does not have yet: before a commit, and before anything is read but a record."""
+        updated, self._updated = list(self._updated.values()), {}
+        told, self._told = self._told, []
+        rows = [(new.state.value, life_of(new), new.finished_utc_ms, new.sequence) for _, new in updated]
+        self._execute_many(_UPDATE_JOB, rows)
+        for old, new in updated:
+            if old.outputs != new.outputs:
+                before, after = rules.named(old), rules.named(new)
+                self._refer(_REFER, after - before, new.sequence)
+                self._refer(_UNREFER, before - after, new.sequence)
+        self._execute_many(_ADD_STORY, told)
 
     def _delete(self, job_id: str) -> None:
+        self._flush()
         record = self._known(job_id)
         if not record.state.terminal:
             raise self._refuse(rules.live(record))
@@ -213,10 +222,14 @@ class SqliteStore(SqliteReader):
 
     def job(self, job_id: str) -> JobRecord | None:
         live = self._live.get(job_id)
-        return live if live is not None else self._one(f"{JOB} WHERE job_id = ?", job_id)
+        if live is not None:
+            return live
+        updated = self._updated.get(job_id)
+        return updated[1] if updated is not None else self._one(f"{JOB} WHERE job_id = ?", job_id)
 
     def job_by_key(self, owner: str, idempotency_key: str) -> JobRecord | None:
         # The first comparison lets SQLite use the index, which leaves empty keys out.
+        self._flush()
         where = "idempotency_key != '' AND owner = ? AND idempotency_key = ?"
         return self._one(f"{JOB} WHERE {where}", owner, idempotency_key)
 
@@ -235,19 +248,23 @@ class SqliteStore(SqliteReader):
         return self._payload("form", job_id)
 
     def live(self) -> Iterator[JobRecord]:
+        self._flush()
         # Numbers first, records one by one: a long queue is never in memory twice.
         states = ", ".join(f"'{state}'" for state in JobState if not state.terminal)
         sequences = self._execute(f"SELECT sequence FROM job WHERE state IN ({states}) ORDER BY sequence")
         return (self._record(sequence) for (sequence,) in sequences)
 
     def ended(self, *, before_utc_ms: int | None, limit: int) -> tuple[JobRecord, ...]:
+        self._flush()
         rows = self._execute(_ENDED, before_utc_ms if before_utc_ms is not None else _LATEST, limit)
         return tuple(map(self._read, rows))
 
     def names(self, sha256: str) -> bool:
+        self._flush()
         return bool(self._execute("SELECT 1 FROM reference WHERE sha256 = ? LIMIT 1", bytes.fromhex(sha256)))
 
     def story(self, job_id: str) -> tuple[StoryLine, ...]:
+        self._flush()
         rows = self._execute(
             "SELECT utc_ms, what, attempt, worker, text, decision FROM story "
             "WHERE sequence = (SELECT sequence FROM job WHERE job_id = ?) ORDER BY line",
@@ -271,8 +288,16 @@ class SqliteStore(SqliteReader):
     def last_sequence(self) -> int:
         return self._last_sequence
 
+    def page(self, wanted: Wanted, *, after: str, limit: int) -> Page:
+        self._flush()
+        return super().page(wanted, after=after, limit=limit)
+
     def _payload(self, column: str, job_id: str) -> bytes:
-        rows = self._execute(f"SELECT {column} FROM payload JOIN job USING (sequence) WHERE job_id = ?", job_id)
+        live = self._live.get(job_id)
+        if live is not None:
+            rows = self._execute(f"SELECT {column} FROM payload WHERE sequence = ?", live.sequence)
+        else:
+            rows = self._execute(f"SELECT {column} FROM payload JOIN job USING (sequence) WHERE job_id = ?", job_id)
         if not rows:
             raise KeyError(job_id)
         found: bytes = rows[0][0]
