@@ -122,7 +122,7 @@ class Fleet:
                 self.start_web()
             for index in range(1, self._workers + 1):
                 self.start_worker(index)
-            if self._with_web:
+            if self._with_web and self._workers:
                 self._await_abilities()
         except BaseException:
             self.stop()

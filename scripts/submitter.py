@@ -94,6 +94,29 @@ class Submitter:
             unfinished.difference_update(self._ends())
         return time.perf_counter() - began
 
+    def sustain(self, seconds: float, window: int) -> tuple[float, list[float]]:
+        """For each job that ends, whosever it is, submit one: ends a second, and the seconds that each reply took."""
+        took: list[float] = []
+        sent: dict[str, float] = {}
+        under_way = ended = 0
+        for _ in self._ends():
+            pass
+        began = time.perf_counter()
+        while time.perf_counter() - began < seconds:
+            while under_way < window:
+                sent[self._submit()[0]] = time.perf_counter()
+                under_way += 1
+            self._wait()
+            took += [time.perf_counter() - sent.pop(reply.request_id) for reply in self._replies()]
+            over = sum(1 for _ in self._ends())
+            ended, under_way = ended + over, under_way - over
+        rate = ended / (time.perf_counter() - began)
+        while sent:
+            self._wait()
+            for reply in self._replies():
+                del sent[reply.request_id]
+        return rate, took
+
     def ask(self, request: type[Any], **fields: Any) -> Any:
         """The reply to one request, while no other is under way."""
         said = request(request_id=secrets.token_hex(16), **fields)
@@ -102,6 +125,8 @@ class Submitter:
             self._wait()
             for reply in self._replies():
                 return reply
+            for _ in self._ends():
+                pass
 
     def _submit(self) -> tuple[str, str]:
         """The ids of the request and of the job."""
