@@ -4,6 +4,8 @@ that adds 40 ms to each round trip."""
 
 from __future__ import annotations
 
+import itertools
+import json
 import statistics
 import tempfile
 import time
@@ -11,8 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from broker.protocol.ids import prompt_id_for
 from comfyui.simulator.journal import read_journal
-from scripts.clients import Api
+from scripts.clients import Api, pictures
 from scripts.figures import Figure, Samples
 from scripts.fleet import Fleet
 from scripts.relay import Relay
@@ -33,6 +36,48 @@ def measure(*, quick: bool) -> Iterator[Figure]:
             yield Figure(f"gap at prefetch 0 / at 1: {line}", ratio, "ratio", 1.0, ">=")
 
 
+def real(url: str, *, jobs: int = 30) -> Iterator[Figure]:
+    """The same on a ComfyUI that runs already, by its own clock: jobs through the fleet beside prompts that wait in its
+    own queue, without a model."""
+    workflows = pictures(1536, 1536)
+    settings = {"log.level": "warning"}
+    added: list[float] = []
+    with (
+        tempfile.TemporaryDirectory(prefix="comfyfleet-bench-") as folder,
+        Fleet(Path(folder), comfyuis=[url], settings=settings) as fleet,
+    ):
+        api = Api(url)
+        for _ in range(5):
+            sent = [fleet.request("POST", "/api/v1/jobs", {"workflow": next(workflows)}) for _ in range(jobs)]
+            for job in sent:
+                fleet.wait(job["id"], within_s=240)
+            through = _pauses(api, [prompt_id_for(job["id"], 1) for job in sent])
+            asked = [api.call("POST", "/prompt", {"prompt": next(workflows)}) for _ in range(jobs)]
+            own = [json.loads(answer)["prompt_id"] for answer in asked]
+            while json.loads(api.call("GET", "/queue"))["queue_pending"] or not _history(api, own[-1]):
+                time.sleep(0.1)
+            straight = _pauses(api, own)
+            gap_ms, own_ms = statistics.median(through), statistics.median(straight)
+            print(f"gap: a real ComfyUI, through the fleet {gap_ms:.1f} ms, straight {own_ms:.1f} ms")
+            added.append(gap_ms - own_ms)
+        api.close()
+    yield Samples(added).figure("gap added at prefetch 1: a real ComfyUI, without a model", "ms", 2.0, "<=")
+
+
+def _pauses(api: Api, prompt_ids: list[str]) -> list[float]:
+    """Milliseconds from the end of each prompt to the start of the next, by ComfyUI's clock."""
+    spans = []
+    for prompt_id in prompt_ids:
+        said = dict(_history(api, prompt_id)["status"]["messages"])
+        spans.append((said["execution_start"]["timestamp"], said["execution_success"]["timestamp"]))
+    spans.sort()
+    return [start - end for (_, end), (start, _) in itertools.pairwise(spans)]
+
+
+def _history(api: Api, prompt_id: str) -> Any:
+    return json.loads(api.call("GET", f"/history/{prompt_id}")).get(prompt_id)
+
+
 def gaps(step_s: float, prefetch: int, delay_ms: float, *, quick: bool) -> tuple[list[float], list[float]]:
     """Milliseconds from the end of each prompt to the start of the next: through the fleet, and straight."""
     jobs = 4 if quick else 6 if step_s > 1 else 16
@@ -46,7 +91,7 @@ def gaps(step_s: float, prefetch: int, delay_ms: float, *, quick: bool) -> tuple
         with lines[0] as workers, lines[1] as files:
             if delay_ms:
                 fleet.reroute_worker(1, workers=workers.port, files=files.port)
-            through(fleet, jobs, pictures=1 if quick else 8)
+            through(fleet, jobs, batch=1 if quick else 8)
         found = [between(Path(folder))]
         straight(fleet, Path(folder), jobs)
         found.append(between(Path(folder))[-jobs + 1 :])
@@ -54,8 +99,8 @@ def gaps(step_s: float, prefetch: int, delay_ms: float, *, quick: bool) -> tuple
     return found[0][1:], found[1]
 
 
-def through(fleet: Fleet, jobs: int, *, pictures: int) -> None:
-    params = {"prompt": "a lake", "steps": 1, "batch": pictures, "size": "1536x1536"}
+def through(fleet: Fleet, jobs: int, *, batch: int) -> None:
+    params = {"prompt": "a lake", "steps": 1, "batch": batch, "size": "1536x1536"}
     body = {"template": "text-to-image", "params": params}
     sent = [fleet.request("POST", "/api/v1/jobs", body) for _ in range(jobs)]
     ended = [fleet.wait(job["id"], within_s=240) for job in sent]
