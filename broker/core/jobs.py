@@ -124,7 +124,9 @@ class Jobs:
 
     def recover(self, record: JobRecord) -> Job:
         """Take a live job over from the store at start; it is counted already."""
-        record = dataclasses.replace(record, needs=self.shared(record.needs))
+        needs = self.shared(record.needs)
+        if needs is not record.needs:
+            record = dataclasses.replace(record, needs=needs)
         job = self.live[record.job_id] = Job(record)
         if record.state is JobState.QUEUED:
             self._enqueue(job)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import heapq
+import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -90,10 +91,16 @@ class SqliteReader:
         return first
 
     def _record(self, sequence: int) -> JobRecord:
-        record = self._one(f"{JOB} WHERE sequence = ?", sequence)
-        if record is None:
-            raise self._refuse(damaged(self._path, f"an index names job number {sequence}, which is not there"))
-        return record
+        return self._records([sequence])[0]
+
+    def _records(self, sequences: Sequence[int]) -> list[JobRecord]:
+        """Of rising sequences, in their order."""
+        numbers = json.dumps(sequences)
+        rows = self._execute(f"{JOB} WHERE sequence IN (SELECT value FROM json_each(?)) ORDER BY sequence", numbers)
+        if len(rows) != len(sequences):
+            missing = min(set(sequences) - {row[0] for row in rows})
+            raise self._refuse(damaged(self._path, f"an index names job number {missing}, which is not there"))
+        return list(map(self._read, rows))
 
     def _one(self, sql: str, *values: Any) -> JobRecord | None:
         rows = self._execute(sql, *values)

@@ -58,6 +58,9 @@ _DECISION: Final = converter(Decision)
 _SUBMITTED: Final = tuple(name for name in SUBMITTED if name not in COLUMNS)
 _LIFE: Final = tuple(name for name in get_type_hints(JobRecord) if name not in (*SUBMITTED, *COLUMNS))
 _lived: Final[Callable[[JobRecord], tuple[Any, ...]]] = attrgetter(*_LIFE)
+#: Where in the JSON of what was submitted begins what many jobs have alike: what they need, and mostly no files. A text
+#: in it cannot look so, as its quotes are escaped.
+_NEEDS: Final = ',"needs":'
 _encode: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
@@ -100,9 +103,9 @@ def _written(values: dict[str, Any]) -> str:
 def from_row(row: Sequence[Any]) -> JobRecord:
     """The record of a row. Raises ValueError, TypeError or RemoteProtocolError for one that to_row never made."""
     sequence, job_id, owner, idempotency_key, created_utc_ms, template, _, submitted, state, life, finished_utc_ms = row
-    fields: dict[str, Any] = json.loads(submitted) | json.loads(life)
-    for name in _CONVERTERS.keys() & fields.keys():
-        fields[name] = _CONVERTERS[name][1](fields[name], name)
+    own, needs, rest = submitted.partition(_NEEDS)
+    alike = _read(f"{{{_NEEDS[1:]}{rest}") if needs else {}
+    fields = _read.__wrapped__(own + "}" if needs else own) | alike | _read(life)
     return JobRecord(
         sequence=sequence,
         job_id=job_id,
@@ -114,6 +117,15 @@ def from_row(row: Sequence[Any]) -> JobRecord:
         finished_utc_ms=finished_utc_ms,
         **fields,
     )
+
+
+@functools.lru_cache(maxsize=1_024)
+def _read(text: str) -> dict[str, Any]:
+    """Fields of a record; the same object for the same text, so that jobs that are alike share what they hold."""
+    fields: dict[str, Any] = json.loads(text)
+    for name in _CONVERTERS.keys() & fields.keys():
+        fields[name] = _CONVERTERS[name][1](fields[name], name)
+    return fields
 
 
 def story_row(line: StoryLine) -> tuple[Any, ...]:

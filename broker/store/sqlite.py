@@ -7,6 +7,7 @@ must exit, because a disk that lost one fsync may report the next as done. It ne
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +33,8 @@ LOG_PAGES: Final = 8_192
 _LATEST: Final = 2**63 - 1
 #: Rows changed before it is worth folding the log in when idle.
 FOLD_ROWS: Final = 1_000
+#: Records of live jobs read in one go at a start.
+AT_ONCE: Final = 500
 
 _PRAGMAS: Final = (
     "PRAGMA synchronous = FULL",
@@ -249,10 +252,12 @@ class SqliteStore(SqliteReader):
 
     def live(self) -> Iterator[JobRecord]:
         self._flush()
-        # Numbers first, records one by one: a long queue is never in memory twice.
+        # Numbers first, then some records at a time: a long queue is never in memory twice.
         states = ", ".join(f"'{state}'" for state in JobState if not state.terminal)
-        sequences = self._execute(f"SELECT sequence FROM job WHERE state IN ({states}) ORDER BY sequence")
-        return (self._record(sequence) for (sequence,) in sequences)
+        rows = self._execute(f"SELECT sequence FROM job WHERE state IN ({states}) ORDER BY sequence")
+        sequences = [sequence for (sequence,) in rows]
+        some = (sequences[begin : begin + AT_ONCE] for begin in range(0, len(sequences), AT_ONCE))
+        return itertools.chain.from_iterable(map(self._records, some))
 
     def ended(self, *, before_utc_ms: int | None, limit: int) -> tuple[JobRecord, ...]:
         self._flush()
