@@ -7,8 +7,10 @@ import { shot } from "./shot.js";
 const TEXTS = ["badge", "many", "problem", "title", "status", "aside"];
 /** A card under the keys stays so far from the ends of the screen: something may lie over them. */
 const EDGE = 130;
-/** Pictures that begin to load in one frame: whoever scrolls past hundreds does not want them all. */
+/** Pictures that begin to load in one frame. */
 const EAGER = 6;
+/** Screens a second: whoever scrolls faster wants none of the pictures that fly past. */
+const FAST = 2;
 
 export class Grid {
   #list;
@@ -21,9 +23,12 @@ export class Grid {
   #cards = [];
   /** How the grid lies: {columns, row}; null until there is a card to measure. */
   #shape = null;
-  /** What was drawn last, and how many pixels of the grid were above the screen. */
+  /** What was drawn last, when, and how many pixels of the grid were above the screen. */
   #range = { first: 0, last: 0 };
+  #at = 0;
   #top = 0;
+  /** The card that the keys are to come to once it is there, or null. */
+  #goal = null;
   #moved;
   /** The card that a tab reaches. */
   #stop;
@@ -40,6 +45,7 @@ export class Grid {
     this.#moved = moved;
     hideBroken(list);
     for (const element of list.children) this.#adopt(element.dataset.key, element);
+    this.#range.last = list.children.length;
     addEventListener("scroll", moved, { passive: true });
     let width = 0;
     new ResizeObserver(([{ contentRect }]) => {
@@ -73,14 +79,24 @@ export class Grid {
   /** Draw the cards that should be seen of these. */
   draw(cards) {
     this.#cards = cards;
-    this.#eager = EAGER;
-    this.#top = -this.#list.getBoundingClientRect().top;
+    const [now, top] = [performance.now(), -this.#list.getBoundingClientRect().top];
+    const isFast = Math.abs(top - this.#top) / innerHeight > (FAST * (now - this.#at)) / 1_000;
+    [this.#at, this.#top] = [now, top];
+    this.#eager = isFast ? 0 : EAGER;
     if (cards.length > 0 && this.#drawn.size === 0) this.#put(cards.slice(0, 1), 0, 0);
     if (cards.length > 0) this.#shape ??= this.#measured();
     const { columns, row } = this.#shape ?? { columns: 1, row: 1 };
-    this.#range = shown({ count: cards.length, columns, row, top: this.#top, screen: innerHeight });
-    this.#put(cards.slice(this.#range.first, this.#range.last), this.#range.above, this.#range.below);
-    if (this.#eager < 0) this.#moved();
+    this.#range = shown({ count: cards.length, columns, row, top, screen: innerHeight, drawn: this.#range });
+    const { first, last, above, below, whole } = this.#range;
+    this.#put(cards.slice(first, last), above, below);
+    if (this.#goal !== null) this.#reach(whole);
+    if (this.#eager < 0 || !whole) this.#moved();
+  }
+
+  #reach(whole) {
+    const card = this.#drawn.get(this.#goal);
+    card?.part.open.focus({ preventScroll: true });
+    if (card !== undefined || whole) this.#goal = null;
   }
 
   #measured() {
@@ -170,7 +186,7 @@ export class Grid {
     const top = this.#list.getBoundingClientRect().top + Math.floor(at / columns) * row;
     if (top < EDGE) scrollBy({ top: top - EDGE, behavior: "instant" });
     else if (top + row > innerHeight - EDGE) scrollBy({ top: top + row - innerHeight + EDGE, behavior: "instant" });
+    this.#goal = key;
     this.draw(this.#cards);
-    this.#drawn.get(key)?.part.open.focus({ preventScroll: true });
   }
 }
