@@ -9,8 +9,9 @@ const TEXTS = ["badge", "many", "problem", "title", "status", "aside"];
 const EDGE = 130;
 /** Pictures that begin to load in one frame. */
 const EAGER = 6;
-/** Screens a second: whoever scrolls faster wants none of the pictures that fly past. */
+/** Whoever scrolls past more screens a second wants none of the pictures that fly past, until it was slower for so long. */
 const FAST = 2;
+const CALM_MS = 150;
 
 export class Grid {
   #list;
@@ -27,6 +28,8 @@ export class Grid {
   #range = { first: 0, last: 0 };
   #at = 0;
   #top = 0;
+  /** When it was last scrolled fast. */
+  #rushed = -Infinity;
   /** The card that the keys are to come to once it is there, or null. */
   #goal = null;
   #moved;
@@ -80,9 +83,9 @@ export class Grid {
   draw(cards) {
     this.#cards = cards;
     const [now, top] = [performance.now(), -this.#list.getBoundingClientRect().top];
-    const isFast = Math.abs(top - this.#top) / innerHeight > (FAST * (now - this.#at)) / 1_000;
+    if (Math.abs(top - this.#top) / innerHeight > (FAST * (now - this.#at)) / 1_000) this.#rushed = now;
     [this.#at, this.#top] = [now, top];
-    this.#eager = isFast ? 0 : EAGER;
+    this.#eager = now - this.#rushed < CALM_MS ? 0 : EAGER;
     if (cards.length > 0 && this.#drawn.size === 0) this.#put(cards.slice(0, 1), 0, 0);
     if (cards.length > 0) this.#shape ??= this.#measured();
     const { columns, row } = this.#shape ?? { columns: 1, row: 1 };
