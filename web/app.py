@@ -21,6 +21,7 @@ from web.answers import COMMON, Refusal, answered, refused, status_line
 from web.api import bulk, files, fleet, jobs, lists, submit, tasks, templates, uploads, zips
 from web.api import gallery as gallery_list
 from web.api.site import Call, Site, words_of
+from web.assets import asset
 from web.auth import has_cookie, is_same_origin, set_cookie
 from web.link import BrokerRefused, BrokerSilent, OutOfContract
 from web.pages import fleet as fleet_page
@@ -32,9 +33,10 @@ from web.words import COOKIE, LANGUAGES, Words
 
 log = logging.getLogger(__name__)
 
-STATIC: Final = Path(__file__).parent / "static"
 OPENAPI: Final = Path(__file__).parent / "openapi.json"
 ANYBODY: Final = Viewer("", False)
+#: Packed is how a script may be sent, unless that is ruled out. Source: RFC 9110, 12.5.3.
+_GZIP: Final = re.compile(r"\bgzip\b(?!\s*;\s*q=0(?:\.0*)?(?![.\d]))")
 #: How long a browser remembers the language that was picked.
 LANGUAGE_S: Final = 365 * 24 * 3600
 #: Where switching the language leads back to: a place of our own, with what stands after ? and #.
@@ -156,12 +158,16 @@ def sign_out(call: Call) -> HTTPResponse:
 
 def static(call: Call, path: str) -> HTTPResponse:
     """GET /static/…"""
-    found = bottle.static_file(path, root=str(STATIC))
-    if isinstance(found, HTTPError):
+    found = asset(path)
+    if found is None:
         raise Refusal(404, "not_found", "there is no such file")
-    for name, value in {**COMMON, "Cache-Control": "no-cache"}.items():
-        found.set_header(name, value)
-    return found
+    headers = {**COMMON, "Cache-Control": "no-cache", "ETag": found.etag, "Vary": "Accept-Encoding"}
+    if call.header("If-None-Match") == found.etag:
+        return HTTPResponse(b"", status_line(304), headers)
+    headers["Content-Type"] = found.media_type
+    if _GZIP.search(call.header("Accept-Encoding")) is None:
+        return HTTPResponse(found.data, status_line(200), headers)
+    return HTTPResponse(found.packed, status_line(200), {**headers, "Content-Encoding": "gzip"})
 
 
 # ---- about the process

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import gzip
 import re
 from urllib.parse import urlencode
 
@@ -51,6 +52,23 @@ def test_a_language_there_is_not_and_a_broken_form_are_refused(stage: Stage) -> 
     assert switch(stage, lang="xx").status == 422
     assert stage.request("POST", "/language", b"&".join(b"a=1" for _ in range(50)), FORM).status == 400
     assert stage.request("POST", "/language", b"lang=zh").status == 415
+
+
+def test_scripts_come_packed_and_only_once(stage: Stage) -> None:
+    plain, packed = stage.get("/static/shell.js"), stage.get("/static/shell.js", **{"Accept-Encoding": "br, gzip"})
+    assert (plain.status, packed.status) == (200, 200)
+    assert packed.headers["content-encoding"] == "gzip" and "content-encoding" not in plain.headers
+    assert gzip.decompress(packed.body) == plain.body and b"export function follow" in plain.body
+    assert packed.headers["content-type"] == "text/javascript; charset=UTF-8"
+    again = stage.get("/static/shell.js", **{"Accept-Encoding": "gzip", "If-None-Match": packed.headers["etag"]})
+    assert (again.status, again.body) == (304, b"")
+    refused = stage.get("/static/shell.js", **{"Accept-Encoding": "gzip;q=0, identity"})
+    assert refused.body == plain.body
+
+
+@pytest.mark.parametrize("name", ["nothing.js", "package.json", "", "shell", "SHELL.JS", "a/b.js", "%00.js"])
+def test_nothing_else_is_served(stage: Stage, name: str) -> None:
+    assert stage.get(f"/static/{name}").status == 404
 
 
 def gallery(stage: Stage, query: str = "") -> list[str]:

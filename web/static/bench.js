@@ -1,6 +1,6 @@
 // The bench on which a template is made: a workflow is taken, inputs are picked, and the form grows beside them.
 import * as api from "./api.js";
-import { parts, stamp, write } from "./dom.js";
+import { aria, onDrop, parts, stamp, write } from "./dom.js";
 import { fileSize, sayer } from "./format.js";
 import { preview } from "./preview.js";
 import { readWorkflow, Sketch } from "./sketch.js";
@@ -43,11 +43,7 @@ export class Bench {
       if (file.files.length > 0) this.#open(file.files[0]);
       file.value = "";
     });
-    source.addEventListener("dragover", (event) => event.preventDefault());
-    source.addEventListener("drop", (event) => {
-      event.preventDefault();
-      if (event.dataTransfer.files.length > 0) this.#open(event.dataTransfer.files[0]);
-    });
+    onDrop(source, (dropped) => this.#open(dropped));
     making.addEventListener("input", ({ target }) => this.#typed(target));
     making.addEventListener("submit", (event) => {
       event.preventDefault();
@@ -85,8 +81,7 @@ export class Bench {
 
   #complain(text) {
     write(this.#part.problem, text);
-    if (text === "") this.#part.paste.removeAttribute("aria-invalid");
-    else this.#part.paste.setAttribute("aria-invalid", "true");
+    aria(this.#part.paste, "invalid", text !== "");
   }
 
   #take(sketch, name) {
@@ -240,8 +235,7 @@ export class Bench {
       if (only !== null && only !== key) continue;
       const found = problems?.[key];
       write(this.#part[`${key}-problem`], found === undefined ? "" : this.#say(...found));
-      if (found === undefined) this.#part[key].removeAttribute("aria-invalid");
-      else this.#part[key].setAttribute("aria-invalid", "true");
+      aria(this.#part[key], "invalid", found !== undefined);
     }
     if (only === null) write(this.#part["fields-problem"], problems?.fields === undefined ? "" : this.#say(...problems.fields));
   }

@@ -14,6 +14,21 @@ export function write(element, text) {
   element.hidden = text === "";
 }
 
+/** Say of an element that it is `invalid`, `disabled` or the like, or say nothing. */
+export function aria(element, name, is) {
+  if (is) element.setAttribute(`aria-${name}`, "true");
+  else element.removeAttribute(`aria-${name}`);
+}
+
+/** Give a file that is dropped on the element to `take`. */
+export function onDrop(element, take) {
+  element.addEventListener("dragover", (event) => event.preventDefault());
+  element.addEventListener("drop", (event) => {
+    event.preventDefault();
+    if (event.dataTransfer.files.length > 0) take(event.dataTransfer.files[0]);
+  });
+}
+
 /** Move a bar; null hides it. */
 export function fill(bar, share, label) {
   bar.hidden = share === null;

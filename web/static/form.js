@@ -1,7 +1,7 @@
 // The form of a template: checks what is typed as the server will, draws seeds, sends the job once, keeps what was typed.
 import { Refusal, explain, freshKey } from "./api.js";
 import { check, drawSeed } from "./check.js";
-import { write } from "./dom.js";
+import { aria, write } from "./dom.js";
 import { keep, kept } from "./draft.js";
 import { sayer } from "./format.js";
 import { Picture } from "./picture.js";
@@ -220,10 +220,7 @@ export class Form {
   }
 
   #complain(field, text) {
-    if (!this.#rows.has(field.key)) {
-      if (text === "") this.#control(field).removeAttribute("aria-invalid");
-      else this.#control(field).setAttribute("aria-invalid", "true");
-    }
+    if (!this.#rows.has(field.key)) aria(this.#control(field), "invalid", text !== "");
     write(this.#form.querySelector(`#b-${field.key}`), text);
   }
 

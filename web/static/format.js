@@ -73,6 +73,12 @@ export function pictures(job) {
 /** Whether nothing more happens to the job, unless a person asks for it again. */
 export const isOver = ({ state }) => ["succeeded", "failed", "cancelled"].includes(state);
 
+/** Whether a worker has it. */
+export const isHeld = ({ state }) => ["leased", "running", "cancelling"].includes(state);
+
+/** When each of the jobs was begun that were, and when each was over: moments named `which`, in ms. */
+export const moments = (jobs, which) => jobs.map((job) => job[which]).filter((ms) => ms !== null);
+
 /** Whether a worker holds the job ready, but its ComfyUI has not begun it. */
 export const isNext = (job) => ["leased", "running"].includes(job.state) && job.started_ms === null;
 
@@ -99,7 +105,7 @@ function node({ node_type: type, node_id: id }, say) {
 
 /** On which worker it is being made and why on that one, as far as the fleet tells; "" where nothing is made. */
 export function where(job, words) {
-  if (!["leased", "running", "cancelling"].includes(job.state) || job.worker === null) return "";
+  if (!isHeld(job) || job.worker === null) return "";
   const key = `why.${job.why}`;
   return sayer(words)(key in words ? key : "why.unknown", { worker: job.worker });
 }
@@ -112,7 +118,7 @@ export function jobCard(job, words, place = null) {
   const say = sayer(words);
   const shown = pictures(job);
   const { error } = job;
-  const live = ["leased", "running", "cancelling"].includes(job.state);
+  const live = isHeld(job);
   const fraction = job.progress === null ? 0 : job.progress.fraction;
   const took = job.started_ms !== null && job.finished_ms !== null;
   return {

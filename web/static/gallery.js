@@ -3,6 +3,7 @@ import * as api from "./api.js";
 import { MOST, all, forget } from "./ask.js";
 import { Choice, moved } from "./choice.js";
 import { write } from "./dom.js";
+import { isOver } from "./format.js";
 import { Filters } from "./filters.js";
 import { Grid } from "./grid.js";
 import { Previews } from "./previews.js";
@@ -230,7 +231,6 @@ function drawChoice() {
 
 // ---- what a person does
 
-const isOver = (job) => ["succeeded", "failed", "cancelled"].includes(job.state);
 const order = () => shelf.cards().map((card) => card.key);
 const jobsChosen = () =>
   choice.picked.size === 0 ? [] : shelf.cards().filter(({ key }) => choice.picked.has(key)).flatMap((card) => card.jobs);

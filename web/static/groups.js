@@ -1,6 +1,6 @@
 // Jobs that belong together: which entries the studio shows, where each stands, and the one card of a whole group.
 // Pure. web/groups.py says the same on the server, word for word.
-import { duration, isNext, isOver, jobCard, left, sayer } from "./format.js";
+import { duration, isNext, isOver, jobCard, left, moments, sayer } from "./format.js";
 
 /** What the rank of a job begins with that a worker holds ready: before every priority, for they end at 100. */
 const NEXT = -101;
@@ -52,8 +52,8 @@ export function groupCard(jobs, words) {
   const count = (name) => jobs.filter((job) => job.state === name && !isNext(job)).length;
   const counted = ["running", "failed"].filter((name) => count(name) > 0);
   const over = jobs.every(isOver);
-  const begun = jobs.map((job) => job.started_ms).filter((ms) => ms !== null);
-  const ended = jobs.map((job) => job.finished_ms).filter((ms) => ms !== null);
+  const begun = moments(jobs, "started_ms");
+  const ended = moments(jobs, "finished_ms");
   const fraction = jobs.reduce((sum, job) => sum + share(job), 0) / size;
   const still = over || state === "queued";
   const took = over && begun.length > 0 && ended.length > 0;
@@ -77,7 +77,7 @@ export function groupCard(jobs, words) {
 
 /** How long a whole group still takes, in ms, or null: by its own pace, once there is one. */
 export function groupLeft(jobs, now) {
-  const begun = jobs.map((job) => job.started_ms).filter((ms) => ms !== null);
+  const begun = moments(jobs, "started_ms");
   const waiting = jobs.some((job) => job.state === "queued");
   const fraction = jobs.reduce((sum, job) => sum + share(job), 0) / Math.max(jobs[0].group.size, jobs.length);
   if (!waiting) {

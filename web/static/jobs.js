@@ -1,7 +1,7 @@
 // The cards of the studio: the queue and the pictures; a group of jobs has one card together. Draws what the store says;
 // its buttons ask studio.js.
 import { fill, hideBroken, parts, show, stamp, write } from "./dom.js";
-import { about, elapsed, jobCard, left, sayer } from "./format.js";
+import { about, elapsed, jobCard, left, moments, sayer } from "./format.js";
 import { before, entryOf, groupCard, groupLeft, members, place } from "./groups.js";
 
 const TEXTS = ["badge", "many", "title", "status", "attempt", "percent", "problem", "node", "message", "where"];
@@ -165,7 +165,7 @@ export class Jobs {
   #lasts(jobs, now) {
     const rest = jobs[0].group ? groupLeft(jobs, now) : left(jobs[0], now);
     if (rest !== null) return this.#say("eta.left", { about: about(rest, this.#say) });
-    const begun = jobs.map((job) => job.started_ms).filter((ms) => ms !== null);
+    const begun = moments(jobs, "started_ms");
     return begun.length === 0 ? "" : elapsed(now - Math.min(...begun), this.#say);
   }
 

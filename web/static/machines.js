@@ -1,6 +1,6 @@
 // The cards of the workers on the fleet page: what each is, does and holds, and what its card did over half an hour.
 import { busyShare, memoryShare, paths, summary } from "./chart.js";
-import { fill, list, parts, stamp, write } from "./dom.js";
+import { aria, fill, list, parts, stamp, write } from "./dom.js";
 import { facts, VERBS } from "./standing.js";
 import { moment, sayer } from "./format.js";
 
@@ -70,8 +70,7 @@ export class Machine {
 function act(button, why) {
   button.hidden = why === undefined;
   button.title = why ?? "";
-  if (why) button.setAttribute("aria-disabled", "true");
-  else button.removeAttribute("aria-disabled");
+  aria(button, "disabled", Boolean(why));
 }
 
 /** Whether `data` is other than what was last shown in the element. */

@@ -1,6 +1,6 @@
 // A field that takes a picture: chosen, dropped or pasted, and stored on the server at once, so that sending is quick.
 import { Refusal, explain, upload } from "./api.js";
-import { parts, show, write } from "./dom.js";
+import { onDrop, parts, show, write } from "./dom.js";
 import { sayer } from "./format.js";
 
 const KINDS = ["image/png", "image/jpeg", "image/webp"];
@@ -27,16 +27,9 @@ export class Picture {
     });
     // One that was kept may be gone, or not for this person.
     this.#part.picture.addEventListener("error", () => this.put(""));
-    element.addEventListener("dragover", (event) => {
-      event.preventDefault();
-      element.dataset.over = "";
-    });
-    element.addEventListener("dragleave", () => delete element.dataset.over);
-    element.addEventListener("drop", (event) => {
-      event.preventDefault();
-      delete element.dataset.over;
-      if (event.dataTransfer.files.length > 0) this.take(event.dataTransfer.files[0]);
-    });
+    onDrop(element, (file) => this.take(file));
+    element.addEventListener("dragover", () => (element.dataset.over = ""));
+    for (const name of ["dragleave", "drop"]) element.addEventListener(name, () => delete element.dataset.over);
   }
 
   /** The name to send; "" for none, null while it is on its way. */

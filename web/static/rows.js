@@ -1,5 +1,5 @@
 // Fields that are lists: the characters of a story, and its panels with the characters that are in each.
-import { parts, stamp, write } from "./dom.js";
+import { aria, parts, stamp, write } from "./dom.js";
 
 /** The texts of a row: name, most characters, signs that StoryDiffusion keeps for itself, whether it may be empty. */
 const TEXTS = {
@@ -157,9 +157,6 @@ export class Rows {
     const element = this.#list.children[at];
     if (element === undefined) return;
     write(parts(element).problem, text);
-    for (const [name] of TEXTS[this.#field.type]) {
-      if (name === part) parts(element)[name].setAttribute("aria-invalid", "true");
-      else parts(element)[name].removeAttribute("aria-invalid");
-    }
+    for (const [name] of TEXTS[this.#field.type]) aria(parts(element)[name], "invalid", name === part);
   }
 }

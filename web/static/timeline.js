@@ -1,4 +1,5 @@
 // A job's life as stretches of time: what it waited for, and where. Pure: from the job and its story's lines.
+import { isOver } from "./format.js";
 
 /** Stretches of an attempt by the worker's own clock, in their order. */
 const STEPS = ["staging", "waiting", "loading", "running", "finishing"];
@@ -15,7 +16,7 @@ export function stretches(job, lines, now) {
   const found = [];
   const add = (part, from_ms, to_ms, worker = null) => to_ms > from_ms && found.push({ part, from_ms, to_ms, worker });
   // Asked for again after its end: what was before is another life, told in words alone.
-  const again = lines.findLastIndex(({ what }, at) => what === "queued" && at > 0 && isEnd(lines[at - 1].what));
+  const again = lines.findLastIndex(({ what }, at) => what === "queued" && at > 0 && isOver({ state: lines[at - 1].what }));
   const told = again < 0 ? lines : lines.slice(again);
   let part = "queue";
   let since = told[0]?.at_ms ?? job.created_ms;
@@ -34,14 +35,12 @@ export function stretches(job, lines, now) {
   return found;
 }
 
-const isEnd = (what) => ["succeeded", "failed", "cancelled"].includes(what);
-
 /** The parts of an attempt: as the worker measured them, or as far as it has come. */
 function attempt(job, from, end, add) {
   if (job.timings === null) {
     const begun = Math.min(end, Math.max(from, job.started_ms ?? end));
     add("staging", from, begun, job.worker);
-    add(isEnd(job.state) && job.state !== "succeeded" ? "lost" : "running", begun, end, job.worker);
+    add(isOver(job) && job.state !== "succeeded" ? "lost" : "running", begun, end, job.worker);
     return;
   }
   let at = from;
