@@ -9,12 +9,23 @@ from comfyui.workflow import Kind
 
 
 class Refused(Exception):
-    """A value does not fit its field. The text follows the field's name; `row` counts from 1, 0 for the whole value."""
+    """A value does not fit its field. The text follows the field's name; `row` counts from 1, 0 for the whole value.
 
-    def __init__(self, reason: str, kind: Kind = "unprocessable", *, row: int = 0):
+    problem and values say the same to programs, and to people of other languages; "" for what no form lets through.
+    """
+
+    def __init__(
+        self, reason: str, kind: Kind = "unprocessable", *, row: int = 0, problem: str = "", **values: str | float
+    ):
         super().__init__(reason)
         self.kind: Kind = kind
         self.row = row
+        self.problem = problem
+        self.values = values
+
+    def at(self, row: int) -> "Refused":
+        """The same of one row."""
+        return Refused(str(self), self.kind, row=row, problem=self.problem, **self.values)
 
 
 @dataclass(frozen=True, slots=True)

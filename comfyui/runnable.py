@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from comfyui.catalogue import node_class
 from comfyui.check import check
@@ -15,23 +16,35 @@ from comfyui.workflow import WorkflowError
 _NAMED = 5  # of a longer list
 
 
-def why_not(template: Template, object_info: Mapping[str, object]) -> str:
-    """Why no worker can run it, whatever is filled in; "" when one could.
+@dataclass(frozen=True, slots=True)
+class Lack:
+    """Why no worker can run a template: in English, and as a code with values for whoever says it otherwise."""
+
+    text: str
+    code: str  # no_node, no_model, or that of a WorkflowError
+    values: Mapping[str, object]
+
+
+def lack(template: Template, object_info: Mapping[str, object]) -> Lack | None:
+    """What keeps every worker from running it, whatever is filled in; None when one could.
 
     A model that is missing while the fleet has others in its place is no reason: see `stand_ins`.
     """
     classes = sorted({node.class_type for node in template.workflow.nodes.values()})
     missing = [name for name in classes if node_class(object_info, name) is None]
     if missing:
-        return f"no worker has {'node' if len(missing) == 1 else 'the nodes'} {_in_words(missing)}"
+        text = f"no worker has {'node' if len(missing) == 1 else 'the nodes'} {_in_words(missing)}"
+        return Lack(text, "no_node", {"names": ", ".join(missing[:_NAMED]) + (" …" if len(missing) > _NAMED else "")})
     for field in template.fields:
         if _offered(template, field, object_info) == ():
-            return f"no worker has {_wanted(template, field)}, and the fleet has none in its place ({field.label})"
+            name = _wanted(template, field)
+            text = f"no worker has {name}, and the fleet has none in its place ({field.label})"
+            return Lack(text, "no_model", {"name": name, "label": field.label})
     try:
         problems = check(template.sample(stand_ins(template, object_info)), object_info)
     except WorkflowError as e:
-        return str(e)
-    return str(problems[0]) if problems else ""
+        problems = (e,)
+    return Lack(str(problems[0]), problems[0].code, problems[0].details) if problems else None
 
 
 def wants(template: Template, object_info: Mapping[str, object]) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -76,24 +76,30 @@ def check(roles: Sequence[Role], panels: Sequence[Panel], mode: str | None) -> N
         fault = _panel_fault(panel, names, mode)
         nobody += not panel.people
         if fault is None and nobody > 1 and not panel.people:
-            fault = "is a second one without a character; StoryDiffusion draws only one of them"
+            reason = "is a second one without a character; StoryDiffusion draws only one of them"
+            fault = Refused(reason, problem="story.nobody")
         if fault is not None:
-            raise Refused(fault, row=number)
+            raise fault.at(number)
     for name in names:
         if not any(panel.people == (name,) for panel in panels):
-            raise Refused(f"no panel shows {name} alone; StoryDiffusion learns each character from one that does")
+            reason = f"no panel shows {name} alone; StoryDiffusion learns each character from one that does"
+            raise Refused(reason, problem="story.alone", name=name)
 
 
-def _panel_fault(panel: Panel, names: Sequence[str], mode: str | None) -> str | None:
+def _panel_fault(panel: Panel, names: Sequence[str], mode: str | None) -> Refused | None:
     unknown = next((name for name in panel.people if name not in names), None)
     if unknown is not None:
-        return f"names {unknown[:NAME_CHARS]!r}, who is not among the characters: {', '.join(names)}"
+        name, known = unknown[:NAME_CHARS], ", ".join(names)
+        reason = f"names {name!r}, who is not among the characters: {known}"
+        return Refused(reason, problem="story.stranger", name=name, known=known)
     named = _NAMED.findall(panel.text)
     if len(set(named)) < len(named):
-        return f"names {max(named, key=named.count)} twice; say she, he or it the second time"
+        name = max(named, key=named.count)
+        return Refused(f"names {name} twice; say she, he or it the second time", problem="story.twice", name=name)
     if len(panel.people) == ROLES and mode not in TWO_ROLE_MODES:
         modes = " and ".join(sorted(TWO_ROLE_MODES))
-        return f"has two characters, which only the modes {modes} draw; this one is {mode}"
+        reason = f"has two characters, which only the modes {modes} draw; this one is {mode}"
+        return Refused(reason, problem="story.two", modes=", ".join(sorted(TWO_ROLE_MODES)), mode=str(mode))
     return None
 
 
@@ -179,7 +185,7 @@ def _read(value: object, example: str, read: Callable[[object], _Row]) -> tuple[
         try:
             rows.append(read(row))
         except Refused as e:
-            raise Refused(str(e), e.kind, row=number) from e
+            raise e.at(number) from e
     return tuple(rows)
 
 
@@ -192,7 +198,8 @@ def _role(row: object) -> Role:
     given = _entries(row, ("name", "description"))
     name = _line(given.get("name"), "the name", NAME_CHARS, without="[]#")
     if name.upper() == NOBODY:
-        raise Refused(f"the name {name} is taken: [{NOBODY}] marks a panel without a character")
+        reason = f"the name {name} is taken: [{NOBODY}] marks a panel without a character"
+        raise Refused(reason, problem="story.taken", name=name)
     return Role(name, _line(given.get("description"), "the description", TEXT_CHARS, without="[]#"))
 
 
@@ -206,9 +213,9 @@ def _panel(row: object) -> Panel:
     text = _line(given.get("text"), "the text", TEXT_CHARS, without="#")
     rest = _NAMED.sub("", text)
     if "[" in rest or "]" in rest:
-        raise Refused("has a bracket without its partner; a character is written [Name]")
+        raise Refused("has a bracket without its partner; a character is written [Name]", problem="story.bracket")
     if not rest.strip():
-        raise Refused("says nothing: write what happens")
+        raise Refused("says nothing: write what happens", problem="story.empty")
     caption = given.get("caption", "")
     people = tuple(" ".join(name.split()) for name in names)
     return Panel(people, text, _line(caption, "the caption", CAPTION_CHARS, without="[]#") if caption else "")
@@ -243,10 +250,12 @@ def _line(value: object, what: str, most: int, *, without: str) -> str:
         raise Refused(f"{what} {e}", "bad_request") from e
     line = " ".join(value.split())
     if not line:
-        raise Refused(f"{what} is empty")
+        raise Refused(f"{what} is empty", problem="required")
     if len(line) > most:
-        raise Refused(f"{what} has {len(line)} characters; the limit is {most}", "too_large")
+        reason = f"{what} has {len(line)} characters; the limit is {most}"
+        raise Refused(reason, "too_large", problem="long", have=len(line), max=most)
     wrong = next((character for character in line if character in without), None)
     if wrong is not None:
-        raise Refused(f"{what} holds {wrong!r}, which StoryDiffusion takes for a mark of its own")
+        reason = f"{what} holds {wrong!r}, which StoryDiffusion takes for a mark of its own"
+        raise Refused(reason, problem="signs", sign=wrong)
     return line

@@ -12,7 +12,7 @@ from typing import Any
 from comfyui import story
 from comfyui.fields import Field, Refused, Target
 from comfyui.values import read, seed_max
-from comfyui.workflow import Kind, Workflow, WorkflowError, set_inputs
+from comfyui.workflow import Workflow, WorkflowError, set_inputs
 
 
 class TemplateError(Exception):
@@ -111,7 +111,7 @@ def _with(workflow: Workflow, inputs: Mapping[tuple[str, str], object], fields: 
     except WorkflowError as e:
         place = (e.details.get("node_id"), e.details.get("input"))
         blamed = next(f for f in fields if place in [(target.node, target.input) for target in f.sets])
-        raise _fault(blamed, str(e), e.kind) from e
+        raise _fault(blamed, Refused(str(e), e.kind)) from e
 
 
 @contextmanager
@@ -120,11 +120,13 @@ def _blaming(field: Field) -> Iterator[None]:
     try:
         yield
     except Refused as e:
-        raise _fault(field, str(e), e.kind, e.row) from e
+        raise _fault(field, e) from e
 
 
-def _fault(field: Field, reason: str, kind: Kind, row: int = 0) -> WorkflowError:
-    where, details = f"field {field.key} ({field.label})", {"field": field.key}
-    if not row:
-        return WorkflowError("bad_field", f"{where}: {reason}", details, kind=kind)
-    return WorkflowError("bad_field", f"{where}, row {row}: {reason}", {**details, "row": row}, kind=kind)
+def _fault(field: Field, refused: Refused) -> WorkflowError:
+    where, details = f"field {field.key} ({field.label})", dict[str, object](field=field.key)
+    if refused.row:
+        where, details = f"{where}, row {refused.row}", {**details, "row": refused.row}
+    if refused.problem:
+        details |= {"problem": refused.problem, "values": refused.values}
+    return WorkflowError("bad_field", f"{where}: {refused}", details, kind=refused.kind)

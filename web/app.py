@@ -297,7 +297,7 @@ def _shown(route: Route, refusal: Refusal) -> HTTPResponse:
 
 
 def _problem(refusal: Refusal, words: Words) -> HTTPResponse:
-    text = words.explain(refusal.code, refusal.message)
+    text = words.explain(refusal.code, refusal.message, refusal.details)
     return _html(frame.problem(refusal.status, text, words), refusal.status, refusal.headers)
 
 

@@ -39,10 +39,12 @@ class Words:
         """A text of a template; as it stands where it is in nobody's list, as those of an operator's own templates."""
         return self.terms.get(text, text)
 
-    def explain(self, code: str, message: str) -> str:
+    def explain(self, code: str, message: str, details: Mapping[str, object]) -> str:
         """A refusal for people: by its code where there is a sentence for it, else as the server put it."""
-        key = f"refused.{code}"
-        return self.say(key, message=message) if key in self.sentences else message
+        try:
+            return self.say(f"refused.{code}", **{**details, "message": message})
+        except KeyError:
+            return message
 
 
 def _read(name: str) -> dict[str, str]:

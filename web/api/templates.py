@@ -12,7 +12,7 @@ from bottle import HTTPResponse
 from comfyui import offering
 from comfyui.fields import Field
 from comfyui.offering import Candidate
-from comfyui.runnable import model_choices, stand_ins, wants, why_not
+from comfyui.runnable import Lack, lack, model_choices, stand_ins, wants
 from comfyui.template import Template, TemplateError
 from comfyui.workflow import Workflow
 from web.answers import Refusal, answered
@@ -53,7 +53,7 @@ def view(call: Call, found: Template, object_info: Mapping[str, object] | None) 
     """A template as the fleet could run it now; while no worker is there it counts as runnable, since a job waits."""
     words = call.words
     models = stand_ins(found, object_info) if object_info is not None else {}
-    why = why_not(found, object_info) if object_info is not None else ""
+    lacks = lack(found, object_info) if object_info is not None else None
     nodes, files = wants(found, object_info) if object_info is not None else ((), ())
     return {
         "name": found.name,
@@ -62,9 +62,17 @@ def view(call: Call, found: Template, object_info: Mapping[str, object] | None) 
         "own": call.site.templates.is_own(found.name),
         "fields": [_field(found, field, models, object_info, words) for field in found.fields],
         "needs": {"nodes": list(nodes), "models": list(files)},
-        "runnable": not why,
-        "why_not": why,
+        "runnable": lacks is None,
+        **_lacking(lacks, words),
     }
+
+
+def _lacking(found: Lack | None, words: Words) -> Json:
+    """Why no worker could run it, in the asker's language and as a code; both empty where one could."""
+    if found is None:
+        return {"why_not": "", "why_not_code": ""}
+    values = {**found.values, **({"label": words.term(str(found.values["label"]))} if "label" in found.values else {})}
+    return {"why_not": words.explain(found.code, found.text, values), "why_not_code": found.code}
 
 
 def _field(
@@ -106,7 +114,7 @@ def draft(call: Call) -> HTTPResponse:
                 {**_field(trial, one.field, models, object_info, ENGLISH), **_place(one, workflow)} for one in found
             ],
             "results": [_node(node_id, workflow) for node_id in ends],
-            "why_not": why_not(trial, object_info) if object_info is not None else "",
+            **_lacking(lack(trial, object_info) if object_info is not None else None, call.words),
         }
     )
 

@@ -1,4 +1,5 @@
 // Requests to the API. Every failure is a Refusal, which `explain` puts into words for a person.
+import { sayer } from "./format.js";
 
 const BASE = "/api/v1";
 
@@ -13,8 +14,9 @@ export class Refusal extends Error {
 }
 
 /** Why, for a person: by the code where there is a sentence for it, else as the server put it. */
-export function explain({ code, message }, words) {
-  return words[`refused.${code}`]?.replace("{message}", () => message) ?? message;
+export function explain({ code, message, details }, words) {
+  const key = `refused.${code}`;
+  return key in words ? sayer(words)(key, { ...details, message }) : message;
 }
 
 /** A whole number beyond what a browser can hold stays as its digits: a seed must not change by being looked at. */

@@ -271,12 +271,14 @@ export class Form {
   }
 
   #refused(refusal) {
-    const { field: key, row } = refusal.details ?? {};
+    const { field: key, row, problem, values } = refusal.details;
     const field = this.#template.fields.find((one) => one.key === key);
-    const why = refusal.message.replace(/^field \S+ \(.*?\)(, row \d+)?: /, "");
+    const said = refusal.message.replace(/^field \S+ \(.*?\)(, row \d+)?: /, "");
+    const why = problem ? this.#say(`check.${problem}`, values) : said;
     if (field !== undefined && row > 0 && this.#rows.has(key)) this.#rows.get(key).tell(row - 1, why);
     else if (field !== undefined) this.#complain(field, why);
-    this.#tell(refusal.status === 0 ? this.#say("create.lost") : explain(refusal, this.#words));
+    if (refusal.status === 0) this.#tell(this.#say("create.lost"));
+    else this.#tell(field ? this.#say("create.mend", { fields: field.label }) : explain(refusal, this.#words));
   }
 
   /** Show which seed was drawn: locking it then keeps it. */

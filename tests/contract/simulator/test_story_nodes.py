@@ -11,7 +11,7 @@ from PIL import Image
 
 from comfyui.check import check
 from comfyui.library import BUILT_IN, load_templates
-from comfyui.runnable import stand_ins, why_not
+from comfyui.runnable import lack, stand_ins
 from comfyui.simulator.context import NodeFailure
 from comfyui.simulator.process import SimulatorProcess, running_simulator
 from comfyui.simulator.story_nodes import in_order_of_drawing
@@ -58,7 +58,7 @@ def test_a_filled_form_becomes_pictures(
     simulator: SimulatorProcess, object_info: dict[str, Any], case: str, pictures: int, size: tuple[int, int] | None
 ) -> None:
     template = TEMPLATES[case.partition(".")[0]]
-    assert why_not(template, object_info) == ""
+    assert lack(template, object_info) is None
     params = json.loads((GOLDENS / case / "params.json").read_text())
     if "picture" in params:
         upload(simulator, params["picture"], (40, 24))
@@ -76,8 +76,8 @@ def test_a_filled_form_becomes_pictures(
 
 def test_without_the_nodes_a_story_says_which_are_missing() -> None:
     with running_simulator(zero_work=True) as plain:
-        reason = why_not(TEMPLATES["story"], ask(f"{plain.url}/object_info").json)
-    assert "StoryDiffusion_Apply" in reason and "StoryDiffusion_KSampler" in reason
+        found = lack(TEMPLATES["story"], ask(f"{plain.url}/object_info").json)
+    assert found is not None and "StoryDiffusion_Apply" in found.text and "StoryDiffusion_KSampler" in found.text
 
 
 def test_the_nodes_are_shown_as_custom_ones(object_info: dict[str, Any]) -> None:

@@ -123,8 +123,27 @@ def test_every_field_sets_its_inputs() -> None:
 )
 def test_a_bad_value_names_its_field(field: str, value: object, kind: str) -> None:
     error = bad_field(TEXT_TO_IMAGE, **{"prompt": "p", field: value})
-    assert (error.details, error.kind) == ({"field": field}, kind)
+    assert (error.details["field"], error.kind) == (field, kind)
     assert f"field {field} (" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "problem", "values"),
+    [
+        ("steps", 0, "min", {"min": 1}),
+        ("steps", 1.5, "integer", {}),
+        ("cfg", "a", "number", {}),
+        ("size", "1001x1000", "step", {"step": 8}),
+        ("seed", -1, "seed", {"max": str(2**64 - 1)}),
+        ("prompt", "", "required", {}),
+        ("prompt", None, "required", {}),
+    ],
+)
+def test_what_is_wrong_is_also_a_code_with_its_values(
+    field: str, value: object, problem: str, values: dict[str, object]
+) -> None:
+    error = bad_field(TEXT_TO_IMAGE, **{"prompt": "p", field: value})
+    assert error.details == {"field": field, "problem": problem, "values": values}
 
 
 def test_an_unknown_field_is_told_which_there_are() -> None:
@@ -137,7 +156,7 @@ def test_a_picture_stays_in_the_input_folder() -> None:
     template = of_one_field("image", "image")
     assert template.fill({"n": "sub/b.png"}, seed=1).nodes["a"].inputs == {"image": "sub/b.png"}
     for name in ("../b.png", "b.png [output]", "", None):
-        assert bad_field(template, n=name).details == {"field": "n"}
+        assert bad_field(template, n=name).details["field"] == "n"
 
 
 def test_whole_numbers_may_have_to_be_multiples() -> None:

@@ -14,7 +14,7 @@ from comfyui.check import check
 from comfyui.fields import Field, Target
 from comfyui.library import BUILT_IN, load_templates
 from comfyui.offering import Candidate, candidates, results, template_from_workflow
-from comfyui.runnable import missing_models, model_choices, stand_ins, wants, why_not
+from comfyui.runnable import lack, missing_models, model_choices, stand_ins, wants
 from comfyui.template import Template, TemplateError
 from comfyui.workflow import Workflow, of
 from tests.core.comfyui.graphs import SDXL, described, graph, object_info, sdxl
@@ -40,6 +40,11 @@ def fleet(*checkpoints: str, without: tuple[str, ...] = (), **classes: dict[str,
     return {name: fields for name, fields in found.items() if name not in without}
 
 
+def why_not(template: Template, object_info: dict[str, Any]) -> str:
+    found = lack(template, object_info)
+    return found.text if found is not None else ""
+
+
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_what_the_fleet_can_run_has_nothing_against_it(name: str) -> None:
     assert why_not(TEMPLATES[name], fleet(JUGGERNAUT)) == ""
@@ -53,6 +58,13 @@ def test_nodes_that_no_worker_has_are_named() -> None:
         "no worker has the nodes StoryDiffusion_Apply, StoryDiffusion_CLIPTextEncode and StoryDiffusion_KSampler"
     )
     assert why_not(story, {}).endswith(" and 2 more")
+
+
+def test_what_is_lacking_is_also_a_code_with_its_values() -> None:
+    found = lack(TEMPLATES["story"], {})
+    assert found is not None and found.code == "no_node" and str(found.values["names"]).endswith(" …")
+    found = lack(TEMPLATES["text-to-image"], fleet())
+    assert found is not None and (found.code, found.values["name"]) == ("no_model", JUGGERNAUT)
 
 
 def test_a_model_that_no_worker_has_is_named_with_what_the_fleet_has() -> None:

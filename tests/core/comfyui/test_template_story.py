@@ -106,7 +106,7 @@ def test_a_story_may_be_given_as_lines() -> None:
 )  # fmt: skip
 def test_a_bad_character_names_its_row(characters: object, panels: object, row: int, reason: str) -> None:
     error = refused(characters, panels)
-    assert error.details == {"field": "characters", **({"row": row} if row else {})}
+    assert (error.details["field"], error.details.get("row", 0)) == ("characters", row)
     assert f"field characters (Characters){f', row {row}' if row else ''}: " in str(error) and reason in str(error)
 
 
@@ -141,7 +141,7 @@ def test_a_bad_character_names_its_row(characters: object, panels: object, row: 
 )
 def test_a_bad_panel_names_its_row(characters: object, panels: object, row: int, reason: str) -> None:
     error = refused(characters, panels)
-    assert error.details == {"field": "panels", **({"row": row} if row else {})}
+    assert (error.details["field"], error.details.get("row", 0)) == ("panels", row)
     assert f"field panels (Panels){f', row {row}' if row else ''}: " in str(error) and reason in str(error)
 
 

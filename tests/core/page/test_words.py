@@ -80,5 +80,16 @@ def test_whatever_is_sent_there_is_a_language(cookies: str, accept: str) -> None
 
 
 def test_a_refusal_is_explained_by_its_code_or_in_the_server_s_words() -> None:
-    assert LANGUAGES["zh"].explain("too_large", "at most 5 bytes") == "太大了：at most 5 bytes"
-    assert LANGUAGES["zh"].explain("from_the_future", "as it is") == "as it is"
+    zh = LANGUAGES["zh"]
+    assert zh.explain("too_large", "at most 5 bytes", {"most": 5}) == "太大了：at most 5 bytes"
+    assert zh.explain("no_node", "no worker has node A", {"names": "A"}) == "没有机器装有节点 A"
+    assert zh.explain("no_node", "of another version", {}) == "of another version"
+    assert zh.explain("from_the_future", "as it is", {}) == "as it is"
+
+
+def test_whatever_can_be_wrong_with_a_field_has_a_sentence() -> None:
+    code = "\n".join((TEMPLATES.parent / name).read_text("utf-8") for name in ("values.py", "story.py"))
+    problems = set(re.findall(r'problem="([a-z.]+)"', code))
+    assert {"required", "story.alone"} <= problems
+    for words in LANGUAGES.values():
+        assert {f"check.{problem}" for problem in problems} <= words.sentences.keys()
