@@ -114,7 +114,7 @@ def _choice_fault(node: Node, name: str, declared: Input, given: NodeClass) -> _
             {"value": str(value)[:200], "closest": close},
         )
     if given.is_core:
-        told = {"value": str(value)[:200], "closest": close}
+        told: dict[str, object] = {"value": str(value)[:200], "closest": close}
         return "unknown_choice", f"{str(value)[:200]!r} is none of its choices; {have}", told
     return None  # a custom node may accept more than it lists
 

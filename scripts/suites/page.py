@@ -31,7 +31,7 @@ HEAVY_EVERY = 20
 #: stretch back at the pace of one who looks at pictures, and up.
 RIDES = ((600, 0.03, math.inf), (-120, 0.1, 12_000), (-400, 0.03, math.inf))
 #: Generous: most of it is other work on the machine.
-SCROLL_S = 180.0
+SCROLL_S, STREAM_S = 180.0, 60.0
 GOAL_MS = 50.0
 #: Every picture on the screen is there.
 SETTLED = """[...document.querySelectorAll(".shot[data-state=succeeded] .mat")].every((mat) => {
@@ -68,10 +68,15 @@ def measure(*, quick: bool) -> Iterator[Figure]:
 def scrolled(tab: Tab, fleet: Fleet, jobs: int, workers: int) -> list[Any]:
     """The tasks of the page while it is scrolled through."""
     tab.wait("document.getElementById('link')?.dataset.link === 'live'")
-    params = {"prompt": "streamed", "steps": 100}
-    asked = {"template": "text-to-image", "params": params}
-    streamed = [fleet.request("POST", "/api/v1/jobs", asked)["id"] for _ in range(STREAMED)]
-    while stepping(fleet) < min(STREAMED, workers):
+    asked = {"template": "text-to-image", "params": {"prompt": "streamed", "steps": 100}}
+    streamed = [
+        fleet.request("POST", "/api/v1/jobs", {**asked, "pin": f"worker-{number}"})["id"]
+        for number in range(1, workers + 1)
+    ]
+    until = time.monotonic() + STREAM_S
+    while stepping(fleet) < workers:
+        if time.monotonic() > until:
+            raise SystemExit(f"bench: after {STREAM_S:g} s not all of {workers} jobs report their steps")
         time.sleep(0.2)
     began = time.monotonic()
     tab.trace(CATEGORIES)
