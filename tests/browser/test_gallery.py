@@ -63,6 +63,22 @@ def test_older_jobs_come_as_one_scrolls_and_few_are_in_the_document(gallery: Pag
     expect(shot(gallery, f"picture {SEEDED - 1}")).to_be_in_viewport()
 
 
+def test_whoever_comes_back_is_where_they_were(gallery: Page) -> None:
+    scroll_to_the_end(gallery)
+    shot(gallery, "picture 0").locator(".open").click()
+    expect(gallery.get_by_role("dialog")).to_be_visible()
+    gallery.keyboard.press("Escape")
+    expect(shot(gallery, "picture 0")).to_be_in_viewport()
+    gallery.get_by_role("link", name="Fleet", exact=True).click()
+    gallery.wait_for_url("**/fleet")
+    gallery.go_back()
+    expect(shot(gallery, "picture 0")).to_be_in_viewport()
+    gallery.get_by_role("combobox", name="Label").select_option("odd")
+    expect(shot(gallery, "picture 169")).to_be_in_viewport()
+    gallery.go_back()
+    expect(shot(gallery, "picture 0")).to_be_in_viewport()
+
+
 def test_filters_stand_in_the_address_and_survive(gallery: Page) -> None:
     gallery.get_by_role("combobox", name="Label").select_option("odd")
     expect(gallery).to_have_url(re.compile(r"\?label=odd$"))

@@ -16,11 +16,11 @@ from web.pages.frame import PAGES
 
 expect.set_options(timeout=PATIENCE_MS)
 
-#: What stays as it is in every language: names, units, what the server says of a fault, what people wrote themselves.
+#: What stays as it is in every language: names, units, what people wrote themselves.
 NAMES = re.compile(
     r"[\w./-]+\.(?:safetensors|pth)|\w+_\w+|juggernaut\w+|KSampler|text, watermark|a quiet pier|NVIDIA GeForce RTX 4090"
     r"|comfyfleet|ComfyUI|StoryDiffusion|SDXL|PNG|JPEG|WebP|JSON|English|GiB|Ctrl|API|JavaScript|CPU|RAM|scripts/\S+"
-    r"|no worker has the nodes? .*|\w+(?:-\w+)+|story|comic|upscale|variations|local"
+    r"|\w+(?:-\w+)+|story|comic|upscale|variations|local"
 )
 #: Everything a person reads or is read to, but for what may be chosen from a list: names of models and samplers.
 READ_ALOUD = """() => {

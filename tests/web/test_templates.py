@@ -75,6 +75,14 @@ def test_a_saved_template_is_there_at_once_and_after_a_restart(tmp_path: Path) -
     assert list(folder.iterdir()) == []
 
 
+def test_why_a_template_cannot_run_is_said_in_the_asker_s_language_and_as_a_code(ready_stage: Stage) -> None:
+    english = ready_stage.get("/api/v1/templates/story").json
+    chinese = ready_stage.get("/api/v1/templates/story", **{"Accept-Language": "zh"}).json
+    assert english["why_not_code"] == chinese["why_not_code"] == "no_node"
+    assert english["why_not"].startswith("no worker has node ") and "StoryDiffusion_Apply" in english["why_not"]
+    assert chinese["why_not"].startswith("没有机器装有节点 ") and "StoryDiffusion_Apply" in chinese["why_not"]
+
+
 def test_fields_may_be_picked_by_their_keys_alone(ready_stage: Stage) -> None:
     saved = ready_stage.post("/api/v1/templates", new(fields=["steps", "seed"])).json
     assert [field["key"] for field in saved["fields"]] == ["steps", "seed"]
@@ -100,6 +108,7 @@ def test_built_in_templates_stay_and_their_names_are_taken(ready_stage: Stage) -
         ({"title": "Poster\u202egnp"}, "bad_template", "can be printed"),
         ({"result": "404"}, "bad_template", "the result node"),
         ({"fields": "seed"}, "bad_type", "fields is a list"),
+        ({"fields": []}, "bad_template", "pick at least one"),
         ({"fields": ["flavour"]}, "unknown_field", "'flavour'"),
         ({"fields": [{"key": "seed", "type": "text"}]}, "bad_field", "label, help, group"),
         ({"fields": [{"key": "seed", "label": 7}]}, "bad_field", "all of them texts"),

@@ -90,7 +90,11 @@ def test_what_cannot_be_packed_is_refused(shared: Stage) -> None:
 def test_nobody_packs_the_files_of_others(tmp_path: Path) -> None:
     with staged(token_file=token_file(tmp_path, lines("root", "ann", "bob"))) as stage:
         mine, theirs = made(stage, b"mine", owner="ann"), made(stage, b"theirs", owner="bob")
-        assert stage.post("/api/v1/jobs/zip", {"ids": [mine, theirs]}, **bearer("ann")).code == "not_found"
+        assert stage.post("/api/v1/jobs/zip", {"ids": [theirs]}, **bearer("ann")).code == "not_found"
+        packed = opened(stage.post("/api/v1/jobs/zip", {"ids": [theirs, mine]}, **bearer("ann")))
+        assert packed.namelist() == [f"a-lighthouse-{mine[-8:]}-1.png", "manifest.json"]
+        manifest = json.loads(packed.read("manifest.json"))
+        assert [job["id"] for job in manifest["jobs"]] == [mine] and manifest["not_found"] == [theirs]
         assert len(opened(stage.post("/api/v1/jobs/zip", {"ids": [mine]}, **bearer("ann"))).namelist()) == 2
         assert len(opened(stage.post("/api/v1/jobs/zip", {"ids": [mine, theirs]}, **bearer("root"))).namelist()) == 3
 

@@ -164,6 +164,9 @@ def _picked(entries: object, offered: Mapping[str, Field]) -> list[Field]:
     """The fields that were picked, by their keys alone or with other words. Raises Refusal."""
     if not isinstance(entries, list):
         raise Refusal(422, "bad_type", "fields is a list", details={"path": ["fields"]})
+    if not entries:
+        message = "fields is empty: pick at least one input, for a form that asks for nothing makes the same each time"
+        raise Refusal(422, "bad_template", message, details={"path": ["fields"]})
     found = []
     for number, entry in enumerate(entries):
         given = {"key": entry} if isinstance(entry, str) else entry

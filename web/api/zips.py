@@ -16,8 +16,9 @@ from broker.protocol.records import JobView, Output
 from web.answers import COMMON, Refusal, disposition, status_line
 from web.api.bulk import job_ids
 from web.api.jobs import file_stem, owned
-from web.api.site import Call
+from web.api.site import Call, no_job
 from web.files import NoSuchFile
+from web.link import BrokerRefused
 from web.zips import archive
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ def get(call: Call) -> HTTPResponse:
 
 
 def _packed(call: Call, ids: list[str]) -> HTTPResponse:
-    jobs = [owned(call, job_id).job for job_id in ids]
+    jobs, absent = _found(call, ids)
     files = [(name, output) for job in jobs for name, output in named(job)]
     if not files:
         raise Refusal(404, "nothing_made", "these jobs made no files: choose some that succeeded")
@@ -52,7 +53,25 @@ def _packed(call: Call, ids: list[str]) -> HTTPResponse:
         "Cache-Control": "no-store",
         "X-Accel-Buffering": "no",
     }
-    return HTTPResponse(archive(_entries(call, jobs, files)), status_line(200), headers)
+    return HTTPResponse(archive(_entries(call, jobs, files, absent)), status_line(200), headers)
+
+
+def _found(call: Call, ids: list[str]) -> tuple[list[JobView], list[str]]:
+    """The jobs, and the ids of those that are not here (any more) for the caller: the others are packed without them.
+
+    Raises Refusal when none is.
+    """
+    jobs, absent = [], []
+    for job_id in ids:
+        try:
+            jobs.append(owned(call, job_id).job)
+        except (Refusal, BrokerRefused) as e:
+            if (e.code if isinstance(e, Refusal) else e.error.code) != "not_found":
+                raise
+            absent.append(job_id)
+    if not jobs:
+        raise no_job(absent[0])
+    return jobs, absent
 
 
 def named(job: JobView) -> Iterator[tuple[str, Output]]:
@@ -63,7 +82,7 @@ def named(job: JobView) -> Iterator[tuple[str, Output]]:
         yield f"{file_stem(job)}-{number}{suffix if _SUFFIX.fullmatch(suffix) else ''}", output
 
 
-def _entries(call: Call, jobs: list[JobView], files: list[tuple[str, Output]]) -> Iterator[Entry]:
+def _entries(call: Call, jobs: list[JobView], files: list[tuple[str, Output]], absent: list[str]) -> Iterator[Entry]:
     missing: list[str] = []
     for name, output in files:
         try:
@@ -73,11 +92,11 @@ def _entries(call: Call, jobs: list[JobView], files: list[tuple[str, Output]]) -
             missing.append(name)
             continue
         yield name, size, itertools.chain((head,), rest)
-    told = json.dumps(_manifest(jobs, missing), ensure_ascii=False, indent=2).encode()
+    told = json.dumps(_manifest(jobs, missing, absent), ensure_ascii=False, indent=2).encode()
     yield "manifest.json", len(told), (told,)
 
 
-def _manifest(jobs: list[JobView], missing: list[str]) -> dict[str, Any]:
+def _manifest(jobs: list[JobView], missing: list[str], absent: list[str]) -> dict[str, Any]:
     return {
         "jobs": [
             {
@@ -90,4 +109,5 @@ def _manifest(jobs: list[JobView], missing: list[str]) -> dict[str, Any]:
             for job in jobs
         ],
         "missing": missing,
+        "not_found": absent,
     }

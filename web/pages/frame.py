@@ -38,6 +38,7 @@ class Frame:
     words: Words
     connected: bool
     paused: bool
+    disk_full: bool
     simulated: bool
 
     @property
@@ -50,6 +51,8 @@ class Frame:
         """What everybody should know, "" for nothing."""
         if not self.connected:
             return self.words.say("link.unreachable.help")
+        if self.disk_full:
+            return self.words.say("fleet.disk_full")
         return self.words.say("fleet.paused") if self.paused else ""
 
 
@@ -60,6 +63,7 @@ def framed(viewer: Viewer, words: Words, snapshot: Record) -> Frame:
         words=words,
         connected=snapshot["connected"],
         paused=snapshot["stats"]["paused"],
+        disk_full=snapshot["stats"]["disk_full"],
         simulated=any(worker["simulated"] for worker in snapshot["workers"]),
     )
 

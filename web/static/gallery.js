@@ -29,6 +29,8 @@ let loading = null;
 let trouble = "";
 /** Pages in a row that brought nothing. */
 let barren = 0;
+/** How far down a person was who comes back; 0 once they are there again, or went elsewhere. */
+let back = history.state?.top ?? 0;
 /** New jobs wait here while a person looks at older ones: put above them they would move what is looked at. */
 const arrived = new Map();
 
@@ -92,8 +94,26 @@ function renew() {
 function refine(next, typing) {
   if (format(next) === format(wanted)) return;
   const step = typing && history.state?.typing ? "replaceState" : "pushState";
+  if (step === "pushState") remember();
+  back = 0;
   history[step]({ typing }, "", format(next) || location.pathname);
   restart();
+}
+
+/** Keep in the history how far down one is. */
+function remember() {
+  history.replaceState({ ...history.state, top: scrollY }, "");
+}
+
+/** As far down as before, loading what lies above. */
+function goBack() {
+  const isThere = document.documentElement.scrollHeight - innerHeight >= back;
+  if (!isThere && shelf.next !== "" && trouble === "" && barren < PATIENCE) {
+    load();
+    return;
+  }
+  scrollTo({ top: back, behavior: "instant" });
+  back = 0;
 }
 
 /** Show what the address asks for. */
@@ -182,6 +202,7 @@ function draw() {
   }
   grid.draw(cards);
   drawAround(cards);
+  if (back > 0) goBack();
   if (grid.view.near && trouble === "") load();
 }
 
@@ -320,8 +341,15 @@ for (const id of ["again", "further", "more"]) {
     load();
   });
 }
-addEventListener("popstate", () => format(parse(location.search)) !== format(wanted) && restart());
+addEventListener("popstate", () => {
+  if (format(parse(location.search)) === format(wanted)) return;
+  restart();
+  back = history.state?.top ?? 0;
+});
+addEventListener("pagehide", remember);
+for (const name of ["wheel", "touchmove", "pointerdown", "keydown"]) addEventListener(name, () => (back = 0), { passive: true });
 
+history.scrollRestoration = "manual";
 filters.value = wanted;
 // The server reckoned the days where it stands.
 if (String(data.page?.span) === String(span(wanted))) shelf.append(data.page);

@@ -146,8 +146,8 @@ function drawShell(store, link) {
   const state = link !== "reconnecting" && known && !store.connected ? "unreachable" : link;
   for (const id of ["link", "notice"]) $(id).dataset.link = state;
   write($("link").firstElementChild, say(`link.${state}`));
-  const paused = store.stats?.paused ? say("fleet.paused") : "";
-  write($("notice"), words[`link.${state}.help`] ?? paused);
+  const hindered = ["disk_full", "paused"].find((one) => store.stats?.[one]);
+  write($("notice"), words[`link.${state}.help`] ?? (hindered ? say(`fleet.${hindered}`) : ""));
   if (!known) return;
   $("simulated").hidden = ![...store.workers.values()].some((worker) => worker.simulated);
   const count = [...store.jobs.values()].filter((job) => job.state === "running" && !isNext(job)).length;

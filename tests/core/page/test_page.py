@@ -110,6 +110,11 @@ def test_a_paused_queue_is_told() -> None:
     assert ENGLISH.say("fleet.paused") in text
 
 
+def test_a_full_disk_is_told_before_anything_else() -> None:
+    text = index(records.snapshot(stats=records.stats(paused=True, disk_full=True)), [], LOCAL)
+    assert ENGLISH.say("fleet.disk_full") in text and f">{ENGLISH.say('fleet.paused')}<" not in text
+
+
 def test_each_kind_of_field_has_its_control() -> None:
     found = shown()
     steps, cfg = found.by_id("f-steps"), found.by_id("f-cfg")
