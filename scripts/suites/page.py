@@ -68,7 +68,7 @@ def measure(*, quick: bool) -> Iterator[Figure]:
 def scrolled(tab: Tab, fleet: Fleet, jobs: int, workers: int) -> list[Any]:
     """The tasks of the page while it is scrolled through."""
     tab.wait("document.getElementById('link')?.dataset.link === 'live'")
-    asked = {"template": "text-to-image", "params": {"prompt": "streamed", "steps": 100}}
+    asked = {"template": "text-to-image", "params": {"prompt": "streamed", "steps": 150}}
     streamed = [
         fleet.request("POST", "/api/v1/jobs", {**asked, "pin": f"worker-{number}"})["id"]
         for number in range(1, workers + 1)

@@ -33,6 +33,7 @@ export class Grid {
   /** The card that the keys are to come to once it is there, or null. */
   #goal = null;
   #moved;
+  #first = null;
   /** The card that a tab reaches. */
   #stop;
   /** Pictures that may still begin to load in this frame. */
@@ -86,12 +87,12 @@ export class Grid {
     if (Math.abs(top - this.#top) / innerHeight > (FAST * (now - this.#at)) / 1_000) this.#rushed = now;
     [this.#at, this.#top] = [now, top];
     this.#eager = now - this.#rushed < CALM_MS ? 0 : EAGER;
-    if (cards.length > 0 && this.#drawn.size === 0) this.#put(cards.slice(0, 1), 0, 0);
+    if (cards.length > 0 && this.#drawn.size === 0) this.#put(cards.slice(0, 1), { skip: 0, above: 0, below: 0 });
     if (cards.length > 0) this.#shape ??= this.#measured();
     const { columns, row } = this.#shape ?? { columns: 1, row: 1 };
     this.#range = shown({ count: cards.length, columns, row, top, screen: innerHeight, drawn: this.#range });
-    const { first, last, above, below, whole } = this.#range;
-    this.#put(cards.slice(first, last), above, below);
+    this.#put(cards.slice(this.#range.first, this.#range.last), this.#range);
+    const { whole } = this.#range;
     if (this.#goal !== null) this.#reach(whole);
     if (this.#eager < 0 || !whole) this.#moved();
   }
@@ -109,7 +110,7 @@ export class Grid {
   }
 
   /** Have these cards in the document. What is not wanted any more becomes what is: nothing is made while one scrolls. */
-  #put(cards, above, below) {
+  #put(cards, { skip, above, below }) {
     const wanted = new Set(cards.map((card) => card.key));
     this.#stop = wanted.has(this.#choice.at) ? this.#choice.at : cards[0]?.key;
     const held = this.#list.contains(document.activeElement) ? document.activeElement.closest("[data-key]") : null;
@@ -127,10 +128,21 @@ export class Grid {
       this.#fill(card, drawn);
     }
     for (const [, { element }] of spare) element.remove();
+    this.#lead(this.#list.firstElementChild, skip);
     measure(this.#list, "above", above);
     measure(this.#list, "below", below);
     // The card under the keys was scrolled away: they stay with the grid.
     if (lost) this.#list.focus({ preventScroll: true });
+  }
+
+  /** The first card stands where it would if all those before it were there. */
+  #lead(first, skip) {
+    if (this.#first !== first) {
+      this.#first?.removeAttribute("data-first");
+      first?.setAttribute("data-first", "");
+      this.#first = first;
+    }
+    if (first !== null) measure(first, "skip", skip);
   }
 
   /** A card that was another's: without its pictures, for they would be seen until the new ones are here. */
