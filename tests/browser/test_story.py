@@ -72,5 +72,5 @@ def test_what_only_the_server_knows_stands_at_its_row_too(open_page: OpenPage) -
     page.get_by_role("button", name="Add a panel").click()
     part(rows(page, "panels").nth(4), "text").fill("a second empty sea")
     generate(page)
-    expect(part(rows(page, "panels").nth(4), "problem")).to_contain_text("is a second one without a character")
-    expect(page.locator("#create-problem")).to_contain_text("row 5")
+    expect(part(rows(page, "panels").nth(4), "problem")).to_have_text("Only one panel may be without a character.")
+    expect(page.locator("#create-problem")).to_have_text("Mend the marked fields: Panels")

@@ -99,7 +99,7 @@ def test_a_picture_that_will_not_do_is_refused_in_words(open_page: OpenPage) -> 
 @pytest.mark.parametrize("title", ["Story", "Comic page"])
 def test_a_template_that_no_worker_can_run_says_why(page: Page, title: str) -> None:
     pick(page, title)
-    expect(page.locator("#create-problem")).to_have_text(re.compile("no worker has the nodes? .*StoryDiffusion"))
+    expect(page.locator("#create-problem")).to_have_text(re.compile("no worker has node .*StoryDiffusion"))
     expect(page.get_by_role("button", name="Generate")).to_be_hidden()
     pick(page, "Text to image")
     expect(page.get_by_role("button", name="Generate")).to_be_visible()
