@@ -88,7 +88,7 @@ def test_from_a_workflow_to_a_template_to_a_picture_and_away_again(page: Page) -
         ("{", "This is not JSON"),
         ('{"nodes": [], "links": []}', "Workflow, then Export (API)"),
         ('{"a": 1}', "each entry must be a node with a class_type"),
-        ('{"3": {"class_type": "KSampler", "inputs": {"model": ["4", 0]}}}', "4"),
+        ('{"3": {"class_type": "KSampler", "inputs": {"model": ["4", 0]}}}', "model of node 3 is linked to a node"),
     ],
 )
 def test_what_is_no_workflow_is_told_in_place(open_page: OpenPage, text: str, words: str) -> None:

@@ -17,8 +17,10 @@ expect.set_options(timeout=PATIENCE_MS)
 
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    """Its disk counts as full: no disk of a test has so much room."""
-    with Fleet(tmp_path_factory.mktemp("fleet"), workers=1, settings={"broker.min_free": "1 TiB"}) as running:
+    """Its disk counts as full, for no disk of a test has so much room: not even what its worker can do is taken in."""
+    settings = {"broker.min_free": "1 TiB"}
+    with Fleet(tmp_path_factory.mktemp("fleet"), workers=1, web=False, settings=settings) as running:
+        running.start_web()
         yield running
 
 
