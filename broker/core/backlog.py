@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import dataclasses
 import heapq
-from collections.abc import Callable
-from typing import Final, NamedTuple, TypeVar
+from collections.abc import Callable, Iterator
+from typing import Final, NamedTuple
 
 from broker.core.order import Order
 from broker.protocol.records import Needs
@@ -21,9 +21,13 @@ from broker.protocol.records import Needs
 #: Jobs submitted later that a point of priority goes before, at most.
 PLACES: Final = 1_000
 
+#: Groups that need the same models, of which one is looked for that a kind of worker can run.
+ALIKE: Final = 16
+
 #: What decides what a worker can run: the digest of its capabilities, its labels, its card's memory in bytes.
 Kind = tuple[str, tuple[str, ...], int]
-Name = TypeVar("Name")
+#: All models that a job needs.
+Models = tuple[str, ...]
 #: Smaller is sooner: (turn, sequence, job_id).
 Entry = tuple[int, int, str]
 
@@ -33,7 +37,7 @@ class GroupKey(NamedTuple):
     waits for a fast worker. A tuple, as it is hashed often."""
 
     nodes: tuple[str, ...]
-    models: tuple[str, ...]
+    models: Models
     labels: tuple[str, ...]
     vram_bytes: int
     #: The only worker that may run it; empty = any.
@@ -53,6 +57,8 @@ class Lane(NamedTuple):
 
     kind: Kind
     pin: str = ""
+    #: Of what they can run only jobs that need exactly these; None = all.
+    models: Models | None = None
 
 
 #: The queue as nobody in particular sees it: all that waits.
@@ -65,12 +71,12 @@ class Group:
     heap: list[Entry] = dataclasses.field(default_factory=list)
     #: Entries of the heap that count; never 0 while the group is known.
     waiting: int = 0
-    #: The lanes it stands in.
-    lanes: list[_Line] = dataclasses.field(default_factory=list)
+    #: The lanes it stands in, and the order of those that need the same models.
+    lanes: list[_Line | Order[Group]] = dataclasses.field(default_factory=list)
     #: Since when it waits for a worker that would be better, though another has room; None when it does not.
     waits_since_ms: int | None = None
-    #: The newest job when others were first let go before it because a worker held their models; None when none were.
-    overtaken_at: int | None = None
+    #: Since when others are let go before its first job because a worker holds their models; None when none were.
+    overtaken_ms: int | None = None
 
 
 class _Line:
@@ -99,11 +105,11 @@ class Backlog:
         self._entry: dict[str, tuple[Group, Entry]] = {}
         self._lines: dict[Lane, _Line] = {}
         #: Groups by the models they need, and by their owner; and how many are pinned to a worker.
-        self._by_models: dict[tuple[str, ...], dict[Group, None]] = {}
+        self._by_models: dict[Models, Order[Group]] = {}
         self._by_owner: dict[str, dict[Group, None]] = {}
-        self._pinned: dict[str, int] = {}
+        self.pinned: dict[str, int] = {}
         #: Jobs by the models they need.
-        self.waiting_for: dict[tuple[str, ...], int] = {}
+        self.waiting_for: dict[Models, int] = {}
         #: Owners whose jobs have to wait, and groups passed over until `show`.
         self._held_back: set[str] = set()
         self._aside: dict[Group, None] = {}
@@ -140,7 +146,7 @@ class Backlog:
         models = group.key.models
         self.waiting_for[models] -= 1
         if not self.waiting_for[models]:
-            del self.waiting_for[models]
+            del self.waiting_for[models], self._by_models[models]
         if not group.waiting:
             self._dissolve(group)
             return
@@ -155,8 +161,10 @@ class Backlog:
     def next_in(self, lane: Lane, *, by_age: bool = False) -> Group | None:
         """The group whose first job goes next in this lane. by_age: by turn alone, whatever its priority and whoever's
         it is."""
-        line = self._line(lane)
-        return (line.aged if by_age else line.fair).first()
+        if lane.models is None:
+            line = self._line(lane)
+            return (line.aged if by_age else line.fair).first()
+        return next((group for group in self.with_models(lane.models) if self._stands_in(lane, group.key)), None)
 
     def first_of(self, group: Group) -> Entry:
         while not self._counts(group, group.heap[0]):
@@ -171,20 +179,20 @@ class Backlog:
     def turn(self, group: Group) -> int:
         return self.first_of(group)[0]
 
-    def with_models(self, models: tuple[str, ...]) -> dict[Group, None]:
-        """The groups that need exactly these models."""
-        return self._by_models.get(models, {})
+    def with_models(self, models: Models) -> Iterator[Group]:
+        """A few of the groups that need exactly these models, whoever goes next first."""
+        order = self._by_models.get(models)
+        first = order.first() if order is not None else None
+        if order is not None and first is not None:
+            yield first
+            yield from order.few(ALIKE)[1:]
 
-    def waiting_of(self, owner: str) -> dict[tuple[str, ...], int]:
+    def waiting_of(self, owner: str) -> dict[Models, int]:
         """An owner's jobs, by the models they need."""
-        found: dict[tuple[str, ...], int] = {}
+        found: dict[Models, int] = {}
         for group in self._by_owner.get(owner, ()):
             found[group.key.models] = found.get(group.key.models, 0) + group.waiting
         return found
-
-    def is_pinned_to(self, worker: str) -> bool:
-        """Whether any job may run there only."""
-        return worker in self._pinned
 
     def everybody(self, most: int) -> list[Group]:
         """The groups whose first jobs would go out next if any worker could run any of them."""
@@ -245,11 +253,13 @@ class Backlog:
 
     def _found(self, key: GroupKey) -> Group:
         group = self._groups[key] = Group(key)
-        group.lanes = [line for lane, line in self._lines.items() if self._stands_in(lane, key)]
-        self._by_models.setdefault(key.models, {})[group] = None
+        if key.models not in self._by_models:
+            self._by_models[key.models] = Order(self.urgency)
+        group.lanes = [self._by_models[key.models]]
+        group.lanes += [line for lane, line in self._lines.items() if self._stands_in(lane, key)]
         self._by_owner.setdefault(key.owner, {})[group] = None
         if key.pin:
-            self._pinned[key.pin] = self._pinned.get(key.pin, 0) + 1
+            self.pinned[key.pin] = self.pinned.get(key.pin, 0) + 1
         return group
 
     def _dissolve(self, group: Group) -> None:
@@ -257,12 +267,13 @@ class Backlog:
         del self._groups[key]
         for line in group.lanes:
             line.remove(group)
-        _unlist(self._by_models, key.models, group)
-        _unlist(self._by_owner, key.owner, group)
+        del self._by_owner[key.owner][group]
+        if not self._by_owner[key.owner]:
+            del self._by_owner[key.owner]
         if key.pin:
-            self._pinned[key.pin] -= 1
-            if not self._pinned[key.pin]:
-                del self._pinned[key.pin]
+            self.pinned[key.pin] -= 1
+            if not self.pinned[key.pin]:
+                del self.pinned[key.pin]
 
     def _line(self, lane: Lane) -> _Line:
         line = self._lines.get(lane)
@@ -291,9 +302,3 @@ class Backlog:
 def priority_of(entry: Entry) -> int:
     turn, sequence, _ = entry
     return (sequence - turn) // PLACES
-
-
-def _unlist(index: dict[Name, dict[Group, None]], name: Name, group: Group) -> None:
-    del index[name][group]
-    if not index[name]:
-        del index[name]

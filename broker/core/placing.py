@@ -3,7 +3,7 @@
 Called once a turn, after everything that had arrived was heard. Looks at the first jobs of a few lanes and at a few
 workers for each (backlog.py, rooms.py), whatever the length of the queue; a policy (placement.py) chooses among those.
 What is promised: a job is let wait for a better worker only as long as loading its models elsewhere would take, and
-others go before it for the sake of loaded models only if they were there when the first one did.
+others go before it for the sake of loaded models only for as long as a few loads take.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Final
 
-from broker.core.backlog import Backlog, Group, Lane, group_key
+from broker.core.backlog import Backlog, Group, Kind, Lane, group_key
 from broker.core.fairness import Fairness
 from broker.core.jobs import Job
 from broker.core.leases import Leases
@@ -28,7 +28,7 @@ LOOKS: Final = 32
 #: Lanes looked at for the jobs that are sent in one turn: where workers are of many kinds the next turn goes on, as
 #: messages wait meanwhile.
 LANES: Final = 16_000
-#: One job in so many goes by its age alone, whatever its priority and whoever's it is.
+#: Of the jobs for one kind of worker one in so many goes by its age alone, whatever its priority and whoever's it is.
 BY_AGE: Final = 16
 #: Jobs beyond which nobody is let wait for a worker without room but for its models.
 DEEP: Final = 256
@@ -51,12 +51,13 @@ class Placing:
         self._leases = leases
         self._fairness = fairness
         self._estimates = leases.estimates
-        self.rooms = Rooms(leases.roster, leases.estimates)
-        self._rivals = Rivals(leases, self.rooms)
         self._policy = POLICIES[leases.rules.policy]
         #: Whether the policy expects anything, so that what is loaded and how long it takes count.
         self._expects = self._policy is finish_time
-        self._placed = 0
+        self.rooms = Rooms(leases.roster, leases.estimates, loads_ahead=not self._expects)
+        self._rivals = Rivals(leases, self.rooms)
+        #: Jobs sent, by kind of worker.
+        self._placed: dict[Kind, int] = {}
         #: Lanes that may still be looked at in this turn; none: the next turn goes on at once.
         self._lanes_left = LANES
 
@@ -72,8 +73,8 @@ class Placing:
         if self._leases.roster.fleet_paused or self._leases.jobs.disk_full:
             return
         self._hand_out(step, now)
-        if self._expects and self.rooms.staged:
-            self._take_back(step, now)
+        if self._expects and self.rooms.staged and self._take_back(step, now):
+            self._hand_out(step, now)
 
     def charge(self, job_id: str) -> float:
         """By how much a job adds to its owner's share of the fleet."""
@@ -85,8 +86,8 @@ class Placing:
     def _hand_out(self, step: Step, now: Now) -> None:
         backlog, looks = self._backlog, LOOKS
         while looks and len(backlog) and not self.stopped_short:
-            lanes = list(self.rooms.lanes(backlog.is_pinned_to))
-            group = self._next(lanes)
+            lanes = list(self.rooms.lanes(backlog))
+            group = self._next(lanes, now)
             if group is None:
                 break
             if self._try(step, group, now):
@@ -97,15 +98,33 @@ class Placing:
                 backlog.set_aside(group)
         backlog.restore()
 
-    def _next(self, lanes: Iterable[Lane]) -> Group | None:
+    def _next(self, lanes: Iterable[Lane], now: Now) -> Group | None:
         """The group whose first job goes next, of all that some worker with room can run."""
-        backlog, by_age = self._backlog, self._goes_by_age
-        firsts = (backlog.next_in(lane, by_age=by_age) for lane in lanes)
-        return min(
-            (group for group in firsts if group is not None),
-            key=backlog.turn if by_age else backlog.urgency,
-            default=None,
-        )
+        backlog = self._backlog
+        aged: list[Group] = []
+        fair: list[Group] = []
+        for lane in lanes:
+            by_age = self._goes_by_age(lane.kind)
+            group = backlog.next_in(lane, by_age=by_age)
+            if group is None or (self._is_ahead(lane) and not self._may_be_ahead(group, lane.kind, now)):
+                continue
+            (aged if by_age and lane.models is None else fair).append(group)
+        return min(aged, key=backlog.turn) if aged else min(fair, key=backlog.urgency, default=None)
+
+    def _is_ahead(self, lane: Lane) -> bool:
+        """Whether what goes from there is sent ahead to a busy worker, and only if it needs no load."""
+        stand = self.rooms.stand(lane.pin) if lane.pin and self._expects else None
+        return lane.models is not None or (stand is not None and stand.tier is Tier.ROOM)
+
+    def _may_be_ahead(self, group: Group, kind: Kind, now: Now) -> bool:
+        """Whether its first job may be sent ahead to a busy worker of this kind. That keeps the worker from whoever is
+        first and waits until it is idle to load models there."""
+        backlog, by_age = self._backlog, self._goes_by_age(kind)
+        first = backlog.next_in(Lane(kind), by_age=by_age)
+        if first is None or first is group or (not by_age and backlog.urgency(group) < backlog.urgency(first)):
+            return True
+        load_ms = sum(self._estimates.load_ms(model, "") for model in first.key.models)
+        return self._rivals.may_overtake(first, group, load_ms, now)
 
     def _try(self, step: Step, group: Group, now: Now) -> bool:
         """Send the group's first job to a worker, or another job that may go before it; answers whether one was."""
@@ -122,21 +141,29 @@ class Placing:
             return False
         chosen = next(candidate for candidate in candidates if candidate.worker == choice.worker)
         rival = None
-        if self._expects and chosen.missing and not self._goes_by_age:
+        if self._expects and chosen.missing:
             rival = self._rivals.of(group, chosen, now)
         if rival is not None:
-            if group.overtaken_at is None:
-                group.overtaken_at = self._leases.jobs.sequence
+            self._passed_over(group, now)
             group, why = rival
             job = self._first(group)
             stands = (self.rooms.stand(candidate.worker) for candidate in candidates if candidate.room)
             candidates = self._candidates(job, [stand for stand in stands if stand is not None], now)
             choice = Choice(choice.worker, why)
         else:
-            group.overtaken_at = None
+            group.overtaken_ms = None
+        kind = self._leases.roster.by_name[choice.worker].kind
+        first = self._backlog.next_in(Lane(kind), by_age=self._goes_by_age(kind)) if chosen.held else group
         self._send(step, job, candidates, self._decision(group, job, candidates, choice, now), now)
         group.waits_since_ms = None
+        if first is not None and first is not group:
+            self._passed_over(first, now)
         return True
+
+    def _passed_over(self, group: Group, now: Now) -> None:
+        """Others go before its first job; that has an end."""
+        if group.overtaken_ms is None:
+            group.overtaken_ms = now.mono_ms
 
     def _decision(self, group: Group, job: Job, candidates: list[Candidate], choice: Choice, now: Now) -> Decision:
         """What the job's story keeps of it."""
@@ -156,9 +183,9 @@ class Placing:
 
     def _send(self, step: Step, job: Job, candidates: list[Candidate], decision: Decision, now: Now) -> None:
         chosen = next(candidate for candidate in candidates if candidate.worker == decision.worker)
-        self._placed += 1
         self._fairness.served(job.record.owner, self._estimates.reference_ms(job.record.needs))
         holder = self._leases.roster.by_name[chosen.worker]
+        self._placed[holder.kind] = self._placed.get(holder.kind, 0) + 1
         self._leases.dispatch(step, job, holder, now, decision=decision, expect_ms=chosen.load_ms + chosen.run_ms)
         self.rooms.look(chosen.worker, now)
         self._leases.roster.touched.pop(chosen.worker, None)
@@ -206,8 +233,9 @@ class Placing:
 
     # ---- taking back
 
-    def _take_back(self, step: Step, now: Now) -> None:
-        """Take jobs that wait behind another one back, when somebody else would have them done sooner."""
+    def _take_back(self, step: Step, now: Now) -> bool:
+        """Take a job that waits behind another one back, when somebody else would have it done sooner; answers whether
+        there was one."""
         due = [
             stand for stand in islice(self.rooms.staged.values(), STAGED) if stand.looked_ms + LOOK_MS <= now.mono_ms
         ]
@@ -217,7 +245,8 @@ class Placing:
             if better and stand.last is not None:
                 self._leases.take_back(step, stand.last, now, f"{better} would have it done sooner than {stand.name}")
                 self.rooms.look(stand.name, now)
-                self._hand_out(step, now)
+                return True
+        return False
 
     def _better(self, stand: Stand, job: Job, now: Now) -> str:
         """Who would have its last job done so much sooner that it is worth taking it back; "" when nobody would."""
@@ -237,10 +266,9 @@ class Placing:
 
     # ---- within
 
-    @property
-    def _goes_by_age(self) -> bool:
-        """Whether the next job goes by age alone, and none before it."""
-        return self._placed % BY_AGE == BY_AGE - 1
+    def _goes_by_age(self, kind: Kind) -> bool:
+        """Whether the next job of such workers goes by age alone, and none before it."""
+        return self._placed.get(kind, 0) % BY_AGE == BY_AGE - 1
 
     @property
     def _backlog(self) -> Backlog:
@@ -255,6 +283,7 @@ class Placing:
         if roster.relearnt:
             relearnt, roster.relearnt = roster.relearnt, set()
             self._backlog.forget(lambda lane: lane.kind[0] in relearnt)
+            self._placed = {kind: placed for kind, placed in self._placed.items() if kind[0] not in relearnt}
         touched, roster.touched = roster.touched, {}
         for name in touched:
             self.rooms.look(name, now)

@@ -8,20 +8,20 @@ second one only while enough waits for three. What has waited long is worth more
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import islice
 from typing import Final
 
-from broker.core.backlog import Group
+from broker.core.backlog import Group, Models
 from broker.core.leases import Leases
 from broker.core.placement import Candidate
 from broker.core.rooms import Rooms, Stand
 from broker.core.rules import Now
 from broker.protocol.records import Why
 
-#: Groups that need the same models, of which one may go before its turn; and sets of models looked at.
-RIVALS: Final = 16
+#: Sets of models looked at.
 SETS: Final = 32
+#: For how long, in loads, a job is passed over for the sake of loaded models from the first time on.
+LOADS: Final = 8
 #: How far, in loads, another owner's share may be ahead when a job of theirs goes first because its models are there.
 AHEAD: Final = 2
 #: The part of a job's wait that counts like work that waits for its models.
@@ -39,35 +39,32 @@ class Rivals:
         stand = self._rooms.stand(chosen.worker)
         if stand is None:
             return None
-        urgency = self._leases.jobs.backlog.urgency
         for models in stand.sets:
-            best = min(self._may(group, models, stand, chosen), key=urgency, default=None)
+            best = self._first(group, models, stand, chosen, now)
             if best is not None:
                 return best, Why.HOLDS_MODELS
         worthier, most_ms = None, self._worth_ms(group, chosen, now)
         for models in list(islice(self._leases.jobs.backlog.waiting_for, SETS)):
             if models and models != group.key.models:
-                best = min(self._may(group, models, stand, chosen), key=urgency, default=None)
+                best = self._first(group, models, stand, chosen, now)
                 if best is not None and (worth_ms := self._worth_ms(best, chosen, now)) > most_ms:
                     worthier, most_ms = best, worth_ms
         return None if worthier is None else (worthier, Why.MOST_WAITS)
 
-    def _may(self, group: Group, models: tuple[str, ...], stand: Stand, chosen: Candidate) -> Iterator[Group]:
-        """Groups that need these models and may go before this one on that worker. Of what came after the first time
-        that this one was passed over, none may."""
-        backlog = self._leases.jobs.backlog
-        urgency, latest = backlog.urgency(group), group.overtaken_at
-        for other in islice(backlog.with_models(models), RIVALS):
-            if other is group or not backlog.is_shown(other) or other.key.pin not in ("", chosen.worker):
-                continue
-            first, theirs = backlog.first_of(other), backlog.urgency(other)
-            if (
-                theirs[0] <= urgency[0]
-                and (latest is None or first[1] <= latest)
-                and theirs[1] - urgency[1] <= AHEAD * chosen.load_ms
-                and self._leases.roster.serves(stand.kind, other.key)
-            ):
-                yield other
+    def may_overtake(self, group: Group, other: Group, load_ms: float, now: Now) -> bool:
+        """Whether a job of the other group may go before this one's first, to which a load of so long is in the way."""
+        urgency, theirs = map(self._leases.jobs.backlog.urgency, (group, other))
+        in_time = group.overtaken_ms is None or now.mono_ms - group.overtaken_ms <= LOADS * load_ms
+        return in_time and theirs[0] <= urgency[0] and theirs[1] - urgency[1] <= AHEAD * load_ms
+
+    def _first(self, group: Group, models: Models, stand: Stand, chosen: Candidate, now: Now) -> Group | None:
+        """Of the groups that need these models the first that may go before this one on that worker."""
+        serves, backlog = self._leases.roster.serves, self._leases.jobs.backlog
+        for other in backlog.with_models(models):
+            here = other.key.pin in ("", chosen.worker) and serves(stand.kind, other.key)
+            if other is not group and here and self.may_overtake(group, other, chosen.load_ms, now):
+                return other
+        return None
 
     def _worth_ms(self, group: Group, chosen: Candidate, now: Now) -> float:
         """What there would be to run for that worker once it had loaded the group's models, if all who hold them share

@@ -1,7 +1,7 @@
 """Where each worker stands that may be given work: idle, busy with room left, or full; and who holds which models.
 
 Kept up to date worker by worker (`look`), so that a decision looks at a few workers of each kind and never at all of
-them. Knows no job but those that workers hold.
+them: the first ones, and some that hold the models. Knows no job but those that workers hold.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 import dataclasses
 import enum
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import Final, TypeVar
+from typing import Final
 
-from broker.core.backlog import GroupKey, Kind, Lane
+from broker.core.backlog import Backlog, GroupKey, Kind, Lane, Models
 from broker.core.estimates import Estimates
 from broker.core.jobs import Job
 from broker.core.order import Order
@@ -21,8 +21,7 @@ from broker.core.roster import Roster, Worker
 from broker.core.rules import Now
 from broker.protocol.records import Phase
 
-Key = TypeVar("Key")
-#: Workers of one kind and tier that a decision looks at, kinds of one tier, and workers that hold the job's models.
+#: Workers of one kind and tier that a decision looks at, kinds of one tier, and of these workers that hold the models.
 FEW: Final = 2
 KINDS: Final = 16
 HOLDERS: Final = 8
@@ -45,9 +44,11 @@ class Stand:
     #: When it will have done what it holds, on the core's clock.
     free_ms: int
     #: What it will hold when it comes to its next job.
-    models: tuple[str, ...]
+    models: Models
     #: Of which sets of models, as jobs name them, it will hold all; the newest first.
-    sets: tuple[tuple[str, ...], ...]
+    sets: tuple[Models, ...]
+    #: What jobs may need without a load there: nothing, one of its models, one of these sets.
+    warm: tuple[Models, ...]
     #: Whether an attempt waits there behind another; and the one that was sent last.
     staged: bool
     last: Job | None
@@ -61,63 +62,97 @@ class Stand:
     pace: int
 
 
+class _Shelf:
+    """The workers of one tier."""
+
+    def __init__(self) -> None:
+        self.ranked: dict[Kind, Order[Stand]] = {}
+        #: By what jobs may need without a load there.
+        self.warm: dict[Models, dict[Kind, dict[str, Stand]]] = {}
+
+    def put(self, stand: Stand) -> None:
+        self.ranked.setdefault(stand.kind, Order[Stand](_rank)).put(stand)
+        for models in stand.warm:
+            self.warm.setdefault(models, {}).setdefault(stand.kind, {})[stand.name] = stand
+
+    def remove(self, stand: Stand) -> None:
+        ranked = self.ranked[stand.kind]
+        ranked.remove(stand)
+        if not len(ranked):
+            del self.ranked[stand.kind]
+        for models in stand.warm:
+            kinds = self.warm[models]
+            del kinds[stand.kind][stand.name]
+            if not kinds[stand.kind]:
+                del kinds[stand.kind]
+            if not kinds:
+                del self.warm[models]
+
+
 class Rooms:
-    def __init__(self, roster: Roster, estimates: Estimates) -> None:
+    def __init__(self, roster: Roster, estimates: Estimates, *, loads_ahead: bool) -> None:
+        """loads_ahead: whether what has to load models may be sent to a worker that is still busy."""
         self._roster = roster
         self._estimates = estimates
+        self._loads_ahead = loads_ahead
         self._stands: dict[str, Stand] = {}
-        self._tiers: dict[tuple[Kind, Tier], Order[Stand]] = {}
-        self._kinds: dict[Kind, int] = {}
-        #: Workers by the models they will hold when they come to their next job.
-        self._holders: dict[str, dict[str, Stand]] = {}
-        #: Workers with room, by kind; and those that hold an attempt which another one runs before.
-        self._open: dict[Kind, dict[str, Stand]] = {}
+        self._shelves = {tier: _Shelf() for tier in Tier}
+        #: Workers that hold an attempt which another one runs before.
         self.staged: dict[str, Stand] = {}
 
     def look(self, name: str, now: Now) -> None:
         """Take note of how a worker stands now, or that it is gone."""
-        before = self._forget(name)
+        before = self._stands.pop(name, None)
+        if before is not None:
+            self._shelves[before.tier].remove(before)
+            self.staged.pop(name, None)
         worker = self._roster.by_name.get(name)
         if worker is None or not self._roster.may_work(worker):
             return
-        stand = self._seen(worker, before, now)
-        self._stands[name] = stand
-        self._kinds[stand.kind] = self._kinds.get(stand.kind, 0) + 1
-        self._tiers.setdefault((stand.kind, stand.tier), Order[Stand](_rank)).put(stand)
-        for model in stand.models:
-            self._holders.setdefault(model, {})[name] = stand
-        if stand.tier is not Tier.FULL:
-            self._open.setdefault(stand.kind, {})[name] = stand
+        stand = self._stands[name] = self._seen(worker, before, now)
+        self._shelves[stand.tier].put(stand)
         if stand.staged:
             self.staged[name] = stand
 
-    def lanes(self, is_pinned_to: Callable[[str], bool]) -> Iterator[Lane]:
-        """Every lane in which some worker has room. is_pinned_to: whether jobs wait for this worker alone."""
-        for kind, stands in self._open.items():
-            yield Lane(kind)
-            yield from (Lane(kind, name) for name in stands if is_pinned_to(name))
+    def lanes(self, backlog: Backlog) -> Iterator[Lane]:
+        """Every lane in which some worker has room for what waits there."""
+        idle, busy = self._shelves[Tier.IDLE], self._shelves[Tier.ROOM]
+        open_kinds = dict.fromkeys((*idle.ranked, *busy.ranked) if self._loads_ahead else idle.ranked)
+        yield from map(Lane, open_kinds)
+        for name in backlog.pinned:
+            stand = self._stands.get(name)
+            if stand is not None and stand.tier is not Tier.FULL:
+                yield Lane(stand.kind, name)
+        if not self._loads_ahead:
+            for models in backlog.waiting_for.keys() & busy.warm.keys():
+                yield from (Lane(kind, models=models) for kind in busy.warm[models] if kind not in open_kinds)
 
     def able(self, group: GroupKey, tiers: Iterable[Tier] = tuple(Tier)) -> list[Stand]:
-        """Workers that can run these jobs: a few of each of these tiers, and a few of any that hold the models."""
+        """Workers that can run these jobs: the first of each of these tiers, and some of any that hold the models, or
+        the largest of them."""
         serves = self._roster.serves
         if group.pin:
             pinned = self._stands.get(group.pin)
             return [pinned] if pinned is not None and serves(pinned.kind, group) else []
         found: dict[str, Stand] = {}
+        # Counted tier by tier, so that a kind with room is seen however many before it have none.
         for tier in tiers:
-            # Counted tier by tier, so that a kind with room is seen however many before it have none.
-            orders = (order for kind in self._kinds if (order := self._tiers.get((kind, tier))) and serves(kind, group))
+            orders = (order for kind, order in self._shelves[tier].ranked.items() if serves(kind, group))
             for order in islice(orders, KINDS):
                 found.update((stand.name, stand) for stand in order.few(FEW))
-        if group.models:
-            heaviest = max(group.models, key=self._estimates.size_bytes)
-            holders = (stand for stand in self._holders.get(heaviest, {}).values() if serves(stand.kind, group))
-            found.update((stand.name, stand) for stand in islice(holders, HOLDERS))
+        for models in dict.fromkeys((group.models, self._heaviest(group.models))) if group.models else ():
+            for shelf in self._shelves.values():
+                warm = shelf.warm.get(models, {})
+                each = max(1, HOLDERS // max(1, len(warm)))
+                able = (islice(few.items(), each) for kind, few in warm.items() if serves(kind, group))
+                for few in islice(able, HOLDERS):
+                    found.update(few)
         return list(found.values())
 
-    def holders(self, models: tuple[str, ...]) -> int:
+    def holders(self, models: Models) -> int:
         """How many workers will hold the largest of these models when they come to their next job."""
-        return len(self._holders.get(max(models, key=self._estimates.size_bytes), ())) if models else 0
+        heaviest = self._heaviest(models)
+        return sum(len(few) for shelf in self._shelves.values() for few in shelf.warm.get(heaviest, {}).values())
 
     def looked_at(self, stand: Stand, now: Now) -> None:
         """Its staged attempt is not asked about again before the others were."""
@@ -138,7 +173,8 @@ class Rooms:
         room = worker.room() > 0
         tier = Tier.FULL if not room else Tier.ROOM if held else Tier.IDLE
         models = worker.will_hold(self._estimates.size_bytes)
-        sets = (*(job.record.needs.models for job in reversed(held)), *worker.sets)
+        used = (*(job.record.needs.models for job in reversed(held)), *worker.sets)
+        sets = tuple(dict.fromkeys(one for one in used if set(one) <= set(models)))
         speed = self._estimates.speed(worker.name)
         idle_since_ms = before.idle_since_ms if before is not None and before.tier is Tier.IDLE else now.mono_ms
         return Stand(
@@ -148,7 +184,8 @@ class Rooms:
             tier=tier,
             free_ms=self._free_ms(worker, held, now),
             models=models,
-            sets=tuple(dict.fromkeys(used for used in sets if set(used) <= set(models))),
+            sets=sets,
+            warm=tuple(dict.fromkeys(((), *sets, *((model,) for model in models)))),
             staged=len(held) > 1 and waits(held[-1]),
             last=held[-1] if held else None,
             looked_ms=before.looked_ms if before is not None else 0,
@@ -174,22 +211,8 @@ class Rooms:
             free_ms += expected_ms
         return free_ms
 
-    def _forget(self, name: str) -> Stand | None:
-        stand = self._stands.pop(name, None)
-        if stand is None:
-            return None
-        self._tiers[stand.kind, stand.tier].remove(stand)
-        self._kinds[stand.kind] -= 1
-        if not self._kinds[stand.kind]:
-            del self._kinds[stand.kind]
-            for tier in Tier:
-                self._tiers.pop((stand.kind, tier), None)
-        for model in stand.models:
-            _unlist(self._holders, model, name)
-        if stand.tier is not Tier.FULL:
-            _unlist(self._open, stand.kind, name)
-        self.staged.pop(name, None)
-        return stand
+    def _heaviest(self, models: Models) -> Models:
+        return models if len(models) == 1 else (max(models, key=self._estimates.size_bytes),)
 
 
 def waits(job: Job) -> bool:
@@ -201,9 +224,3 @@ def _rank(stand: Stand) -> tuple[int, int, str]:
     if stand.tier is Tier.IDLE:
         return -stand.pace, stand.idle_since_ms, stand.name
     return stand.free_ms, -stand.pace, stand.name
-
-
-def _unlist(index: dict[Key, dict[str, Stand]], key: Key, name: str) -> None:
-    index[key].pop(name, None)
-    if not index[key]:
-        del index[key]

@@ -2,8 +2,9 @@
 
 The largest of these, each of which nothing can undercut:
   work      the moment by which the able cards, at full tilt, can have done all work that fits nowhere else. A card
-            that works at all loads one model first; when there are more models than cards, the rest of the loads are
-            paid where they cost least. Asked of all jobs, and of the later ones from each submit on.
+            that works at all loads one model first; a model is loaded on as many cards as its work needs by then, and
+            the loads beyond one a card are paid where they cost least. Asked of all jobs, and of the later ones from
+            each submit on.
   pictures  the moment by which the cards can have finished so many whole pictures, each card the shortest ones.
   longest   each job, alone on the best card from its submit on, with its models loaded for it if it is the first.
 Cards that are down or shared with others count for what they have left.
@@ -12,11 +13,12 @@ Cards that are down or shared with others count for what they have left.
 from __future__ import annotations
 
 import bisect
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 
 from comfyui.simulator.cards import Card
-from scripts.laboratory.traffic import Job, Scenario
+from scripts.laboratory.traffic import Job, Model, Scenario
 
 Lost = tuple[int, int, float]
 
@@ -76,20 +78,21 @@ def _alone_ms(job: Job, cards: Sequence[Capacity]) -> float:
 def _work_ms(jobs: Sequence[Job], able: Sequence[Capacity], since_ms: int) -> float:
     """When so much work can be done at the earliest, if none of it begins before `since_ms`."""
     work = sum(job.work for job in jobs)
-    sizes = {job.models: sum(model.size_bytes for model in job.models) for job in jobs}
     cold = since_ms == 0
-    least_bytes = min(sizes.values()) if cold else 0
-    spare_loads = max(0, len({models[0] for models in sizes}) - sum(card.count for card in able)) if cold else 0
-    extra = spare_loads * min(c.load_ms(least_bytes) / 1_000 / c.card.step_s for c in able)
+    least_bytes = min(sum(model.size_bytes for model in job.models) for job in jobs) if cold else 0
+    work_of: dict[Model, float] = defaultdict(float)
+    for job in jobs:
+        work_of[job.models[0]] += job.work
+    load = min(c.load_ms(least_bytes) / 1_000 / c.card.step_s for c in able)
 
     def done(at_ms: float) -> bool:
-        given = sum(
-            card.count
-            * max(0.0, card.by(at_ms) - card.by(since_ms) - card.load_ms(least_bytes))
-            / (1_000 * card.card.step_s)
-            for card in able
-        )
-        return given >= work + extra
+        """Whether so much work can be done by then, in units as all work here."""
+        each = [max(0.0, c.by(at_ms) - c.by(since_ms) - c.load_ms(least_bytes)) / (1_000 * c.card.step_s) for c in able]
+        given = sum(c.count * units for c, units in zip(able, each, strict=True))
+        if not cold or given < work:
+            return given >= work
+        loads = sum(math.ceil(units / max(each)) for units in work_of.values())
+        return given >= work + load * max(0, loads - sum(c.count for c in able))
 
     return _first(done, since_ms)
 

@@ -92,9 +92,21 @@ def test_a_lane_sees_what_its_workers_can_run_and_a_pinned_job_is_in_its_workers
     small, large = (DIGEST, (), 8), (DIGEST, (), 10)
     assert first(backlog, Lane(small)) == "small" and first(backlog, Lane(large)) == "large"
     assert first(backlog, Lane(small, "gpu-0")) == "pinned" and not first(backlog, Lane(small, "gpu-1"))
-    assert backlog.is_pinned_to("gpu-0") and not backlog.is_pinned_to("gpu-1")
+    assert backlog.pinned == {"gpu-0": 1}
     backlog.discard("pinned")
-    assert not backlog.is_pinned_to("gpu-0") and not first(backlog, Lane(small, "gpu-0"))
+    assert not backlog.pinned and not first(backlog, Lane(small, "gpu-0"))
+
+
+def test_a_lane_of_certain_models_sees_what_needs_exactly_these() -> None:
+    backlog = backlog_of()
+    put(backlog, ("large", 0, 1), needs=dataclasses.replace(NEEDS, models=("m",), vram_bytes=9))
+    put(backlog, ("both", 0, 2), needs=dataclasses.replace(NEEDS, models=("m", "n")))
+    put(backlog, ("pinned", 0, 3), needs=dataclasses.replace(NEEDS, models=("m",)), pin="gpu-0")
+    put(backlog, ("one", 0, 4), needs=dataclasses.replace(NEEDS, models=("m",)))
+    small = (DIGEST, (), 8)
+    assert first(backlog, Lane(small, models=("m",))) == "one"
+    assert first(backlog, Lane(small, models=("m", "n"))) == "both"
+    assert not first(backlog, Lane(small, models=("n",)))
 
 
 def test_a_lane_that_is_forgotten_is_asked_anew() -> None:
@@ -142,7 +154,7 @@ def test_a_group_that_is_empty_is_gone() -> None:
     assert backlog.waiting_for == {("m",): 1}
     backlog.discard("a")
     backlog.discard("a")
-    assert not first(backlog) and not backlog.with_models(("m",)) and "a" not in backlog
+    assert not first(backlog) and not list(backlog.with_models(("m",))) and "a" not in backlog
     assert not (backlog._groups or backlog._by_owner or backlog.waiting_for)
 
 
@@ -154,8 +166,9 @@ def test_moving_a_job_for_ever_does_not_grow_the_queue() -> None:
         put(backlog, ("restless", number % 7, 1), ("shortlived", -number % 9, 2))
         backlog.discard("shortlived")
     (group,) = backlog._groups.values()
-    (line,) = group.lanes
-    assert len(group.heap) < 200 and len(line.fair._heap) < 200 and len(line.aged._heap) < 200
+    line, alike = backlog._lines[ANYWHERE], backlog._by_models[NEEDS.models]
+    assert group.lanes == [alike, line]
+    assert all(len(heap) < 200 for heap in (group.heap, alike._heap, line.fair._heap, line.aged._heap))
     assert drained(backlog) == ["head", "restless"]
 
 

@@ -21,6 +21,11 @@ BIG = Card("big", "big", "cuda", 40 * GIB, 1.0, 1e9)
         pytest.param(scenario([job(0), job(1)], (PLAIN, PLAIN)), 16, id="each card loads the model"),
         pytest.param(scenario([job(0), job(1), job(2)], (PLAIN, PLAIN)), 26, id="pictures are not halved"),
         pytest.param(scenario([job(0, work=10), job(1, model=B)]), 32, id="more models than cards: one more load"),
+        pytest.param(
+            scenario([*(job(n, work=2) for n in range(40)), job(40, model=B)], (PLAIN, PLAIN)),
+            54,
+            id="a model with more work than one card can do is loaded by two",
+        ),
         pytest.param(scenario([job(0, work=40)], (PLAIN, SLOW)), 46, id="the longest job on the faster card"),
         pytest.param(scenario([job(0), job(1, submit_ms=60_000)]), 70, id="a job that comes late"),
         pytest.param(
