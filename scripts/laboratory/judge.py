@@ -16,6 +16,8 @@ SLACK = 1.02
 AFFINITY = ("mixed-speed", "many-models")
 SWARM = ("SWARM", "SWARM_RAW")
 BEATEN = 0.75
+#: Baselines that give owners their share, too.
+FAIR_ONES = ("FAIR_TURNS",)
 NEAR_BOUND = 1.10
 FAIR = 0.95
 
@@ -28,10 +30,11 @@ def judge(found: Mapping[str, Mapping[str, Measures]], baselines: tuple[str, ...
         others = {policy: by_policy[policy] for policy in baselines if policy in by_policy}
         if ours is None:
             continue
-        for what in ("done_p95_s", "makespan_s") if others else ():
-            best = min(others, key=lambda policy: getattr(others[policy], what))
-            ratio = getattr(ours, what) / getattr(others[best], what)
-            figures.append(Figure(f"{name}: {_WORDS[what]} / best other ({best})", ratio, "ratio", SLACK, "<="))
+        fair = {policy: others[policy] for policy in FAIR_ONES if policy in others}
+        figures += _beside(name, "done_p95_s", ours, fair if SCENARIOS[name].fair else others)
+        figures += _beside(name, "makespan_s", ours, others)
+        if SCENARIOS[name].greedy:
+            figures += _beside(name, "rest_p95_s", ours, others)
         swarms = [others[policy].done_p95_s for policy in SWARM if policy in others]
         if name in AFFINITY and swarms:
             ratio = ours.done_p95_s / min(swarms)
@@ -44,4 +47,16 @@ def judge(found: Mapping[str, Mapping[str, Measures]], baselines: tuple[str, ...
     return figures
 
 
-_WORDS = {"done_p95_s": "completion p95", "makespan_s": "makespan"}
+def _beside(name: str, what: str, ours: Measures, others: Mapping[str, Measures]) -> list[Figure]:
+    if not others:
+        return []
+    best = min(others, key=lambda policy: getattr(others[policy], what))
+    ratio = getattr(ours, what) / getattr(others[best], what)
+    return [Figure(f"{name}: {_WORDS[what]} / best other ({best})", ratio, "ratio", SLACK, "<=")]
+
+
+_WORDS = {
+    "done_p95_s": "completion p95",
+    "makespan_s": "makespan",
+    "rest_p95_s": "completion p95 of all but the greediest",
+}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from scripts.laboratory.arena import Run
@@ -23,6 +23,8 @@ class Measures:
     #: From a job's submit to its picture.
     done_p50_s: float
     done_p95_s: float
+    #: The same without the jobs of the owner who has most; nan where there is no such owner.
+    rest_p95_s: float
     #: Times a model was read into a card's memory.
     loads: float
     #: Share of the cards' time, to the end of the last picture, in which they loaded or ran what counted.
@@ -47,6 +49,7 @@ def measure(run: Run, bound_ms: float) -> Measures:
         wait_p95_s=_share(waits, 0.95),
         done_p50_s=_share(done, 0.5),
         done_p95_s=_share(done, 0.95),
+        rest_p95_s=_rest_p95_s(run),
         loads=run.loads,
         busy=run.busy_ms / (makespan_ms * len(run.scenario.cards)),
         jain=fairness(run),
@@ -76,6 +79,14 @@ def fairness(run: Run) -> float:
         if from_ms <= ran.began_ms <= until_ms:
             given[ran.job.owner] += ran.job.work
     return jain([given[owner] for owner in first])
+
+
+def _rest_p95_s(run: Run) -> float:
+    (greediest, most), *others = Counter(ran.job.owner for ran in run.ran).most_common(2)
+    if not others or others[0][1] == most:
+        return math.nan
+    done = sorted((r.ended_ms - r.job.submit_ms) / 1_000 for r in run.ran if r.job.owner != greediest)
+    return _share(done, 0.95)
 
 
 def jain(shares: Sequence[float]) -> float:

@@ -139,3 +139,36 @@ class ClusterGateway(Baseline):
         self.model[comfy.number] = job.models[0]
         self.idle.discard(comfy.number)
         comfy.post(picture(job))
+
+
+class FairTurns(Baseline):
+    """Nobody's: the plain fair queue, so that a fair share is compared with one.
+
+    Owners who wait are served in turn, each its oldest job that the card can run; one job a card.
+    """
+
+    def begin(self, arena: Arena) -> None:
+        super().begin(arena)
+        #: The owner whose turn is next first.
+        self.waiting: OrderedDict[str, OrderedDict[int, Job]] = OrderedDict()
+
+    def submitted(self, job: Job) -> None:
+        self.waiting.setdefault(job.owner, OrderedDict())[job.number] = job
+        for comfy in self.cards:
+            self.back(comfy)
+
+    def ended(self, comfy: Comfy, prompt: Prompt) -> None:
+        self.back(comfy)
+
+    def back(self, comfy: Comfy) -> None:
+        if not comfy.alive or comfy.queued:
+            return
+        for owner, jobs in self.waiting.items():
+            job = next((job for job in jobs.values() if fits(job, comfy)), None)
+            if job is not None:
+                self.waiting.move_to_end(owner)
+                del jobs[job.number]
+                if not jobs:
+                    del self.waiting[owner]
+                comfy.post(picture(job))
+                return

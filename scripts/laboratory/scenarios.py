@@ -32,6 +32,11 @@ class Setting:
     bounded: bool = False
     #: Owners are equals who all have work for a while: fairness is judged.
     equals: bool = False
+    #: One owner wants most: what all others wait is judged, too.
+    greedy: bool = False
+    #: A fair share makes that owner wait longer than first come, first served does: completion is judged beside what is
+    #: fair, too.
+    fair: bool = False
 
 
 def _jobs(rng: random.Random, wishes: Iterable[Wish]) -> tuple[Job, ...]:
@@ -188,10 +193,17 @@ SCENARIOS: dict[str, Setting] = {
     "calm-models": Setting(about="the same in two and a half times the time", make=calm_models),
     "bursty-day": Setting(about="24 hours, 12 users, 4 models, 3 kinds of cards", make=bursty_day),
     "greedy-user": Setting(
-        about="one user with 400 pictures before 19 with 20 each", make=greedy_user, bounded=True, equals=True
+        about="one user with 400 pictures before 19 with 20 each",
+        make=greedy_user,
+        bounded=True,
+        equals=True,
+        greedy=True,
     ),
     "unequal-users": Setting(
-        about="5 equal cards, 6 users who want from 1 to 8 pictures at a time", make=unequal_users
+        about="5 equal cards, 6 users who want from 1 to 8 pictures at a time",
+        make=unequal_users,
+        greedy=True,
+        fair=True,
     ),
     "vram-mixed": Setting(about="cards of 32, 24 and 12 GB, models that need 20, 9 and 3", make=vram_mixed),
     "worker-deaths": Setting(about="3 of 6 cards die for 30 to 120 s", make=worker_deaths, bounded=True),

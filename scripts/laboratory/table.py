@@ -18,6 +18,7 @@ COLUMNS = {
     "wait p95": ("wait_p95_s", 1),
     "done p50": ("done_p50_s", 1),
     "done p95": ("done_p95_s", 1),
+    "rest p95": ("rest_p95_s", 1),
     "loads": ("loads", 0),
     "busy": ("busy", 2),
     "Jain": ("jain", 2),

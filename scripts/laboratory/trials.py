@@ -14,7 +14,7 @@ from scripts.laboratory.baselines import LeastQueue, Random, RoundRobin
 from scripts.laboratory.bound import least_makespan_ms
 from scripts.laboratory.measures import Measures, measure, median
 from scripts.laboratory.product import Product
-from scripts.laboratory.pulling import ClusterGateway, Horde
+from scripts.laboratory.pulling import ClusterGateway, FairTurns, Horde
 from scripts.laboratory.scenarios import SCENARIOS
 from scripts.laboratory.swarm import Swarm, SwarmRaw
 
@@ -26,6 +26,7 @@ OTHERS: dict[str, Callable[[int], Policy]] = {
     "SWARM_RAW": SwarmRaw,
     "HORDE": Horde,
     "CLUSTER_GATEWAY": ClusterGateway,
+    "FAIR_TURNS": FairTurns,
 }
 PRODUCT: dict[str, Callable[[int], Product]] = {name: partial(Product, policy=name) for name in placement.POLICIES}
 POLICIES: dict[str, Callable[[int], Policy]] = {**OTHERS, **PRODUCT}

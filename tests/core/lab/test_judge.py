@@ -15,8 +15,8 @@ from scripts.laboratory.trials import OTHERS, trial
 from tests.core.lab.fleets import PLAIN, SLOW, job, scenario
 
 GOOD = Measures(
-    makespan_s=100, bound_s=95, wait_p50_s=1, wait_p95_s=2, done_p50_s=3, done_p95_s=40, loads=5, busy=0.9, jain=0.99,
-    tail_s=0, wasted_s=0,
+    makespan_s=100, bound_s=95, wait_p50_s=1, wait_p95_s=2, done_p50_s=3, done_p95_s=40, rest_p95_s=20, loads=5,
+    busy=0.9, jain=0.99, tail_s=0, wasted_s=0,
 )  # fmt: skip
 
 
@@ -49,6 +49,12 @@ def test_a_run_is_measured() -> None:
     assert measure(run_of(ran(0, 0), ran(1, 20, card=1)), 0).tail_s == 20
 
 
+def test_what_all_but_the_greediest_wait_is_told_apart() -> None:
+    found = measure(run_of(ran(0, 50), ran(1, 70), ran(2, 0, owner="bob"), ran(3, 10, owner="eve")), 0)
+    assert (found.done_p95_s, found.rest_p95_s) == (80, 20)
+    assert math.isnan(measure(run_of(ran(0, 0), ran(1, 5, owner="bob")), 0).rest_p95_s), "nobody has more than others"
+
+
 def test_medians_are_taken_figure_by_figure() -> None:
     many = [dataclasses.replace(GOOD, loads=loads) for loads in (1, 9, 4)]
     assert median(many).loads == 4
@@ -61,6 +67,13 @@ def test_goals_are_held_against_the_best_of_the_others() -> None:
     assert not any(f.holds for f in judge({"mixed-speed": {OURS: slower, "SWARM": GOOD}}, tuple(OTHERS)))
     unfair = dataclasses.replace(GOOD, jain=0.9)
     assert [f.holds for f in judge({"greedy-user": {OURS: unfair}}, ())] == [True, False]
+
+
+def test_where_a_fair_share_costs_completion_is_held_against_what_is_fair_and_that_of_the_rest_against_all() -> None:
+    fair = dataclasses.replace(GOOD, rest_p95_s=30)
+    quick = dataclasses.replace(GOOD, done_p95_s=20, rest_p95_s=40)
+    figures = judge({"unequal-users": {OURS: GOOD, "FAIR_TURNS": fair, "HORDE": quick}}, tuple(OTHERS))
+    assert [figure.value for figure in figures] == [1, 1, 20 / 30]
 
 
 def test_the_table_has_every_figure() -> None:
