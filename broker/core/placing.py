@@ -102,25 +102,31 @@ class Placing:
         """The group whose first job goes next, of all that some worker with room can run."""
         backlog = self._backlog
         aged: list[Group] = []
-        fair: list[Group] = []
+        fair: list[tuple[Group, Lane]] = []
         for lane in lanes:
-            by_age = self._goes_by_age(lane.kind)
+            by_age = self._goes_by_age(lane.kind) and not self._is_ahead(lane)
             group = backlog.next_in(lane, by_age=by_age)
-            if group is None or (self._is_ahead(lane) and not self._may_be_ahead(group, lane.kind, now)):
-                continue
-            (aged if by_age and lane.models is None else fair).append(group)
-        return min(aged, key=backlog.turn) if aged else min(fair, key=backlog.urgency, default=None)
+            if group is not None and by_age:
+                aged.append(group)
+            elif group is not None:
+                fair.append((group, lane))
+        if aged:
+            return min(aged, key=backlog.turn)
+        fair.sort(key=lambda found: backlog.urgency(found[0]))
+        return next((group for group, lane in fair if self._may_go(group, lane, now)), None)
 
     def _is_ahead(self, lane: Lane) -> bool:
         """Whether what goes from there is sent ahead to a busy worker, and only if it needs no load."""
         stand = self.rooms.stand(lane.pin) if lane.pin and self._expects else None
         return lane.models is not None or (stand is not None and stand.tier is Tier.ROOM)
 
-    def _may_be_ahead(self, group: Group, kind: Kind, now: Now) -> bool:
-        """Whether its first job may be sent ahead to a busy worker of this kind. That keeps the worker from whoever is
-        first and waits until it is idle to load models there."""
-        backlog, by_age = self._backlog, self._goes_by_age(kind)
-        first = backlog.next_in(Lane(kind), by_age=by_age)
+    def _may_go(self, group: Group, lane: Lane, now: Now) -> bool:
+        """Whether its first job may go now. What is sent ahead to a busy worker keeps that from whoever is first and
+        waits until it is idle to load models there."""
+        if not self._is_ahead(lane):
+            return True
+        backlog, by_age = self._backlog, self._goes_by_age(lane.kind)
+        first = backlog.next_in(Lane(lane.kind), by_age=by_age)
         if first is None or first is group or (not by_age and backlog.urgency(group) < backlog.urgency(first)):
             return True
         load_ms = sum(self._estimates.load_ms(model, "") for model in first.key.models)
