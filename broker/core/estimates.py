@@ -71,7 +71,10 @@ class Estimates:
         return (self._figures[key] for key in changed if key in self._figures)
 
     def know_card(self, worker: str, name: str, kind: str) -> None:
+        self._cards.pop(worker, None)
         self._cards[worker] = cards.speed_of(name, kind)
+        if len(self._cards) > FIGURES:
+            del self._cards[next(iter(self._cards))]
 
     def know_size(self, model: str, size_bytes: int) -> None:
         self._sizes[model] = size_bytes

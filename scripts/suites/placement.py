@@ -161,6 +161,7 @@ def _rate(queued: int, decisions: int) -> float:
     core.handle(Tick())
     assert len(core.sent) >= WORKERS, f"{len(core.sent)} sent to {WORKERS} workers"
     spent, made = 0.0, 0
+    # As the broker does at its start.
     gc.collect()
     gc.freeze()
     turn = 0
