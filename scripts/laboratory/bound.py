@@ -2,9 +2,11 @@
 
 The largest of these, each of which nothing can undercut:
   work      the moment by which the able cards, at full tilt, can have done all work that fits nowhere else. A card
-            that works at all loads one model first; a model is loaded on as many cards as its work needs by then, and
-            the loads beyond one a card are paid where they cost least. Asked of all jobs, and of the later ones from
-            each submit on.
+            that works at all loads one model first; when there are more models than cards, the rest of the loads are
+            paid where they cost least. Asked of all jobs, and of the later ones from each submit on.
+  shared    where all cards are alike: the moment by which the models can have shared them. Tie each model to the cards
+            that load it, and models and cards fall into parts; in each of them there were at least as many loads as
+            models and cards together, less one.
   pictures  the moment by which the cards can have finished so many whole pictures, each card the shortest ones.
   longest   each job, alone on the best card from its submit on, with its models loaded for it if it is the first.
 Cards that are down or shared with others count for what they have left.
@@ -21,6 +23,8 @@ from comfyui.simulator.cards import Card
 from scripts.laboratory.traffic import Job, Model, Scenario
 
 Lost = tuple[int, int, float]
+#: Models of which all ways to part them are tried.
+MOST_SHARED = 12
 
 
 class Capacity:
@@ -65,7 +69,7 @@ def least_makespan_ms(scenario: Scenario) -> float:
         starts = sorted({job.submit_ms for job in bound})
         for since_ms in starts[:: max(1, len(starts) // 40)]:
             best = max(best, _work_ms([job for job in bound if job.submit_ms >= since_ms], able, since_ms))
-    return best
+    return max(best, _shared_ms(scenario, best))
 
 
 def _alone_ms(job: Job, cards: Sequence[Capacity]) -> float:
@@ -78,23 +82,55 @@ def _alone_ms(job: Job, cards: Sequence[Capacity]) -> float:
 def _work_ms(jobs: Sequence[Job], able: Sequence[Capacity], since_ms: int) -> float:
     """When so much work can be done at the earliest, if none of it begins before `since_ms`."""
     work = sum(job.work for job in jobs)
+    sizes = {job.models: sum(model.size_bytes for model in job.models) for job in jobs}
     cold = since_ms == 0
-    least_bytes = min(sum(model.size_bytes for model in job.models) for job in jobs) if cold else 0
-    work_of: dict[Model, float] = defaultdict(float)
-    for job in jobs:
-        work_of[job.models[0]] += job.work
-    load = min(c.load_ms(least_bytes) / 1_000 / c.card.step_s for c in able)
+    least_bytes = min(sizes.values()) if cold else 0
+    spare_loads = max(0, len({models[0] for models in sizes}) - sum(card.count for card in able)) if cold else 0
+    extra = spare_loads * min(c.load_ms(least_bytes) / 1_000 / c.card.step_s for c in able)
 
     def done(at_ms: float) -> bool:
-        """Whether so much work can be done by then, in units as all work here."""
-        each = [max(0.0, c.by(at_ms) - c.by(since_ms) - c.load_ms(least_bytes)) / (1_000 * c.card.step_s) for c in able]
-        given = sum(c.count * units for c, units in zip(able, each, strict=True))
-        if not cold or given < work:
-            return given >= work
-        loads = sum(math.ceil(units / max(each)) for units in work_of.values())
-        return given >= work + load * max(0, loads - sum(c.count for c in able))
+        given = sum(
+            card.count
+            * max(0.0, card.by(at_ms) - card.by(since_ms) - card.load_ms(least_bytes))
+            / (1_000 * card.card.step_s)
+            for card in able
+        )
+        return given >= work + extra
 
     return _first(done, since_ms)
+
+
+def _shared_ms(scenario: Scenario, best_ms: float) -> float:
+    """When the models can have shared the cards at the earliest, from what is known already on."""
+    models = sorted({model for job in scenario.jobs for model in job.models}, key=lambda model: model.name)
+    each_one = all(len(job.models) == 1 for job in scenario.jobs)
+    if len(set(scenario.cards)) > 1 or scenario.deaths or scenario.foreign or not each_one or len(models) > MOST_SHARED:
+        return 0.0
+    load_ms = min(1_000 * model.size_bytes / scenario.cards[0].load_bytes_per_s for model in models)
+    work_ms: dict[Model, float] = defaultdict(float)
+    for job in scenario.jobs:
+        work_ms[job.models[0]] += 1_000 * job.work * scenario.cards[0].step_s
+    #: By set of models, as bits: what is to be run, and the loads but those that each card of a part begins with.
+    needs_ms = [0.0]
+    for part in range(1, 1 << len(models)):
+        before = part & (part - 1)
+        lowest = models[(part ^ before).bit_length() - 1]
+        needs_ms.append(needs_ms[before] + work_ms[lowest] + (load_ms if before else 0))
+    return _first(lambda at_ms: _fewest_cards(needs_ms, at_ms - load_ms) <= len(scenario.cards), best_ms)
+
+
+def _fewest_cards(needs_ms: Sequence[float], each_ms: float) -> int:
+    """On how many cards, each so long, these models can be run, however they are parted."""
+    alone = [math.ceil(ms / each_ms) for ms in needs_ms]
+    fewest = list(alone)
+    for models in range(1, len(alone)):
+        others = models & (models - 1)
+        lowest = models ^ others
+        part = others
+        while part:
+            part = (part - 1) & others
+            fewest[models] = min(fewest[models], alone[part | lowest] + fewest[others ^ part])
+    return fewest[-1]
 
 
 def _pictures_ms(jobs: Sequence[Job], able: Sequence[Capacity]) -> float:

@@ -24,7 +24,7 @@ BIG = Card("big", "big", "cuda", 40 * GIB, 1.0, 1e9)
         pytest.param(
             scenario([*(job(n, work=2) for n in range(40)), job(40, model=B)], (PLAIN, PLAIN)),
             54,
-            id="a model with more work than one card can do is loaded by two",
+            id="models that share cards share their loads",
         ),
         pytest.param(scenario([job(0, work=40)], (PLAIN, SLOW)), 46, id="the longest job on the faster card"),
         pytest.param(scenario([job(0), job(1, submit_ms=60_000)]), 70, id="a job that comes late"),
