@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from broker.core import cards
+from broker.core import cards, estimates
 from broker.core.estimates import LONGEST_MS, Estimates
 from broker.core.resident import after, keeps_more
 from broker.protocol.records import Needs
@@ -41,6 +41,14 @@ def test_a_slower_card_is_expected_to_take_longer_and_a_larger_picture_too() -> 
     known.know_card("slow", "NVIDIA T4", "cuda")
     assert known.run_ms(PICTURE, "slow") > 5 * known.run_ms(PICTURE, "fast")
     assert known.run_ms(bigger(PICTURE, 4), "fast") == pytest.approx(4 * known.run_ms(PICTURE, "fast"), rel=0.01)
+
+
+def test_names_that_never_come_back_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimates, "FIGURES", 3)
+    known = Estimates()
+    for name in ("a", "b", "c", "a", "d"):
+        known.know_card(name, "NVIDIA T4", "cuda")
+    assert (known.speed("a"), known.speed("b"), known.speed("d")) == (0.13, 1.0, 0.13), "b was heard of longest ago"
 
 
 def test_what_was_measured_counts_for_every_size_on_that_worker_and_by_speed_on_others() -> None:

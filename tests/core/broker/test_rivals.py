@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 
 from broker.core.rivals import LOADS
+from broker.core.rooms import HOLDERS
 from broker.core.rules import Rules
 from broker.protocol.records import ProgressKind, Why
 from tests.core.broker.given import NEEDS, Given, Session
@@ -131,3 +132,21 @@ def test_what_needs_a_load_is_not_sent_ahead_to_a_busy_worker(given: Given) -> N
     gpu.has_room(2)
     given.tick()
     assert gpu.dispatched[2:] == [(cold, 1)]
+
+
+def test_a_worker_with_room_that_holds_the_models_is_found_among_many_that_have_none(given: Given) -> None:
+    full = [card(given, f"full-{number}") for number in range(2 * HOLDERS)]
+    for number, gpu in enumerate(full, start=1):
+        job = submit(given, number, A, pin=gpu.name)
+        gpu.has_room()
+        given.tick()
+        gpu.accepts(job)
+        gpu.reports(job, 1, ProgressKind.STARTED)
+    holder = card(given, "holder")
+    submit(given, 100, A, pin="holder")
+    sent(given, holder)
+    for gpu in (*[card(given, f"idle-{number}") for number in range(3)], holder):
+        gpu.has_room()
+    job = submit(given, 200, A)
+    given.tick()
+    assert given.records[job].worker == "holder"
