@@ -25,6 +25,8 @@ from broker.protocol.records import Phase
 FEW: Final = 2
 KINDS: Final = 16
 HOLDERS: Final = 8
+#: A fleet of so many is looked at whole.
+SMALL: Final = 8
 
 
 class Tier(enum.Enum):
@@ -134,6 +136,8 @@ class Rooms:
         if group.pin:
             pinned = self._stands.get(group.pin)
             return [pinned] if pinned is not None and serves(pinned.kind, group) else []
+        if len(self._stands) <= SMALL:
+            return [stand for stand in self._stands.values() if serves(stand.kind, group)]
         found: dict[str, Stand] = {}
         # Counted tier by tier, so that a kind with room is seen however many before it have none.
         for tier in tiers:
