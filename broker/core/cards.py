@@ -22,7 +22,7 @@ SPEEDS: Final[tuple[tuple[str, float], ...]] = (
 #: A processor instead of a card.
 CPU_SPEED: Final = 0.01
 
-#: Kind of model -> bytes of a usual file of it, where nobody has told the real size.
+#: Kind of model -> bytes of a usual file of it.
 SIZES: Final[dict[str, int]] = {
     "checkpoints": 6_500_000_000,
     "diffusion_models": 12_000_000_000,

@@ -2,7 +2,7 @@
 
 A run is learnt per unit of work (pixels x steps) for each signature on each worker. Where that pair has not met yet,
 the signature's time on a reference card is divided by the worker's speed; both are learnt from the same runs. A load is
-learnt for each model on each worker, then for the model anywhere, then taken from the file's size.
+learnt for each model on each worker, then for the model anywhere, then taken from the usual size of such a file.
 """
 
 from __future__ import annotations
@@ -53,8 +53,6 @@ class Figure:
 class Estimates:
     def __init__(self) -> None:
         self._figures: dict[tuple[str, str, str], Figure] = {}
-        #: Sizes that workers have told, in bytes.
-        self._sizes: dict[str, int] = {}
         #: What cards are thought to do before they have done anything: by worker.
         self._cards: dict[str, float] = {}
         self._errors: deque[float] = deque(maxlen=ERRORS)
@@ -76,13 +74,11 @@ class Estimates:
         if len(self._cards) > FIGURES:
             del self._cards[next(iter(self._cards))]
 
-    def know_size(self, model: str, size_bytes: int) -> None:
-        self._sizes[model] = size_bytes
-
     # ---- what is expected
 
     def size_bytes(self, model: str) -> int:
-        return self._sizes.get(model) or cards.size_of(model)
+        """The usual size of such a file: /object_info tells none."""
+        return cards.size_of(model)
 
     def speed(self, worker: str) -> float:
         learnt = self._figures.get((Kind.SPEED, worker, ""))

@@ -65,8 +65,6 @@ def test_what_was_measured_counts_for_every_size_on_that_worker_and_by_speed_on_
 def test_a_load_is_learnt_where_it_happened_then_anywhere_and_before_that_taken_from_the_size() -> None:
     known = Estimates()
     assert known.load_ms(XL, "a") == cards.size_of(XL) // cards.LOAD_BYTES_PER_MS
-    known.know_size(XL, 7_000_000_000)
-    assert known.load_ms(XL, "a") == 10_000
     known.loaded((XL,), "a", 20_000)
     assert known.load_ms(XL, "a") == known.load_ms(XL, "b") == 20_000
     assert (known.usual_load_ms("a"), known.usual_load_ms("b")) == (20_000, None)
@@ -74,10 +72,10 @@ def test_a_load_is_learnt_where_it_happened_then_anywhere_and_before_that_taken_
 
 def test_two_models_share_a_load_as_they_were_expected_to() -> None:
     known = Estimates()
-    known.know_size("a/large", 9_000_000_000)
-    known.know_size("a/small", 1_000_000_000)
-    known.loaded(("a/large", "a/small"), "w", 10_000)
-    assert known.load_ms("a/large", "w") == pytest.approx(9_000, rel=0.01)
+    large, small = "checkpoints/large", "controlnet/small"
+    known.loaded((large, small), "w", 9_000)
+    assert known.load_ms(large, "w") == pytest.approx(6_500, rel=0.01)
+    assert known.load_ms(small, "w") == pytest.approx(2_500, rel=0.01)
 
 
 def test_no_size_that_a_workflow_claims_is_expected_to_run_for_ever() -> None:
