@@ -7,8 +7,12 @@ and the file channel cost.
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
+import json
 import random
 import secrets
+import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
@@ -286,3 +290,26 @@ class Crowd:
         self._poller.unregister(before)
         before.close(linger=0)
         return self.dial(session)
+
+
+def main(flags: list[str]) -> None:
+    """Be a crowd until this process is ended."""
+    parser = argparse.ArgumentParser(description="Workers before ComfyUIs that do nothing.")
+    parser.add_argument("endpoint", help="the broker's socket for workers")
+    parser.add_argument("--count", type=int, default=100)
+    parser.add_argument("--work-ms", type=int, default=1_000)
+    parser.add_argument("--steps", type=int, default=0, help="of progress that each prompt tells")
+    parser.add_argument("--capabilities", default=FACTS.capabilities, help="the digest of what they can do")
+    parser.add_argument(
+        "--output", type=json.loads, action="append", default=[], help="what each makes, as in a JobView"
+    )
+    given = parser.parse_args(flags)
+    outputs = tuple(Output(**made) for made in given.output)
+    facts = dataclasses.replace(FACTS, capabilities=given.capabilities)
+    crowd = Crowd(given.endpoint, given.count, work_ms=given.work_ms, steps=given.steps, facts=facts, outputs=outputs)
+    while True:
+        crowd.turn()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -132,6 +132,11 @@ class Fleet:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
+    @property
+    def database(self) -> Path:
+        """The broker's; read it, and leave writing to the broker."""
+        return self.folder / "data" / "fleet.sqlite3"
+
     def endpoint(self, name: str) -> str:
         """Where the broker's socket `name` (clients, workers, events, files) listens."""
         return self._settings[f"network.{name}"]

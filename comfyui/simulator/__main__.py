@@ -51,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("--load-s", type=float, help="seconds to load a checkpoint of 7 GB")
     flags.add_argument("--speed", type=float, default=1.0, help="2 halves every time (default: 1)")
     flags.add_argument("--zero-work", action="store_true", help="nothing takes time, pictures are one flat colour")
+    flags.add_argument("--flat", action="store_true", help="pictures are one flat colour and cost no processor time")
     flags.add_argument("--preview-method", choices=("auto", "none"), default="auto", help="none sends no previews")
     flags.add_argument("--seed", type=int, default=0, help="of everything random but ids")
     flags.add_argument("--models", help="[KIND/]NAME[=BYTES], comma-separated, instead of the default set")
@@ -81,7 +82,7 @@ def build(options: argparse.Namespace, base: Path) -> Simulator:
         Journal(options.log),
         random.Random(options.seed),
         previews=options.preview_method != "none",
-        idle_work=options.zero_work,
+        idle_work=options.zero_work or options.flat,
     )
     (rig.folders.input / "example.png").write_bytes(flat_png(64, 64, (90, 120, 160), {}))
     sockets = Sockets(not options.no_overlap_fault, not options.no_stall_fault)

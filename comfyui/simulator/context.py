@@ -44,7 +44,7 @@ class Rig:
     chance: random.Random
     #: True when samplers send previews.
     previews: bool
-    #: True when nothing may cost time: pictures are flat then.
+    #: True when nothing may cost processor time: pictures are flat then.
     idle_work: bool
 
 

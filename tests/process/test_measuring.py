@@ -31,7 +31,15 @@ def test_a_short_chaos_loses_nothing(tmp_path: Path) -> None:
     found = {row["figure"]: row["value"] for row in json.loads(figures.read_text())}
     assert found["accepted"] == 25
     assert (found["kills"], found["other faults"]) == (6, 8)
-    wrong = ("lost", "unexpected", "stuck", "recorded twice", "failed", "cancelled unasked", "pictures not whole")
+    wrong = (
+        "lost",
+        "unexpected",
+        "stuck 60 s after the last fault",
+        "recorded twice",
+        "failed",
+        "cancelled unasked",
+        "pictures not whole",
+    )
     assert [found[name] for name in wrong] == [0] * len(wrong)
 
 
