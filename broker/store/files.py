@@ -54,9 +54,11 @@ def _told(doing: str) -> Iterator[None]:
 class Partial:
     """A file on its way in: `offset` bytes of `size_bytes` are there, in order."""
 
-    def __init__(self, path: Path, final: Path, size_bytes: int) -> None:
+    def __init__(self, path: Path, final: Path, size_bytes: int, settling: set[str]) -> None:
+        """settling: of the store; holds the sha256 while the file has its name and may lose it in a power cut."""
         self.sha256 = final.name
         self.size_bytes = size_bytes
+        self._settling = settling
         self._path = path
         self._final = final
         with _told("cannot open a partial file"):
@@ -85,6 +87,7 @@ class Partial:
                 if found != self.sha256:
                     raise FileProblem("digest_mismatch", f"these {self.offset} bytes have the sha256 {found}")
                 os.utime(self._path)  # its day begins now, whenever its last byte came
+                self._settling.add(self.sha256)
                 self._path.rename(self._final)
                 try:
                     sync_folder(self._final.parent)
@@ -95,6 +98,7 @@ class Partial:
             self._path.unlink(missing_ok=True)
             raise
         finally:
+            self._settling.discard(self.sha256)
             self.close()
 
     def close(self) -> None:
@@ -117,6 +121,8 @@ class FileStore:
         self._reserve_bytes = reserve_bytes
         #: Held between a look at a file's age and what follows from it.
         self._ages = threading.Lock()
+        #: Files whose name is not durable yet.
+        self._settling: set[str] = set()
         try:
             make_folder(self._partials)
             # All at once, so that no file has to wait until the name of its folder is on disk.
@@ -129,7 +135,7 @@ class FileStore:
         self.sweep()
 
     def has(self, sha256: str) -> bool:
-        """Whether the file is here, whole. Any thread may ask."""
+        """Whether the file is here, whole and durable. Any thread may ask."""
         return self.size(sha256) is not None
 
     def size(self, sha256: str) -> int | None:
@@ -137,9 +143,11 @@ class FileStore:
         path = self._path(sha256)
         with _told("cannot look for a stored file"):
             try:
-                return path.stat().st_size
+                size = path.stat().st_size
             except FileNotFoundError:
                 return None
+        # In this order: what has its name and is not settling any more is durable.
+        return None if sha256 in self._settling else size
 
     def claim(self, sha256: str) -> int | None:
         """As size; and if the file is here it stays for another KEEP_UNNAMED_S, whether a job names it or not."""
@@ -199,7 +207,7 @@ class FileStore:
             raise FileProblem(
                 "full", f"{size_bytes} bytes do not fit: {free_bytes} are free, {self._reserve_bytes} kept"
             )
-        return Partial(self._partials / sha256, self._path(sha256), size_bytes)
+        return Partial(self._partials / sha256, self._path(sha256), size_bytes, self._settling)
 
     def sweep(self, older_than_s: float = KEEP_PARTIAL_S) -> None:
         """Remove what nobody went on with."""

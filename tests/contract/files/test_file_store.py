@@ -190,3 +190,19 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "files").write_text("a file")
     with pytest.raises(StoreError, match=r"files: cannot keep files there"):
         FileStore(tmp_path / "files")
+
+
+def test_a_file_is_not_had_while_a_power_cut_could_still_take_its_name(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    sync_folder = files.sync_folder
+
+    def looking(folder: Path) -> None:
+        seen.append(((folder / sha256_of(b"x")).exists(), store.has(sha256_of(b"x")), store.claim(sha256_of(b"x"))))
+        sync_folder(folder)
+
+    monkeypatch.setattr(files, "sync_folder", looking)
+    sha256 = keep(store, b"x")
+    assert seen == [(True, False, None)]
+    assert store.has(sha256)
