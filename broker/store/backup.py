@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import fcntl
 import hashlib
 import os
 import shutil
 import sqlite3
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -52,13 +54,14 @@ def make(data: Path, folder: Path, stamp: str) -> Summary:
     partial = folder / f"{stamp}.part"
     try:
         make_folder(folder)
-        _copy_database(data / DATABASE, partial)
-        jobs, names = _named(partial)
-        present = [name for name in names if _place(data, name).exists() or _place(folder, name).exists()]
-        copied = sum(_copy_file(data, folder, name) for name in present)
-        # Only now is it a backup: whatever it names is beside it.
-        partial.rename(target)
-        sync_folder(folder)
+        with _alone(folder):
+            _copy_database(data / DATABASE, partial)
+            jobs, names = _named(partial)
+            present = [name for name in names if _place(data, name).exists() or _place(folder, name).exists()]
+            copied = sum(_copy_file(data, folder, name) for name in present)
+            # Only now is it a backup: whatever it names is beside it.
+            partial.rename(target)
+            sync_folder(folder)
     except (OSError, sqlite3.Error) as e:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
@@ -97,6 +100,20 @@ def newest(folder: Path) -> Path:
     if not found:
         raise StoreError(f"{folder}: there is no backup in this folder")
     return found[-1]
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """While another backup is written to this folder, none is begun: both would write the same partial files."""
+    fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as e:
+            raise StoreError(f"{folder}: another backup is being written there: wait for its end") from e
+        yield
+    finally:
+        os.close(fd)
 
 
 def _copy_database(source: Path, target: Path) -> None:

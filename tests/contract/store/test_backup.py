@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import hashlib
 import shutil
 import subprocess
@@ -155,3 +156,15 @@ def test_the_command_makes_and_verifies_and_says_what_is_wrong(data: Path, store
     nothing = run(config, folder)
     assert nothing.returncode == 1 and "no database to back up" in nothing.stderr
     assert "Traceback" not in made.stderr + verified.stderr + lost.stderr + nothing.stderr
+
+
+def test_two_backups_are_not_written_to_one_folder_at_once(data: Path, store: SqliteStore, tmp_path: Path) -> None:
+    folder = tmp_path / "backup"
+    folder.mkdir()
+    with (folder / "lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(StoreError, match="another backup is being written there"):
+            backup.make(data, folder, "1")
+        assert sorted(path.name for path in folder.iterdir()) == ["lock"]
+    assert backup.make(data, folder, "1").jobs == 2
+    store.close()
