@@ -19,6 +19,10 @@ from broker.turn import Outbound, Turn
 JOBS_AT_ONCE: Final = 10
 FILES_AT_ONCE: Final = 100
 STEP_MS: Final = 100
+#: The wait while jobs end faster than they go: so many too many are there, or the oldest should have gone so long ago.
+HURRY_MS: Final = 20
+BEHIND_JOBS: Final = 1_000
+BEHIND_MS: Final = 60_000
 #: How often jobs are looked at when there were none to delete, and the wait between two rounds over all files.
 LOOK_MS: Final = 10_000
 ROUND_MS: Final = 3_600_000
@@ -45,6 +49,7 @@ class Keeping:
         #: By how much the wall clock is ahead of the monotonic one, as far as it is believed; and whether it is.
         self._ahead_ms = now.utc_ms - now.mono_ms
         self._believed = True
+        self._step_ms = STEP_MS
         #: What is left of the round over all files.
         self._round: Iterator[str] | None = None
         self._told_ms = now.mono_ms
@@ -60,7 +65,7 @@ class Keeping:
         out = Outbound()
         if now.mono_ms < self._due_ms:
             return out
-        self._due_ms = now.mono_ms + STEP_MS
+        self._due_ms = now.mono_ms + self._step_ms
         if self._turn.saved:
             if now.mono_ms >= self._jobs_due_ms:
                 out = self._clear(now)
@@ -68,7 +73,7 @@ class Keeping:
                 self._collect(now)
             if now.mono_ms - self._told_ms >= TELL_MS:
                 self._tell(now)
-            self._due_ms = max(self._due_ms, min(self._jobs_due_ms, self._files_due_ms))
+            self._due_ms = max(now.mono_ms + self._step_ms, min(self._jobs_due_ms, self._files_due_ms))
         return out
 
     def _clear(self, now: Now) -> Outbound:
@@ -76,10 +81,15 @@ class Keeping:
         over: tuple[JobRecord, ...] = ()
         counts = self._turn.fleet.jobs.counts
         excess = sum(count for state, count in counts.items() if state.terminal) - self._keep_jobs
+        behind = False
         if self._keep_jobs and excess > 0:
             over = store.ended(before_utc_ms=None, limit=min(excess, JOBS_AT_ONCE))
+            behind = excess > BEHIND_JOBS
         elif self._keep_for_ms and self._believes(now):
-            over = store.ended(before_utc_ms=now.utc_ms - self._keep_for_ms, limit=JOBS_AT_ONCE)
+            before_ms = now.utc_ms - self._keep_for_ms
+            over = store.ended(before_utc_ms=before_ms, limit=JOBS_AT_ONCE)
+            behind = any((record.finished_utc_ms or 0) < before_ms - BEHIND_MS for record in over[-1:])
+        self._step_ms = HURRY_MS if behind else STEP_MS
         if not over:
             self._jobs_due_ms = now.mono_ms + LOOK_MS
             return Outbound()

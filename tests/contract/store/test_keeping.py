@@ -25,7 +25,7 @@ from broker.core.invariants import check
 from broker.core.model import JobRecord
 from broker.core.rules import Now, Rules
 from broker.core.step import InsertJob, UpdateJob
-from broker.keeping import FIRST_MS, JUMP_MS, LOOK_MS, ROUND_MS, STEP_MS, TELL_MS, Keeping
+from broker.keeping import FIRST_MS, HURRY_MS, JUMP_MS, LOOK_MS, ROUND_MS, STEP_MS, TELL_MS, Keeping
 from broker.protocol import client
 from broker.protocol.events import JobGone
 from broker.protocol.records import InputFile, JobState, Output
@@ -429,3 +429,18 @@ TestInSqlite = SqliteKeeping.TestCase
 TestInSqlite.settings = settings(
     max_examples=15, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
+
+
+def test_jobs_go_faster_while_far_too_many_are_there(
+    store: Store, files: FileStore, folder: Path, new_job: NewJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeping, "JOBS_AT_ONCE", 1)
+    monkeypatch.setattr(keeping, "BEHIND_JOBS", 2)
+    fill(store, files, folder, new_job)
+    house = House(store, files, keep_jobs=1)
+    waits = []
+    for _ in range(4):
+        house.now_ms += house.keeping.sleep_ms(house.now_ms)
+        house.keeping.step(house.now)
+        waits.append(house.keeping.sleep_ms(house.now_ms))
+    assert waits == [HURRY_MS, HURRY_MS, STEP_MS, STEP_MS]
