@@ -140,10 +140,13 @@ class SqliteStore(SqliteReader):
     def checkpoint(self) -> None:
         """Fold the log into the database when that is worth it, which then takes some 10 ms: call it when idle.
 
+        Figures that the core has forgotten go, too.
+
         Never waits for a reader; what one still needs is left for the next call.
         """
         db = self._open
         if not db.in_transaction and db.total_changes - self._folded_rows >= FOLD_ROWS:
+            self._execute(_FORGET_FIGURES, rules.FIGURES)
             self._folded_rows = db.total_changes
             self._execute("PRAGMA wal_checkpoint(PASSIVE)")
 

@@ -17,11 +17,12 @@ from pathlib import Path
 
 import pytest
 
+from broker.core.estimates import Figure
 from broker.core.model import JobRecord
-from broker.core.step import AddStory, DeleteJob, InsertJob, UpdateJob
+from broker.core.step import AddStory, DeleteJob, InsertJob, SaveFigure, UpdateJob
 from broker.protocol.errors import StoreError
 from broker.protocol.records import InputFile, JobState, Output, StoryLine
-from broker.store import pages, sqlite
+from broker.store import pages, rules, sqlite
 from broker.store.api import Wanted
 from broker.store.failure import StoreFull
 from broker.store.migrations import MIGRATIONS, Migration, migrate
@@ -338,3 +339,16 @@ def test_a_checkpoint_leaves_an_open_transaction_alone(store: SqliteStore, new_j
     store.checkpoint()
     store.commit()
     assert store.last_sequence() == 1
+
+
+def test_figures_that_are_too_many_go_when_the_log_is_folded(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rules, "FIGURES", 2)
+    monkeypatch.setattr(sqlite, "FOLD_ROWS", 1)
+    figures = [Figure("speed", f"m{number}", "w", 1.0, 1) for number in range(4)]
+    for figure in figures:
+        store.apply(SaveFigure(figure))
+    store.commit()
+    store.checkpoint()
+    assert list(store.figures()) == figures[2:]
