@@ -241,7 +241,9 @@ class Loop:
                     if "capabilities" not in self._agenda:
                         self._agenda.add("capabilities", self._offer())
                 case RestartComfy(why):
-                    self._agenda.add("restart", restarting(self._restart, why))
+                    # A command that still runs is not run beside itself.
+                    if "restart" not in self._agenda:
+                        self._agenda.add("restart", restarting(self._restart, why))
                 case Stage(key):
                     self._agenda.add(key, self._stage(ask))
                 case Deliver(key):

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from broker.protocol.records import Reason
-from broker.protocol.worker import Announce, Complete, Fail, Heartbeat, Probe, Probed
+from broker.protocol.worker import Announce, Complete, Fail, Heartbeat, Probe, Probed, Restart
 from tests.contract.worker.stage import BrokerStandIn, SimulatedComfyUI, plain, running_worker, sdxl
 
 
@@ -59,3 +59,21 @@ def test_a_card_that_fails_everything_is_mended_by_the_command(
         broker.say(Probe(serial=1))
         assert broker.next(Probed).passed
         assert isinstance(broker.end(broker.dispatch(plain(78))), Complete)
+
+
+def test_a_restart_under_way_is_not_begun_again(
+    tmp_path: Path, broker: BrokerStandIn, comfyui: SimulatedComfyUI
+) -> None:
+    """However often an admin asks."""
+    begun = tmp_path / "begun"
+    begun.touch()
+    order = tmp_path / "restart.py"
+    order.write_text(f"import time\nopen({str(begun)!r}, 'a').write('x')\ntime.sleep(60)\n")
+    with running_worker(tmp_path, broker, comfyui.url, worker__restart=f"{sys.executable} {order}"):
+        broker.until(lambda: broker.room() > 0)
+        broker.say(Restart(why="asked"))
+        broker.until(lambda: begun.read_text() == "x", within_s=60)
+        broker.say(Restart(why="asked again"))
+        broker.say(Probe(serial=1))
+        broker.next(Probed, within_s=60)
+        assert begun.read_text() == "x"
