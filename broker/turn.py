@@ -198,8 +198,8 @@ class Turn:
 
 
 def _ids(said: client.Submit) -> tuple[str, ...]:
-    """The ids of the jobs it would make."""
-    return tuple(part.job_id for part in said.parts) if said.parts else (said.job_id,)
+    """The ids of the jobs it would make, and of their group: no job may have that one either."""
+    return said.job_id, *(part.job_id for part in said.parts)
 
 
 def _can_wait(write: Write) -> bool:

@@ -34,6 +34,8 @@ def fault(said: client.Submit) -> str:
         ids = {part.job_id for part in said.parts}
         if len(ids) < max(2, len(said.parts)):
             return "a group has two jobs or more, and each an id of its own"
+        if said.job_id in ids:
+            return "the id of a group is none of its jobs'"
         sizes = [(part.workflow_bytes, part.form_bytes) for part in said.parts]
         if tuple(map(sum, zip(*sizes, strict=True))) != (len(said.workflow), len(said.form)):
             return "the sizes of a group's workflows and forms do not add up to what came with it"

@@ -99,12 +99,21 @@ def test_a_group_that_does_not_fit_whole_is_refused_whole(rule: str, code: str) 
     [
         (group_of(1), "two jobs or more"),
         (group_of(1, 1), "an id of its own"),
+        (group_of(1, 99), "the id of a group is none of its jobs'"),
         (group_of(1, 2, workflow=b"12"), "do not add up"),
         (group_of(1, 2, form=b""), "do not add up"),
         (submit_of(workflow=b"x" * (submits.WORKFLOW_BYTES + 1)), "its workflow has 8388609 bytes"),
         (submit_of(form=b"x" * (submits.FORM_BYTES + 1)), "its form has 1048577 bytes"),
     ],
-    ids=["one job", "one id twice", "workflows too short", "no forms", "a large workflow", "a large form"],
+    ids=[
+        "one job",
+        "one id twice",
+        "the id of the group",
+        "workflows too short",
+        "no forms",
+        "a large workflow",
+        "a large form",
+    ],
 )
 def test_what_can_never_be_taken_is_refused_with_the_reason(broker: Given, said: client.Submit, told: str) -> None:
     reply = broker.asks(said)

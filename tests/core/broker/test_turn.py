@@ -364,3 +364,10 @@ def test_a_group_whose_key_was_deleted_is_not_run_again_under_new_ids(house: Hou
         (reply,) = house.takes(again).to_clients
         assert reply.message.code == "deleted" and job_id(1) in reply.message.text
     assert house.state(job_id(2)) is JobState.QUEUED
+
+
+def test_a_group_cannot_have_the_id_of_a_job(house: House) -> None:
+    house.takes(submit_of(7))
+    parts = tuple(client.Part(job_id=job_id(n), workflow_bytes=0, form_bytes=0) for n in (1, 2))
+    (reply,) = house.takes(submit_of(7, parts=parts, workflow=b"", form=b"", idempotency_key="k")).to_clients
+    assert isinstance(reply.message, client.Error) and reply.message.code == "conflict"
