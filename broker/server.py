@@ -227,11 +227,12 @@ class Server:
     # ---- beside
 
     def _note_watchers(self) -> None:
-        """Topics come and go as messages; while nobody watches any, nothing is encoded."""
+        """Topics come and go as messages; while nobody watches any, nothing is encoded. Only ours are kept."""
         try:
             while True:
                 said = self._events.recv(zmq.NOBLOCK)
-                (self._watched.add if said[:1] == b"\x01" else self._watched.discard)(said[1:])
+                if said[1:] in TOPICS.values():
+                    (self._watched.add if said[:1] == b"\x01" else self._watched.discard)(said[1:])
         except zmq.Again:
             return
 
