@@ -19,7 +19,9 @@ from scripts.fleet import Fleet
 READING, STALLED = 50, 10
 JOBS_PER_S = 20
 #: Seconds after which those that stalled read again: one soon, the others from when they may be closed on.
-SOON_S, LATER_S = 6.0, (10.0, 25.0)
+SOON_S, LATER_S = 12.0, (15.0, 32.0)
+#: In so long one has read all that waited for it.
+READ_S = 1.5
 #: What the kernel may hold for those that do not read: their mailbox fills the sooner.
 RECEIVE_BYTES = 32 << 10
 #: web.frames.Close.TOO_SLOW
@@ -35,17 +37,19 @@ def measure(*, quick: bool) -> Iterator[Figure]:
         stop = threading.Event()
         submits = threading.Thread(target=submit, args=(fleet.url, stop))
         submits.start()
-        calm = heard_within(audience, 3.0 if quick else 15.0)
+        listen(audience, time.monotonic() + (3.0 if quick else 15.0))
+        calm = list(audience.delays_ms)
         stalled = [Browser(fleet.url, receive_bytes=RECEIVE_BYTES) for _ in range(STALLED)]
         began_s = time.monotonic()
         soon, *late = stalled
-        during = heard_within(audience, SOON_S)
-        events = drained(soon)
-        first_s, last_s = LATER_S[0], LATER_S[0] + 6 if quick else LATER_S[1]
+        audience.delays_ms.clear()
+        listen(audience, began_s + SOON_S)
+        events = drained(audience, soon)
+        first_s, last_s = LATER_S
         for number, browser in enumerate(late):
-            at_s = began_s + first_s + (last_s - first_s) * number / len(late)
-            during += heard_within(audience, max(0.0, at_s - time.monotonic()))
-            drained(browser)
+            listen(audience, began_s + first_s + (last_s - first_s) * number / (len(late) - 1))
+            drained(audience, browser)
+        during = list(audience.delays_ms)
         stop.set()
         submits.join()
         for browser in stalled:
@@ -72,24 +76,20 @@ def submit(url: str, stop: threading.Event) -> None:
     api.close()
 
 
-def heard_within(audience: Audience, seconds: float) -> list[float]:
-    """The delays of what is heard meanwhile."""
-    audience.delays_ms.clear()
-    until_s = time.monotonic() + seconds
+def listen(audience: Audience, until_s: float) -> None:
     audience.listen(lambda: time.monotonic() >= until_s)
-    return list(audience.delays_ms)
 
 
-def drained(browser: Browser) -> list[dict[str, object]]:
-    """All that waits for it now."""
+def drained(audience: Audience, browser: Browser) -> list[dict[str, object]]:
+    """All that waits for a browser; the others listen meanwhile."""
     events: list[dict[str, object]] = []
-    quiet_s = time.monotonic() + 0.3
-    while time.monotonic() < quiet_s and browser.closed is None:
-        more = browser.read()
-        events += more
-        if more:
-            quiet_s = time.monotonic() + 0.02
-        time.sleep(0.001)
+    until_s = time.monotonic() + READ_S
+
+    def done() -> bool:
+        events.extend(browser.read())
+        return browser.closed is not None or time.monotonic() >= until_s
+
+    audience.listen(done)
     return events
 
 
