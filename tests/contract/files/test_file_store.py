@@ -14,6 +14,7 @@ import pytest
 
 from broker.protocol.errors import StoreError
 from broker.store import files
+from broker.store.disk import sync_folder
 from broker.store.files import FileProblem, FileStore
 
 
@@ -196,7 +197,6 @@ def test_a_file_is_not_had_while_a_power_cut_could_still_take_its_name(
     store: FileStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
-    sync_folder = files.sync_folder
 
     def looking(folder: Path) -> None:
         seen.append(((folder / sha256_of(b"x")).exists(), store.has(sha256_of(b"x")), store.claim(sha256_of(b"x"))))

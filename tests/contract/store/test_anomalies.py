@@ -132,10 +132,10 @@ def make_old(path: Path) -> None:
                 "body_sha256": "0" * 64, "title": f"a lake {number}", "template": "text-to-image", "labels": ["x"],
                 "priority": 0, "needs": needs, "files": [file],
             }  # fmt: skip
-            life = {"attempt": over, "finished_utc_ms": 7 if over else None, "outputs": []}
+            since: dict[str, object] = {"attempt": over, "finished_utc_ms": 7 if over else None, "outputs": []}
             job = (
                 number, str(uuid.UUID(int=number)), "ann", f"key {number}", 1, json.dumps(submitted),
-                "succeeded" if over else "queued", json.dumps(life),
+                "succeeded" if over else "queued", json.dumps(since),
             )  # fmt: skip
             db.execute("INSERT INTO job VALUES (?, ?, ?, ?, ?, ?, ?, ?)", job)
             db.execute("INSERT INTO payload VALUES (?, ?, x'')", (number, b"{}" * 500))
