@@ -39,7 +39,7 @@ def measure(*, quick: bool) -> Iterator[Figure]:
         submits.start()
         listen(audience, time.monotonic() + (3.0 if quick else 15.0))
         calm = list(audience.delays_ms)
-        stalled = [Browser(fleet.url, receive_bytes=RECEIVE_BYTES) for _ in range(STALLED)]
+        stalled = [Browser(fleet.url, receive_bytes=RECEIVE_BYTES) for _ in range(2 if quick else STALLED)]
         began_s = time.monotonic()
         soon, *late = stalled
         audience.delays_ms.clear()
@@ -47,7 +47,7 @@ def measure(*, quick: bool) -> Iterator[Figure]:
         events = drained(audience, soon)
         first_s, last_s = LATER_S
         for number, browser in enumerate(late):
-            listen(audience, began_s + first_s + (last_s - first_s) * number / (len(late) - 1))
+            listen(audience, began_s + first_s + (last_s - first_s) * number / max(1, len(late) - 1))
             drained(audience, browser)
         during = list(audience.delays_ms)
         stop.set()
