@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, Self
 
 ROOT = Path(__file__).resolve().parents[1]
-#: Generous: a cold machine starts eight Pythons at once.
-READY_S = 60.0
+#: Generous: a cold machine starts eight Pythons at once, and a broker reads all of its database first.
+READY_S = 240.0
 STOP_S = 15.0
 
 
