@@ -21,7 +21,7 @@ from broker.protocol.codec import ADMIN_SENDS, WORKER_SENDS, decode, encode
 from broker.protocol.errors import RemoteProtocolError, StoreError
 from broker.protocol.ids import SESSION_ID
 from broker.protocol.records import JobState
-from broker.protocol.worker import Invalid, Refused
+from broker.protocol.worker import Invalid, Recorded, Refused
 from broker.runtime import clock, sockets
 from broker.runtime.gate import Allowed, Gate
 from broker.runtime.keys import Identity
@@ -200,8 +200,10 @@ class Server:
     # ---- out
 
     def _send(self, out: Outbound) -> None:
+        # What somebody waits for goes first.
         for send in out.to_workers:
-            self._deliver(send)
+            if not isinstance(send.message, Recorded):
+                self._deliver(send)
         for reply in out.to_clients:
             self._send_to(self._clients, reply.session.encode(), reply.message)
         for message in out.published:
@@ -209,6 +211,9 @@ class Server:
             topic = TOPICS[type(message)]
             if topic in self._watched:
                 self._events.send_multipart([topic, *encode(message)], zmq.NOBLOCK)
+        for send in out.to_workers:
+            if isinstance(send.message, Recorded):
+                self._deliver(send)
 
     def _deliver(self, send: Send) -> None:
         if not self._send_to(self._workers, send.session.encode(), send.message):

@@ -13,7 +13,6 @@ from typing import Any, Final
 
 from broker.protocol.errors import RemoteProtocolError
 from broker.protocol.files import (
-    AT_ONCE_BYTES,
     Chunk,
     FileRefused,
     GetFile,
@@ -61,14 +60,11 @@ class Outgoing:
 
 
 class Transfers:
-    def __init__(
-        self, store: FileStore, *, chunk_bytes: int, credit_bytes: int, at_once_bytes: int = AT_ONCE_BYTES
-    ) -> None:
+    def __init__(self, store: FileStore, *, chunk_bytes: int, credit_bytes: int) -> None:
         """chunk_bytes: of a message to a peer; credit_bytes: of one file that a peer may have on its way to us."""
         self._store = store
         self._chunk_bytes = chunk_bytes
         self._credit_bytes = credit_bytes
-        self._at_once_bytes = at_once_bytes
         #: By sha256.
         self._uploads: dict[str, Incoming] = {}
         self._sha256_of: dict[Key, str] = {}
@@ -114,26 +110,36 @@ class Transfers:
             self._forget(min(upload.heard_s, key=upload.heard_s.__getitem__))
         self._sha256_of[key] = message.sha256
         reply = self._credit(key, upload, now_s)
-        self._finish_if_whole(upload)
-        on_its_way = self._at_once(upload) and upload.partial.offset == 0
-        return [] if on_its_way else [reply]
+        if len(message.data) != message.size_bytes:
+            if message.data:
+                self._forget(key)
+                raise RemoteProtocolError("INVALID", "PutFile.data: neither nothing nor the whole file")
+            self._finish_if_whole(upload)
+            return [reply]
+        # That a part is there from elsewhere is news to its sender: the digest may fail for that.
+        news = [reply] if upload.partial.offset else []
+        return news + self._append(key, upload, 0, message.data, now_s)
 
     def _chunk(self, key: Key, message: Chunk, now_s: float) -> list[Reply]:
         sha256 = self._sha256_of.get(key)
         if sha256 is None:
             raise FileProblem("restart", "no such transfer here: begin it again")
         upload = self._uploads[sha256]
-        partial = upload.partial
         end = message.offset + len(message.data)
-        if message.size_bytes != partial.size_bytes or end > upload.until[key]:
+        if message.size_bytes != upload.partial.size_bytes or end > upload.until[key]:
             self._forget(key)
             raise RemoteProtocolError("INVALID", f"Chunk: {end} of {message.size_bytes} bytes is past its credit")
-        if message.offset > partial.offset:
+        if message.offset > upload.partial.offset:
             self._forget(key)
             raise FileProblem("restart", f"bytes before {message.offset} are missing: begin it again")
-        if end > partial.offset:
+        return self._append(key, upload, message.offset, message.data, now_s)
+
+    def _append(self, key: Key, upload: Incoming, offset: int, data: bytes, now_s: float) -> list[Reply]:
+        """Take what is new of the bytes at `offset`, which is no further than the file has got."""
+        partial = upload.partial
+        if offset + len(data) > partial.offset:
             try:
-                partial.write(message.data[partial.offset - message.offset :])
+                partial.write(data[partial.offset - offset :])
             except FileProblem as e:
                 partial.discard()
                 return self._close(upload, e)
@@ -146,6 +152,11 @@ class Transfers:
         whole, self._whole = self._whole, []
         return whole
 
+    @property
+    def idle(self) -> bool:
+        """Whether nobody would notice a pause, but for whoever sends the one file that comes in."""
+        return len(self._uploads) <= 1 and not self._downloads
+
     def finished(self, partial: Partial, problem: FileProblem | None) -> list[Reply]:
         """What to tell everyone who sent this file, now that `partial.finish` returned or raised `problem`."""
         return self._close(self._uploads[partial.sha256], problem)
@@ -153,13 +164,8 @@ class Transfers:
     def _credit(self, key: Key, upload: Incoming, now_s: float) -> Reply:
         partial = upload.partial
         upload.heard_s[key] = now_s
-        credit_bytes = partial.size_bytes if self._at_once(upload) else self._credit_bytes
-        upload.until[key] = min(partial.offset + credit_bytes, partial.size_bytes)
+        upload.until[key] = min(partial.offset + self._credit_bytes, partial.size_bytes)
         return key[0], SendFrom(request_id=key[1], offset=partial.offset, until=upload.until[key])
-
-    def _at_once(self, upload: Incoming) -> bool:
-        """Whether its peers send it without waiting for credit."""
-        return upload.partial.size_bytes <= self._at_once_bytes
 
     def _finish_if_whole(self, upload: Incoming) -> None:
         if upload.partial.offset == upload.partial.size_bytes and not upload.finishing:

@@ -2,7 +2,7 @@
 
 put:  PutFile → (Have | SendFrom) ; Chunk… within the credit, each answered by SendFrom, the last by Have
 get:  GetFile (offset, credit) → Chunk… ; GetFile again for more ; FileRefused when there is none
-A small file needs no credit: its one Chunk comes right behind its PutFile, which is answered only when that is news.
+A small file needs no credit: all of it comes in its PutFile, which is answered by Have, once it is durable.
 A file is visible under its sha256 only when it is whole and on disk; Have is sent after that. Whoever hears nothing
 for a while begins again under a new request_id, where it stands; answers to the old one are then ignored.
 """
@@ -20,7 +20,7 @@ MAX_CHUNK_BYTES = 1 << 20
 #: What a side sends, and what it lets be on its way to it, unless its configuration says otherwise.
 CHUNK_BYTES = 256 << 10
 CREDIT_BYTES = 8 * CHUNK_BYTES
-#: A file of at most this size is sent without waiting for credit.
+#: A file of at most this size is sent in its PutFile.
 AT_ONCE_BYTES = 64 << 10
 
 
@@ -28,12 +28,14 @@ AT_ONCE_BYTES = 64 << 10
 class PutFile:
     """I want to store these bytes; resumes where an earlier transfer of the same file stopped.
 
-    Of a file of at most AT_ONCE_BYTES all bytes follow at once in one Chunk; nothing is answered before that, unless
-    the file or a part of it is there already, or it is refused."""
+    The answer is SendFrom, unless the file is there already, or is refused, or is all in `data` and the first of it
+    that arrives."""
 
     request_id: RequestId
     sha256: Sha256
     size_bytes: Bytes
+    #: All of the file, or nothing.
+    data: Annotated[bytes, Blob(AT_ONCE_BYTES)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -127,8 +127,13 @@ class Upload(Transfer):
 
     def _opening(self) -> list[Any]:
         self._sent, self._all_ours = 0, True
-        put = PutFile(request_id=self.request_id, sha256=self.sha256, size_bytes=self.size_bytes)
-        return [put, *self._chunks(self.size_bytes if self._at_once else 0)]
+        data = b""
+        if self._at_once:
+            data = self._read(0, self.size_bytes)
+            if len(data) != self.size_bytes:
+                return self._shrunk(len(data))
+            self._sent = self.size_bytes
+        return [PutFile(request_id=self.request_id, sha256=self.sha256, size_bytes=self.size_bytes, data=data)]
 
     def _take(self, message: Any) -> list[Any]:
         if isinstance(message, Have):
@@ -149,12 +154,13 @@ class Upload(Transfer):
             wanted = min(self._chunk_bytes, until - self._sent)
             data = self._read(self._sent, wanted)
             if len(data) != wanted:
-                return self._fail(
-                    "damaged", f"only {self._sent + len(data)} of {self.size_bytes} bytes can be read here"
-                )
+                return self._shrunk(self._sent + len(data))
             chunks.append(Chunk(request_id=self.request_id, offset=self._sent, size_bytes=self.size_bytes, data=data))
             self._sent += wanted
         return chunks
+
+    def _shrunk(self, size_bytes: int) -> list[Any]:
+        return self._fail("damaged", f"only {size_bytes} of {self.size_bytes} bytes can be read here")
 
     def _blameless(self, refused: FileRefused) -> bool:
         # What the broker kept from before was bad. It has thrown that away: the next beginning sends all itself.

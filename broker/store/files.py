@@ -29,6 +29,7 @@ MAX_FILE_BYTES: Final = 2 << 30
 KEEP_PARTIAL_S: Final = 24 * 3_600
 #: A file that no job names stays for so long after somebody stored it or asked for it: an upload waits for its submit.
 KEEP_UNNAMED_S: Final = 24 * 3_600
+READ_BYTES: Final = 1 << 20
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 _OUT_OF_FDS: Final = (errno.EMFILE, errno.ENFILE)
 
@@ -54,15 +55,15 @@ def _told(doing: str) -> Iterator[None]:
 class Partial:
     """A file on its way in: `offset` bytes of `size_bytes` are there, in order."""
 
-    def __init__(self, path: Path, final: Path, size_bytes: int, settling: set[str]) -> None:
+    def __init__(self, path: str, final: str, size_bytes: int, settling: set[str]) -> None:
         """settling: of the store; holds the sha256 while the file has its name and may lose it in a power cut."""
-        self.sha256 = final.name
+        self.sha256 = os.path.basename(final)
         self.size_bytes = size_bytes
         self._settling = settling
         self._path = path
         self._final = final
         with _told("cannot open a partial file"):
-            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
             self.offset = os.fstat(self._fd).st_size
             if self.offset > size_bytes:
                 os.ftruncate(self._fd, 0)
@@ -82,24 +83,30 @@ class Partial:
         try:
             with _told("cannot keep a file"):
                 os.fsync(self._fd)
-                with self._path.open("rb") as file:
-                    found = hashlib.file_digest(file, "sha256").hexdigest()
+                found = self._digest()
                 if found != self.sha256:
                     raise FileProblem("digest_mismatch", f"these {self.offset} bytes have the sha256 {found}")
-                os.utime(self._path)  # its day begins now, whenever its last byte came
+                os.utime(self._fd)  # its day begins now, whenever its last byte came
                 self._settling.add(self.sha256)
-                self._path.rename(self._final)
+                os.rename(self._path, self._final)
                 try:
-                    sync_folder(self._final.parent)
+                    sync_folder(os.path.dirname(self._final))
                 except OSError:
-                    self._final.unlink()  # visible, but perhaps not after a power cut: nobody may rely on it
+                    os.unlink(self._final)  # visible, but perhaps not after a power cut: nobody may rely on it
                     raise
         except FileProblem:
-            self._path.unlink(missing_ok=True)
+            self._remove()
             raise
         finally:
             self._settling.discard(self.sha256)
             self.close()
+
+    def _digest(self) -> str:
+        """Of what the disk gives back."""
+        digest = hashlib.sha256()
+        for offset in range(0, self.offset, READ_BYTES):
+            digest.update(os.pread(self._fd, READ_BYTES, offset))
+        return digest.hexdigest()
 
     def close(self) -> None:
         """Let go and keep what is there for another try. A second call does nothing."""
@@ -109,7 +116,11 @@ class Partial:
 
     def discard(self) -> None:
         self.close()
-        self._path.unlink(missing_ok=True)
+        self._remove()
+
+    def _remove(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path)
 
 
 class FileStore:
@@ -143,7 +154,7 @@ class FileStore:
         path = self._path(sha256)
         with _told("cannot look for a stored file"):
             try:
-                size = path.stat().st_size
+                size = os.stat(path).st_size
             except FileNotFoundError:
                 return None
         # In this order: what has its name and is not settling any more is durable.
@@ -175,18 +186,18 @@ class FileStore:
         path = self._path(sha256)
         with self._ages, _told("cannot remove a stored file"):
             try:
-                found = path.stat()
+                found = os.stat(path)
             except FileNotFoundError:
                 return None
             if found.st_mtime > time.time() - KEEP_UNNAMED_S:
                 return None
-            path.unlink()
+            os.unlink(path)
             return found.st_size
 
     def read(self, sha256: str, offset: int, size_bytes: int) -> bytes:
         """That part of a stored file, fewer bytes past its end. Raises FileProblem."""
         try:
-            with _told("cannot read a stored file"), self._path(sha256).open("rb", buffering=0) as file:
+            with _told("cannot read a stored file"), open(self._path(sha256), "rb", buffering=0) as file:
                 return os.pread(file.fileno(), size_bytes, offset)
         except FileProblem as e:
             if isinstance(e.__cause__, FileNotFoundError):
@@ -202,12 +213,11 @@ class FileStore:
             raise FileProblem("too_large", f"{size_bytes} bytes; at most {self._max_file_bytes} are taken")
         with _told("cannot make room for a file"):
             free_bytes = shutil.disk_usage(self._root).free
-            make_folder(self._path(sha256).parent)
         if free_bytes < size_bytes + self._reserve_bytes:
             raise FileProblem(
                 "full", f"{size_bytes} bytes do not fit: {free_bytes} are free, {self._reserve_bytes} kept"
             )
-        return Partial(self._partials / sha256, self._path(sha256), size_bytes, self._settling)
+        return Partial(f"{self._partials}/{sha256}", self._path(sha256), size_bytes, self._settling)
 
     def sweep(self, older_than_s: float = KEEP_PARTIAL_S) -> None:
         """Remove what nobody went on with."""
@@ -218,7 +228,8 @@ class FileStore:
                 if entry.stat().st_mtime < latest_s:
                     os.unlink(entry)
 
-    def _path(self, sha256: str) -> Path:
+    def _path(self, sha256: str) -> str:
+        # A Path costs more than the call it is made for: each file that comes in or goes out needs several.
         if SHA256.fullmatch(sha256) is None:
             raise ValueError(f"not a sha256: {sha256[:80]!r}")
-        return self._root / sha256[:2] / sha256
+        return f"{self._root}/{sha256[:2]}/{sha256}"

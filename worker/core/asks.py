@@ -22,9 +22,13 @@ Key = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """One message of the contract. Whatever matters is repeated until it is answered: losing one does no harm."""
+    """One message of the contract. Whatever matters is repeated until it is answered: losing one does no harm.
+
+    can_wait: nobody's next step depends on it, so it may leave a little later, together with what follows.
+    """
 
     message: Any
+    can_wait: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -157,11 +157,11 @@ class Link:
     def dispatched(self, serial: int) -> None:
         self._seen = max(self._seen, serial)
 
-    def room(self, asks: list[Any], credits: int) -> None:
-        """The attempts this worker could take now; said at once when it changes."""
+    def room(self, asks: list[Any], credits: int, *, idle: bool) -> None:
+        """The attempts this worker could take now; said when it changes, at once if its ComfyUI has nothing to do."""
         self._credits = 0 if self._draining else credits
         if self.joined and self._told != (self._credits, self._seen):
-            self._ready(asks)
+            self._ready(asks, can_wait=not idle)
 
     def ended(self, asks: list[Any], end: Complete | Fail, now_ms: int) -> None:
         """Keep an end, in place of any earlier one of the attempt, until `recorded`."""
@@ -232,10 +232,11 @@ class Link:
                 kept.due_ms = now_ms + REPEAT_MS
                 asks.append(Send(kept.message))
 
-    def _ready(self, asks: list[Any]) -> None:
+    def _ready(self, asks: list[Any], *, can_wait: bool = False) -> None:
         self._ready_serial += 1
         self._told = (self._credits, self._seen)
-        asks.append(Send(Ready(serial=self._ready_serial, credits=self._credits, seen=self._seen)))
+        said = Ready(serial=self._ready_serial, credits=self._credits, seen=self._seen)
+        asks.append(Send(said, can_wait))
 
     def _stop(self, asks: list[Any], why: str, *, failed: bool = True) -> None:
         self.state = State.OVER

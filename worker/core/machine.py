@@ -326,7 +326,7 @@ class Machine:
                 case Accepted() | ProgressReport():
                     # Lost while there is no broker: progress grows old, and Welcome is answered with every acceptance.
                     if self.link.joined:
-                        asks.append(Send(said))
+                        asks.append(Send(said, can_wait=True))
                 case _:
                     asks.append(said)
 
@@ -334,7 +334,7 @@ class Machine:
         """What follows from everything together, once every single thing is handled."""
         for key in [key for key, run in self.runs.items() if run.over]:
             del self.runs[key]
-        self.link.room(asks, self._room())
+        self.link.room(asks, self._room(), idle=self._in_front() == 0)
         if self._draining and not self.link.ends and all(run.settled for run in self.runs.values()):
             self.link.leave(asks, self._draining)
         return asks

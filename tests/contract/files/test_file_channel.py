@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 import zmq
@@ -19,7 +19,7 @@ import zmq
 from broker.files import FileChannel
 from broker.protocol.codec import FILES_BROKER_SENDS, decode, encode
 from broker.protocol.errors import ConfigError
-from broker.protocol.files import Chunk, FileRefused, GetFile, Have, PutFile, SendFrom, StatFile
+from broker.protocol.files import AT_ONCE_BYTES, Chunk, FileRefused, GetFile, Have, PutFile, SendFrom, StatFile
 from broker.protocol.worker import Invalid
 from broker.runtime import sockets
 from broker.runtime.settings import Files, Network
@@ -28,6 +28,8 @@ from broker.store.files import FileProblem, FileStore, Partial
 
 #: A bound on liveness, never a measure.
 PATIENCE_MS = 30_000
+#: A file that no one turn of the channel finishes.
+SLOW: Final = bytes(AT_ONCE_BYTES + 1)
 SETTINGS = Files(chunk_bytes=4_096, credit_bytes=32_768)
 
 
@@ -214,7 +216,7 @@ def test_wrong_bytes_are_refused(wire: Wire) -> None:
 def test_a_slow_disk_holds_up_only_the_file_that_is_being_finished(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
     release = threading.Event()
     finish = Partial.finish
-    slow = hashlib.sha256(b"slow").hexdigest()
+    slow = hashlib.sha256(SLOW).hexdigest()
 
     def sometimes_slow(partial: Partial) -> None:
         if partial.sha256 == slow:
@@ -223,16 +225,19 @@ def test_a_slow_disk_holds_up_only_the_file_that_is_being_finished(wire: Wire, m
 
     monkeypatch.setattr(Partial, "finish", sometimes_slow)
     waiting = wire.dial()
-    say(waiting, PutFile(request_id="a" * 32, sha256=slow, size_bytes=4))
-    say(waiting, Chunk(request_id="a" * 32, offset=0, size_bytes=4, data=b"slow"))
-    say(waiting, PutFile(request_id="b" * 32, sha256=slow, size_bytes=4))
-    assert hear(waiting) == SendFrom(request_id="b" * 32, offset=4, until=4)
+    say(waiting, PutFile(request_id="a" * 32, sha256=slow, size_bytes=len(SLOW), data=b""))
+    for offset in range(0, len(SLOW), SETTINGS.credit_bytes):
+        assert isinstance(hear(waiting), SendFrom)
+        part = SLOW[offset : offset + SETTINGS.credit_bytes]
+        say(waiting, Chunk(request_id="a" * 32, offset=offset, size_bytes=len(SLOW), data=part))
+    say(waiting, PutFile(request_id="b" * 32, sha256=slow, size_bytes=len(SLOW), data=b""))
+    assert hear(waiting) == SendFrom(request_id="b" * 32, offset=len(SLOW), until=len(SLOW))
     other = wire.dial()
     sha256 = put_bytes(other, os.urandom(300_000), rid())
     assert len(get_bytes(other, sha256, rid(), max_bytes=300_000)) == 300_000
     assert not wire.store.has(slow)
     release.set()
-    assert hear(waiting) == Have(request_id="a" * 32, sha256=slow, size_bytes=4)
+    assert hear(waiting) == Have(request_id="a" * 32, sha256=slow, size_bytes=len(SLOW))
 
 
 def test_a_small_download_does_not_wait_for_a_large_one(wire: Wire) -> None:
@@ -292,7 +297,7 @@ def test_an_error_that_nobody_expected_ends_the_thread_and_shows(wire: Wire, mon
     monkeypatch.setattr(threading, "excepthook", died.append)
     monkeypatch.setattr(Partial, "finish", broken)
     dealer = wire.dial()
-    say(dealer, PutFile(request_id="a" * 32, sha256="b" * 64, size_bytes=0))
+    say(dealer, PutFile(request_id="a" * 32, sha256="b" * 64, size_bytes=0, data=b""))
     until(lambda: not wire.channel.alive)
     assert [str(args.exc_value) for args in died] == ["a bug"]
 
@@ -304,7 +309,7 @@ def test_a_refused_file_is_said_in_words(wire: Wire, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(Partial, "finish", failing)
     dealer = wire.dial()
-    say(dealer, PutFile(request_id="a" * 32, sha256="b" * 64, size_bytes=0))
+    say(dealer, PutFile(request_id="a" * 32, sha256="b" * 64, size_bytes=0, data=b""))
     assert hear(dealer) == FileRefused(request_id="a" * 32, code="damaged", text="the disk failed")
     download = Download("c" * 32, "b" * 64, bytearray().extend, max_bytes=1)
     say(dealer, download.begin()[0])

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 
 from broker.protocol.errors import RemoteProtocolError
-from broker.protocol.files import AT_ONCE_BYTES, Chunk, FileRefused, GetFile, Have, PutFile, SendFrom, StatFile
+from broker.protocol.files import Chunk, FileRefused, GetFile, Have, PutFile, SendFrom, StatFile
 from broker.runtime.transfer import Download, Transfer, Upload
 from broker.store.files import FileProblem, FileStore
 from broker.transfers import IDLE_S, MAX_PER_PEER, MAX_SENDERS, MAX_UPLOADS, Transfers
@@ -27,8 +27,8 @@ def sha256_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def put(rid: str, data: bytes) -> PutFile:
-    return PutFile(request_id=rid, sha256=sha256_of(data), size_bytes=len(data))
+def put(rid: str, data: bytes, sent: bytes = b"") -> PutFile:
+    return PutFile(request_id=rid, sha256=sha256_of(data), size_bytes=len(data), data=sent)
 
 
 def chunk(rid: str, data: bytes, offset: int, size: int) -> Chunk:
@@ -44,7 +44,7 @@ class Broker:
 
     def __init__(self, store: FileStore) -> None:
         self.store = store
-        self.transfers = Transfers(store, chunk_bytes=CHUNK, credit_bytes=CREDIT, at_once_bytes=CHUNK)
+        self.transfers = Transfers(store, chunk_bytes=CHUNK, credit_bytes=CREDIT)
 
     def say(self, peer: bytes, message: Any, now_s: float = 0.0) -> list[tuple[bytes, Any]]:
         replies = self.transfers.handle(peer, message, now_s)
@@ -125,33 +125,29 @@ def test_two_peers_that_send_the_same_file_share_the_work_and_both_hear_have(bro
     assert broker.store.read(sha256_of(data), 0, 100) == data
 
 
-def test_a_small_file_needs_no_credit_and_one_answer(broker: Broker) -> None:
+def test_a_small_file_comes_with_the_question_and_has_one_answer(broker: Broker) -> None:
     small = random.randbytes(CHUNK)
-    assert broker.say(b"a", put(RIDS[0], small)) == []
     have = Have(request_id=RIDS[0], sha256=sha256_of(small), size_bytes=CHUNK)
-    assert broker.answer(b"a", chunk(RIDS[0], small, 0, CHUNK)) == have
-    # Who sends what is there already is told so first, and then that its bytes belong to nothing.
-    assert isinstance(broker.answer(b"b", put(RIDS[1], small)), Have)
-    assert broker.answer(b"b", chunk(RIDS[1], small, 0, CHUNK)).code == "restart"
+    assert broker.answer(b"a", put(RIDS[0], small, small)) == have
+    assert broker.store.read(sha256_of(small), 0, 100) == small
+    assert isinstance(broker.answer(b"b", put(RIDS[1], small, small)), Have)
 
 
 def test_a_small_file_of_which_a_part_is_there_is_told_where_it_stands(broker: Broker) -> None:
     small = random.randbytes(CHUNK)
-    assert broker.say(b"a", put(RIDS[0], small)) == []
-    assert broker.answer(b"a", chunk(RIDS[0], small, 0, 1)) == SendFrom(request_id=RIDS[0], offset=1, until=CHUNK)
-    assert broker.answer(b"b", put(RIDS[1], small)) == SendFrom(request_id=RIDS[1], offset=1, until=CHUNK)
-    said = broker.say(b"b", chunk(RIDS[1], small, 0, CHUNK))
-    assert [(to, type(reply)) for to, reply in said] == [(b"a", Have), (b"b", Have)]
+    broker.say(b"a", put(RIDS[0], small))
+    broker.say(b"a", chunk(RIDS[0], small, 0, 1))
+    said = broker.say(b"b", put(RIDS[1], small, small))
+    assert said[0] == (b"b", SendFrom(request_id=RIDS[1], offset=1, until=CHUNK))
+    assert [(to, type(reply)) for to, reply in said[1:]] == [(b"a", Have), (b"b", Have)]
+    assert broker.store.read(sha256_of(small), 0, 100) == small
 
 
-def test_a_file_above_the_bound_never_counts_as_small(store: FileStore) -> None:
-    transfers = Transfers(store, chunk_bytes=CHUNK, credit_bytes=CREDIT)
-    for size, until in ((AT_ONCE_BYTES, AT_ONCE_BYTES), (AT_ONCE_BYTES + 1, CREDIT)):
-        data = random.randbytes(size)
-        transfers.handle(b"a", put(RIDS[0], data), 0.0)
-        ((_, reply),) = transfers.handle(b"a", chunk(RIDS[0], data, 0, 1), 0.0)
-        assert (reply.offset, reply.until) == (1, min(size, 1 + until))
-        transfers.drop_peer(b"a")
+def test_a_part_of_a_file_with_the_question_is_refused(broker: Broker) -> None:
+    small = random.randbytes(CHUNK)
+    with pytest.raises(RemoteProtocolError, match="neither nothing nor the whole file"):
+        broker.say(b"a", put(RIDS[0], small, small[:-1]))
+    assert isinstance(broker.answer(b"a", put(RIDS[0], small, small)), Have)
 
 
 def test_a_file_is_not_told_of_before_it_is_finished(store: FileStore, data: bytes) -> None:
@@ -213,7 +209,7 @@ def test_a_message_no_client_sends_is_forbidden(broker: Broker) -> None:
 
 def test_a_file_of_two_sizes_at_once_waits(broker: Broker, data: bytes) -> None:
     broker.say(b"a", put(RIDS[0], data))
-    liar = PutFile(request_id=RIDS[1], sha256=sha256_of(data), size_bytes=99)
+    liar = PutFile(request_id=RIDS[1], sha256=sha256_of(data), size_bytes=99, data=b"")
     assert broker.answer(b"b", liar).code == "busy"
 
 

@@ -53,7 +53,7 @@ def failure(transfer: Transfer) -> str:
 
 def test_an_upload_sends_up_to_its_credit_and_is_done_when_the_broker_has_it() -> None:
     one = upload()
-    assert one.begin() == [PutFile(request_id=RID, sha256=SHA256, size_bytes=25)]
+    assert one.begin() == [PutFile(request_id=RID, sha256=SHA256, size_bytes=25, data=b"")]
     assert one.feed(send_from(0, 10)) == [chunk(0, 4), chunk(4, 4), chunk(8, 2)]
     assert one.feed(send_from(4, 14)) == [chunk(10, 4)]
     assert one.feed(send_from(8, 14)) == []
@@ -81,7 +81,7 @@ def test_a_new_beginning_has_the_next_id_and_answers_to_the_old_one_are_ignored(
     one = upload()
     one.begin()
     one.feed(send_from(0, 10))
-    assert one.begin() == [PutFile(request_id=NEXT, sha256=SHA256, size_bytes=25)]
+    assert one.begin() == [PutFile(request_id=NEXT, sha256=SHA256, size_bytes=25, data=b"")]
     assert one.request_id == NEXT
     for late in (send_from(10, 20), refused("busy"), refused("restart")):
         assert one.feed(late) == []
@@ -123,9 +123,7 @@ def test_bytes_that_were_there_before_may_be_bad_once_our_own_may_not() -> None:
 def test_a_small_file_is_sent_without_waiting() -> None:
     small = b"tiny"
     one = upload(small)
-    put, data = one.begin()
-    assert put == PutFile(request_id=RID, sha256=one.sha256, size_bytes=4)
-    assert data == chunk(0, 4, data=small)
+    assert one.begin() == [PutFile(request_id=RID, sha256=one.sha256, size_bytes=4, data=small)]
     one.feed(Have(request_id=RID, sha256=one.sha256, size_bytes=4))
     assert (one.done, one.offset) == (True, 4)
 
@@ -135,7 +133,7 @@ def test_a_small_file_of_which_a_part_was_there_is_sent_again_when_that_part_was
     one.begin()
     assert one.feed(send_from(2, 4)) == []
     again = one.feed(refused("digest_mismatch"))
-    assert [type(message) for message in again] == [PutFile, Chunk]
+    assert [message.data for message in again] == [b"tiny"]
     # Now all of it is ours.
     assert one.feed(refused("digest_mismatch", NEXT)) == []
     assert failure(one) == "digest_mismatch"
@@ -226,7 +224,7 @@ def test_chunks_cover_the_file_once_and_stay_within_the_credit(size: int, chunk_
     chunk_bytes, credit = max(chunk_bytes, size // 50 + 1), max(credit, size // 50 + 1)
     data = bytes(size)
     one = upload(data, chunk_bytes)
-    have = sum(len(message.data) for message in one.begin()[1:])
+    have = sum(len(message.data) for message in one.begin())
     assert have in (0, size)
     while have < size:
         sent = one.feed(send_from(have, min(have + credit, size)))

@@ -35,13 +35,13 @@ class Talk:
         who = Identity(worker="w1", session=SESSION, version="1", labels=())
         self.link = Link(who, draw=lambda: draw, held=lambda: HELD)
 
-    def asks(self, method: str, *arguments: Any) -> list[Any]:
+    def asks(self, method: str, *arguments: Any, **named: Any) -> list[Any]:
         asks: list[Any] = []
-        getattr(self.link, method)(asks, *arguments)
+        getattr(self.link, method)(asks, *arguments, **named)
         return asks
 
-    def said(self, method: str, *arguments: Any) -> list[Any]:
-        return [ask.message if isinstance(ask, Send) else ask for ask in self.asks(method, *arguments)]
+    def said(self, method: str, *arguments: Any, **named: Any) -> list[Any]:
+        return [ask.message if isinstance(ask, Send) else ask for ask in self.asks(method, *arguments, **named)]
 
     def join(self, now_ms: int = 0, **changes: Any) -> list[Any]:
         self.asks("introduce", FACTS, now_ms)
@@ -109,26 +109,33 @@ def test_heartbeats_keep_the_interval_of_the_welcome() -> None:
 def test_room_is_said_when_it_changes_and_with_every_beat_while_there_is_any() -> None:
     talk = Talk()
     talk.join()
-    assert talk.said("room", 2) == [Ready(serial=1, credits=2, seen=0)]
-    assert talk.said("room", 2) == []
+    assert talk.said("room", 2, idle=True) == [Ready(serial=1, credits=2, seen=0)]
+    assert talk.said("room", 2, idle=True) == []
     assert talk.said("tick", 2_000) == [Pulse(HELD), Ready(serial=2, credits=2, seen=0)]
     talk.link.dispatched(1)
     talk.link.dispatched(1)
-    assert talk.said("room", 1) == [Ready(serial=3, credits=1, seen=1)]
+    assert talk.said("room", 1, idle=True) == [Ready(serial=3, credits=1, seen=1)]
     talk.link.dispatched(2)
-    assert talk.said("room", 0) == [Ready(serial=4, credits=0, seen=2)]
+    assert talk.said("room", 0, idle=True) == [Ready(serial=4, credits=0, seen=2)]
     talk.asks("received", Beat(need_capabilities=False), 3_000)
     assert talk.said("tick", 4_000) == [Pulse(HELD)]
+
+
+def test_room_of_a_worker_with_nothing_to_do_does_not_wait() -> None:
+    talk = Talk()
+    talk.join()
+    assert talk.asks("room", 2, idle=True) == [Send(Ready(serial=1, credits=2, seen=0))]
+    assert talk.asks("room", 1, idle=False) == [Send(Ready(serial=2, credits=1, seen=0), can_wait=True)]
 
 
 def test_another_broker_counts_its_dispatches_anew() -> None:
     talk = Talk()
     talk.join()
     talk.link.dispatched(7)
-    talk.asks("room", 1)
+    talk.asks("room", 1, idle=True)
     assert Ready(serial=2, credits=1, seen=7) in talk.said("received", welcome(), 10)
     assert Ready(serial=3, credits=1, seen=0) in talk.said("received", welcome(broker="e" * 32), 20)
-    assert talk.said("room", 1) == []
+    assert talk.said("room", 1, idle=True) == []
 
 
 def test_silence_for_a_lease_means_a_new_socket_and_the_same_session() -> None:
@@ -201,7 +208,7 @@ def test_a_draining_worker_says_so_after_every_welcome_and_has_no_room() -> None
     talk.join()
     assert talk.said("drain") == [Draining()]
     assert talk.said("drain") == []
-    assert talk.said("room", 2) == [Ready(serial=1, credits=0, seen=0)]
+    assert talk.said("room", 2, idle=True) == [Ready(serial=1, credits=0, seen=0)]
     assert Draining() in talk.said("received", welcome(broker=BROKER), 5)
 
 
