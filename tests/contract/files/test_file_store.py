@@ -199,7 +199,9 @@ def test_a_file_is_not_had_while_a_power_cut_could_still_take_its_name(
     seen = []
 
     def looking(folder: str) -> None:
-        seen.append(((Path(folder) / sha256_of(b"x")).exists(), store.has(sha256_of(b"x")), store.claim(sha256_of(b"x"))))
+        seen.append(
+            ((Path(folder) / sha256_of(b"x")).exists(), store.has(sha256_of(b"x")), store.claim(sha256_of(b"x")))
+        )
         sync_folder(folder)
 
     monkeypatch.setattr(files, "sync_folder", looking)
