@@ -18,6 +18,7 @@ from broker.core.fleet import Fleet
 from broker.core.rules import Rules
 from broker.protocol.client import Statistics
 from broker.protocol.codec import BROKER_TO_CLIENT, BROKER_TO_WORKER, decode, encode
+from broker.protocol.events import TOPIC_JOB
 from broker.protocol.worker import Announce, Invalid, Refused, Welcome
 from broker.runtime import keys, sockets
 from broker.runtime.config import Config, load
@@ -111,3 +112,21 @@ def test_a_key_that_left_the_list_is_told_so(config: Config, monkeypatch: pytest
         refused = answer(web, statistics, BROKER_TO_CLIENT)
         assert isinstance(refused, Invalid)
         assert (refused.code, refused.detail) == ("FORBIDDEN", "this key is not allowed any more")
+
+
+def test_a_topic_that_nobody_publishes_is_not_kept() -> None:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    fleet = Fleet(Rules(), "e" * 32, jitter=lambda: 0.5, counts={}, last_sequence=0, now=server.now())
+    made = server.Server(context, ANY_PORT, None, None, Turn(fleet, MemoryStore(), lambda sha256: False))
+    watcher = sockets.subscriber(
+        context, dataclasses.replace(ANY_PORT, events=made.endpoints()["events"]), None, [b"x" * 1_000, b"", TOPIC_JOB]
+    )
+    try:
+        while TOPIC_JOB not in made._watched:
+            assert made._events.poll(LONG_MS)
+            made._note_watchers()
+        assert made._watched == {TOPIC_JOB}
+    finally:
+        watcher.close()
+        made.close()
+        context.term()
