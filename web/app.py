@@ -1,6 +1,7 @@
 """Every route of the web process in one table, and what happens around each: who may call it, and what its errors say.
 
-Bottle finds the route; nothing else of it is used but its responses. Decides nothing: the handlers in web/api do.
+Bottle finds the route; nothing else of it is used but its responses. Its own way from a request to an answer, through
+objects of each thread, costs as much as all the rest here. Decides nothing: the handlers in web/api do.
 """
 
 from __future__ import annotations
@@ -8,14 +9,14 @@ from __future__ import annotations
 import dataclasses
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
 import bottle
-from bottle import HTTPError, HTTPResponse, request
+from bottle import HTTPError, HTTPResponse
 
 from web.answers import COMMON, Refusal, answered, refused, status_line
 from web.api import bulk, files, fleet, jobs, lists, submit, tasks, templates, uploads, zips
@@ -234,34 +235,48 @@ ROUTES: Final = (
 )
 
 
-def application(site: Site) -> bottle.Bottle:
+def application(site: Site) -> Callable[..., Iterable[bytes]]:
     """The WSGI application."""
-    app = bottle.Bottle()
+    router = bottle.Router()
     for route in ROUTES:
-        app.route(route.path, route.method, _guarded(site, route))
-    app.default_error_handler = _not_routed
-    return app
+        router.add(route.path, route.method, _guarded(site, route))
+
+    def serve(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        environ["PATH_INFO"] = environ["PATH_INFO"].encode("latin-1").decode()
+        try:
+            handler, named = router.match(environ)
+            found = handler(environ, **named)
+        except HTTPError as e:
+            found = _not_routed(environ, e)
+        body = [found.body] if isinstance(found.body, bytes) else found.body
+        if environ["REQUEST_METHOD"] == "HEAD":
+            if isinstance(found.body, bytes):
+                found.set_header("Content-Length", str(len(found.body)))
+            body = []
+        start_response(found.status_line, found.headerlist)
+        return body
+
+    return serve
 
 
 def _guarded(site: Site, route: Route) -> Callable[..., HTTPResponse]:
     """The handler of a route with the gate before it and every error after it turned into its answer."""
 
-    def serve(**path: str) -> HTTPResponse:
-        environ = request.environ
+    def serve(environ: Mapping[str, Any], **named: str) -> HTTPResponse:
         try:
-            return route.handler(Call(site, environ, _admit(site, route, environ)), **path)
+            return route.handler(Call(site, environ, _admit(site, route, environ)), **named)
         except Refusal as e:
-            return _shown(route, e)
+            return _shown(route, environ, e)
         except BrokerRefused as e:
-            return _shown(route, _of_broker(e))
+            return _shown(route, environ, _of_broker(e))
         except OutOfContract as e:
-            return _shown(route, Refusal(422, "out_of_range", str(e)))
+            return _shown(route, environ, Refusal(422, "out_of_range", str(e)))
         except BrokerSilent as e:
             log.debug("no answer from the broker", extra={"fields": {"route": route.path, "why": str(e)}})
-            return _shown(route, Refusal(503, "broker_away", f"{e}; try again", headers={"Retry-After": "2"}))
+            return _shown(route, environ, Refusal(503, "broker_away", f"{e}; try again", headers={"Retry-After": "2"}))
         except Exception:
             log.exception("a request failed", extra={"fields": {"route": route.path}})
-            return _shown(route, Refusal(500, "internal", "this server failed; its log says why"))
+            return _shown(route, environ, Refusal(500, "internal", "this server failed; its log says why"))
 
     return serve
 
@@ -288,12 +303,12 @@ def _of_broker(refusal: BrokerRefused) -> Refusal:
     return Refusal(BROKER_STATUS.get(error.code, 409), error.code, error.text, headers=retry)
 
 
-def _shown(route: Route, refusal: Refusal) -> HTTPResponse:
+def _shown(route: Route, environ: Mapping[str, Any], refusal: Refusal) -> HTTPResponse:
     if not route.is_page:
         return refused(refusal)
     if refusal.status == 401:
         return _see("/login", {})
-    return _problem(refusal, words_of(request.environ))
+    return _problem(refusal, words_of(environ))
 
 
 def _problem(refusal: Refusal, words: Words) -> HTTPResponse:
@@ -301,23 +316,15 @@ def _problem(refusal: Refusal, words: Words) -> HTTPResponse:
     return _html(frame.problem(refusal.status, text, words), refusal.status, refusal.headers)
 
 
-def _not_routed(error: HTTPError) -> bytes:
-    """What Bottle itself refuses: no such path, another method, a path that is not UTF-8."""
-    status = error.status_code
-    if status >= 500:
-        log.error("Bottle failed", exc_info=error.exception)
+def _not_routed(environ: Mapping[str, Any], error: HTTPError) -> HTTPResponse:
+    """What the router refuses: no such path, or another method."""
     code, message = {
         404: ("not_found", "there is nothing at this path"),
         405: ("method_not_allowed", "this path is not used with this method"),
-        400: ("bad_request", "the path cannot be read"),
-    }.get(status, ("internal", "this server failed; its log says why"))
-    path = request.environ.get("PATH_INFO", "")
-    a_person = not path.startswith("/api/") and "text/html" in request.environ.get("HTTP_ACCEPT", "")
-    refusal = Refusal(status, code, message)
-    made = _problem(refusal, words_of(request.environ)) if a_person else refused(refusal)
-    for name, value in made.headerlist:
-        bottle.response.set_header(name, value)
-    return bytes(made.body)
+    }[error.status_code]
+    a_person = not environ["PATH_INFO"].startswith("/api/") and "text/html" in environ.get("HTTP_ACCEPT", "")
+    refusal = Refusal(error.status_code, code, message)
+    return _problem(refusal, words_of(environ)) if a_person else refused(refusal)
 
 
 def _html(text: str, status: int = 200, headers: Mapping[str, str] | None = None) -> HTTPResponse:

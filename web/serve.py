@@ -16,7 +16,7 @@ from typing import Any, Final, cast
 from urllib.parse import unquote_to_bytes
 
 import gevent
-from gevent.pywsgi import Input, OldMessage, WSGIHandler, WSGIServer
+from gevent.pywsgi import Input, WSGIHandler, WSGIServer
 
 from web.answers import error_body, status_line
 
@@ -32,6 +32,8 @@ LINGER_BYTES: Final = 32 << 20
 MAX_HEAD_BYTES: Final = 32 << 10
 MAX_HEADERS: Final = 100
 MAX_REQUESTS_PER_CONNECTION: Final = 100
+#: A body of at most this size leaves with its head.
+JOINED_BYTES: Final = 64 << 10
 #: Connections from one address; a proxy on this machine is not counted.
 MAX_CONNECTIONS_PER_ADDRESS: Final = 200
 
@@ -131,12 +133,19 @@ def read_headers(readline: Callable[[int], bytes]) -> list[tuple[str, str]]:
     return headers
 
 
-def check_headers(method: str, version: str, headers: list[tuple[str, str]], allowed: Callable[[str], bool]) -> None:
-    """Raises Refused when two readers could disagree about this request, or when it is meant for another host."""
-    names = collections.Counter(name.lower() for name, _ in headers)
-    if twice := sorted(_ONCE.intersection(name for name, count in names.items() if count > 1)):
-        raise Refused(400, f"{twice[0]} appears twice")
-    fields = {name.lower(): value for name, value in headers}
+def check_headers(
+    method: str, version: str, headers: list[tuple[str, str]], allowed: Callable[[str], bool]
+) -> dict[str, str]:
+    """The fields by their names in lower case; of those that came more than once, the last.
+
+    Raises Refused when two readers could disagree about this request, or when it is meant for another host.
+    """
+    fields: dict[str, str] = {}
+    for name, value in headers:
+        key = name.lower()
+        if key in fields and key in _ONCE:
+            raise Refused(400, f"{key} appears twice")
+        fields[key] = value
     length, coding = fields.get("content-length"), fields.get("transfer-encoding")
     if length is not None and not re.fullmatch(r"[0-9]{1,15}", length):
         raise Refused(400, "Content-Length is a number")
@@ -150,6 +159,19 @@ def check_headers(method: str, version: str, headers: list[tuple[str, str]], all
         raise Refused(400, "want a Host header")
     if not allowed(host["name"].lower().strip("[]")):
         raise Refused(421, "this server is not that host; see allowed_hosts in the configuration")
+    return fields
+
+
+def variables(headers: list[tuple[str, str]]) -> dict[str, str]:
+    """The header fields as WSGI names them. One with _ in its name is left out: it would stand for another with -."""
+    found: dict[str, str] = {}
+    for name, value in headers:
+        if "_" in name:
+            continue
+        key = name.replace("-", "_").upper()
+        key = key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"
+        found[key] = f"{found[key]}{'; ' if key == 'HTTP_COOKIE' else ','}{value}" if key in found else value
+    return found
 
 
 class Body(Input):
@@ -222,36 +244,59 @@ class Handler(WSGIHandler):
                 left -= len(data)
 
     def read_requestline(self) -> str:
-        if not self.rfile.peek(1):  # waits for the first byte, at most IDLE_S
+        gevent.sleep(0)  # whoever asks again at once takes turns with all others
+        begun = self.rfile.peek(1)  # waits for the first byte, at most IDLE_S
+        if not begun:
             return ""
-        self._head_timer = gevent.Timeout(HEAD_S)
-        self._head_timer.start()
+        if b"\r\n\r\n" not in begun:
+            self._head_timer = gevent.Timeout(HEAD_S)
+            self._head_timer.start()
         self._requests += 1
         return str(super().read_requestline())
 
-    def read_request(self, raw_requestline: str) -> Any:
+    def read_request(self, raw_requestline: str) -> bool:
+        """pywsgi's name for: take in the head. Its own way through the mail library costs more than the rest of it."""
         try:
             check_line(raw_requestline)
-            return super().read_request(raw_requestline)
+            self.requestline = raw_requestline.rstrip()
+            self.command, self.path, self.request_version = self.requestline.split(" ")
+            self._headers_read = read_headers(self.rfile.readline)
+            fields = check_headers(self.command, self.request_version, self._headers_read, self.server.is_our_host)
         finally:
             self._head_timer.close()
-
-    def MessageClass(self, rfile: Any, *_: Any) -> Any:
-        """pywsgi's name for: read the headers, after `command` and `request_version` were set."""
-        headers = read_headers(rfile.readline)
-        check_headers(str(self.command), str(self.request_version), headers, self.server.is_our_host)
-        message = OldMessage()
-        for name, value in headers:
-            message[name] = value
-        return message
+        length, connection = fields.get("content-length"), fields.get("connection", "").lower()
+        self.content_length = int(length) if length is not None else None
+        self.close_connection = connection == "close" or (
+            self.request_version == "HTTP/1.0" and connection != "keep-alive"
+        )
+        return True
 
     def get_environ(self) -> dict[str, Any]:
-        environ: dict[str, Any] = super().get_environ()
-        chunked = environ.pop("HTTP_TRANSFER_ENCODING", None) is not None  # else Bottle would take chunks apart again
+        environ: dict[str, Any] = self.server.get_environ()
+        path, _, environ["QUERY_STRING"] = self.path.partition("?")
+        environ["PATH_INFO"] = unquote_to_bytes(path).decode("latin-1")  # as WSGI wants it
+        environ["SCRIPT_NAME"] = ""
+        environ["REQUEST_METHOD"], environ["SERVER_PROTOCOL"] = self.command, self.request_version
+        environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = self.client_address[0], str(self.client_address[1])
+        environ.update(variables(self._headers_read))
+        chunked = environ.pop("HTTP_TRANSFER_ENCODING", None) is not None
         sock = self.socket if environ.get("HTTP_EXPECT", "").lower() == "100-continue" else None
         self.wsgi_input = environ["wsgi.input"] = Body(self, self.rfile, self.content_length, sock, chunked)
+        environ["wsgi.input_terminated"] = True
         environ["web.handler"] = self
         return environ
+
+    def _write_with_headers(self, data: bytes) -> None:
+        """Head and body leave together where that is cheap: one call of the kernel, one segment."""
+        self.headers_sent = True
+        self.finalize_headers()
+        lines = [b"%s: %s\r\n" % header for header in self.response_headers]
+        head = b"HTTP/1.1 %s\r\n%s\r\n" % (self.status, b"".join(lines))
+        if self.response_use_chunked or len(data) > JOINED_BYTES:
+            self._sendall(head)
+            self._write(data)
+        else:
+            self._sendall(head + data if data else head)  # geventwebsocket says "" where it means b""
 
     def handle_one_response(self) -> None:
         self.server.serving += 1
@@ -286,7 +331,8 @@ class Handler(WSGIHandler):
             log.error("a request failed", exc_info=(t, v, tb))
 
     def log_request(self) -> None:
-        log.debug("request", extra={"fields": {"line": self.format_request()}})
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("request", extra={"fields": {"line": self.format_request()}})
 
     def log_error(self, msg: str, *args: Any) -> None:
         log.debug(msg, *args)

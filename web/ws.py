@@ -306,6 +306,12 @@ class SocketHandler(Handler, WebSocketHandler):  # type: ignore[misc]  # geventw
     server: SocketServer
     environ: dict[str, Any]
 
+    def run_application(self) -> None:
+        if "HTTP_UPGRADE" in self.environ:
+            super().run_application()
+        else:
+            Handler.run_application(self)
+
     def upgrade_websocket(self) -> Any:
         if self.environ.get("HTTP_UPGRADE", "").lower() != "websocket":
             return None
