@@ -93,8 +93,23 @@ class Offers:
     models: tuple[str, ...]
 
 
+class Catalogue(dict[str, object]):
+    """An /object_info that stays as it is, so that each class is read out of it once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.classes: dict[str, NodeClass] = {}
+
+
 def node_class(object_info: Mapping[str, object], name: str) -> NodeClass | None:
     """One class out of /object_info; None when it is not there or not a description."""
+    kept = object_info.classes if isinstance(object_info, Catalogue) else {}
+    if name not in kept and (found := _node_class(object_info, name)) is not None:
+        kept[name] = found
+    return kept.get(name)
+
+
+def _node_class(object_info: Mapping[str, object], name: str) -> NodeClass | None:
     fields = object_info.get(name)
     if not isinstance(fields, dict):
         return None
@@ -173,14 +188,15 @@ def offers(object_info: Mapping[str, object]) -> Offers:
     return Offers(tuple(sorted(nodes)), tuple(sorted(models)))
 
 
-def union(object_infos: Iterable[Mapping[str, object]]) -> dict[str, object]:
+def union(object_infos: Iterable[Mapping[str, object]]) -> Catalogue:
     """One /object_info for a fleet: every class of any worker, each choice with the values of all of them."""
-    fleet: dict[str, Any] = {}
+    fleet = Catalogue()
     for object_info in object_infos:
         for class_type, fields in object_info.items():
             if not isinstance(fields, dict):
                 continue
-            fleet[class_type] = _joined(fleet[class_type], fields) if class_type in fleet else fields
+            known = fleet.get(class_type)
+            fleet[class_type] = _joined(known, fields) if isinstance(known, dict) else fields
     return fleet
 
 

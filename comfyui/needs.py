@@ -11,6 +11,7 @@ from comfyui.names import split_annotation
 from comfyui.workflow import Node, Workflow
 
 COUNT_MAX: Final = 2**53
+_JSON: Final = json.JSONEncoder(sort_keys=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,4 +98,4 @@ def _switches(node: Node, given: NodeClass | None) -> dict[str, object]:
 
 
 def _hash(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]
+    return hashlib.sha256(_JSON.encode(value).encode()).hexdigest()[:32]

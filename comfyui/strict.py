@@ -38,30 +38,35 @@ def load(raw: bytes) -> object:
 
 def check(value: object, *, depth: int = DEPTH) -> None:
     """Refuses texts that cannot be stored or sent, and deep nesting. Raises: StrictError."""
+    if isinstance(value, str) and (fault := _text_fault(value)) is not None:
+        raise StrictError(fault)
     waiting: list[tuple[object, tuple[str, ...]]] = [(value, ())]
     while waiting:
         value, path = waiting.pop()
-        if isinstance(value, str):
-            _check_text(value, path)
-        elif isinstance(value, dict | list):
-            if len(path) >= depth:
-                raise StrictError(f"nested deeper than {depth} levels", path[:3])
-            if isinstance(value, dict):
-                for key in value:
-                    _check_text(key, path)
-                waiting.extend((item, (*path, key)) for key, item in value.items())
-            else:
-                waiting.extend((item, (*path, str(place))) for place, item in enumerate(value))
+        if not isinstance(value, dict | list):
+            continue
+        if len(path) >= depth:
+            raise StrictError(f"nested deeper than {depth} levels", path[:3])
+        for key in value if isinstance(value, dict) else ():
+            if (fault := _text_fault(key)) is not None:
+                raise StrictError(fault, path)
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            if isinstance(item, str):
+                if (fault := _text_fault(item)) is not None:
+                    raise StrictError(fault, (*path, str(key)))
+            elif isinstance(item, dict | list):
+                waiting.append((item, (*path, str(key))))
 
 
-def _check_text(text: str, path: tuple[str, ...]) -> None:
+def _text_fault(text: str) -> str | None:
     if "\0" in text:
-        raise StrictError("holds a NUL character", path)
+        return "holds a NUL character"
     if not text.isascii():
         try:
             text.encode()
         except UnicodeEncodeError as e:
-            raise StrictError(f"holds half of a surrogate pair (character {e.start})", path) from e
+            return f"holds half of a surrogate pair (character {e.start})"
+    return None
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -8,7 +8,7 @@ the parsed graph, never by splicing text. Pure.
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from comfyui import strict
 from comfyui.names import path_fault, split_annotation
@@ -59,8 +59,7 @@ class Limits:
     text_chars: int = 100_000  # of one input: a prompt, or a picture in base64
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
+class Link(NamedTuple):
     """The output `slot` of another node."""
 
     node_id: str

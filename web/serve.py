@@ -208,6 +208,13 @@ class Handler(WSGIHandler):
     """One connection."""
 
     server: Server
+    # As pywsgi has them; its stubs know them otherwise or not at all.
+    path: str
+    status: Any
+    response_headers: Any
+    content_length: Any
+    _sendall: Callable[[bytes], None]
+    _write: Callable[[bytes], None]
 
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
@@ -254,7 +261,7 @@ class Handler(WSGIHandler):
         self._requests += 1
         return str(super().read_requestline())
 
-    def read_request(self, raw_requestline: str) -> bool:
+    def read_request(self, raw_requestline: str) -> Any:
         """pywsgi's name for: take in the head. Its own way through the mail library costs more than the rest of it."""
         try:
             check_line(raw_requestline)

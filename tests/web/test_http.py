@@ -233,6 +233,14 @@ def test_pipelined_requests_are_capped(shared: Stage) -> None:
     assert raw.count(b"Connection: close") == 1
 
 
+def test_whoever_asks_at_once_again_and_again_takes_turns_with_the_others(shared: Stage) -> None:
+    asked = serve.MAX_REQUESTS_PER_CONNECTION - 1
+    greedy, modest = shared.raw(head(GET) * asked), shared.raw(head(GET))
+    modest.head()
+    greedy.more()
+    assert greedy.buffer.count(b"HTTP/1.1 200") < asked
+
+
 def test_connections_beyond_the_cap_are_503() -> None:
     with staged(max_sockets=1) as stage:
         most = stage.web.server._max_connections

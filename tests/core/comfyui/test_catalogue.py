@@ -84,6 +84,13 @@ def test_a_fleet_has_the_classes_and_choices_of_all_its_workers() -> None:
     assert union([]) == {} and union([first]) == first
 
 
+def test_a_class_of_a_fleet_is_read_once() -> None:
+    fleet = union([{"A": described(), "B": 7}])
+    assert node_class(fleet, "A") is node_class(fleet, "A") is not None
+    assert node_class(fleet, "B") is node_class(fleet, "C") is None
+    assert fleet.classes.keys() == {"A"}
+
+
 def test_the_digest_forgets_uploads_and_remembers_all_else() -> None:
     base = object_info("a.safetensors")
     digest, canonical = capability_digest(base)
