@@ -23,6 +23,7 @@ from broker.runtime.keys import Identity
 from broker.runtime.settings import Network
 from broker.runtime.transfer import TransferFailed, put_bytes
 from web.link import BrokerSilent
+from web.shelf import Shelf
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +58,10 @@ class Files:
         self._reply_s = reply_ms / 1000
         self._credit_bytes = credit_bytes
         self._idle: list[Any] = []
+        self._shelf = Shelf(
+            lambda sha256: ((chunk.size_bytes, chunk.data) for chunk in self._chunks(sha256, 0, None)),
+            (NoSuchFile, BrokerSilent),
+        )
 
     def stat(self, sha256: str) -> int:
         """The size in bytes. Raises NoSuchFile, BrokerSilent."""
@@ -66,6 +71,8 @@ class Files:
 
     def peek(self, sha256: str, most_bytes: int) -> tuple[int, bytes]:
         """The size, and the first bytes. Raises NoSuchFile, BrokerSilent."""
+        if (kept := self._shelf.whole(sha256)) is not None:
+            return len(kept), kept[:most_bytes]
         with self._socket() as socket:
             asked = GetFile(request_id=_fresh(), sha256=sha256, offset=0, until=most_bytes)
             found: Chunk = self._ask(socket, asked, Chunk)
@@ -82,15 +89,17 @@ class Files:
 
     def open(self, sha256: str) -> tuple[int, bytes, Iterator[bytes]]:
         """The size, the first bytes and all the others, for one question. Raises as `stream` does."""
-        chunks = self._chunks(sha256, 0, None)
-        first = next(chunks)
-        return first.size_bytes, first.data, (chunk.data for chunk in chunks)
+        size_bytes, parts = self._shelf.open(sha256)
+        return size_bytes, next(parts), parts
 
     def stream(self, sha256: str, start: int, until: int) -> Iterator[bytes]:
         """The bytes [start, until) of a file at least so large, as fast as they are taken.
 
         Raises NoSuchFile, BrokerSilent: whoever has begun to pass them on must break off.
         """
+        if (kept := self._shelf.whole(sha256)) is not None:
+            yield kept[start:until]
+            return
         for chunk in self._chunks(sha256, start, until):
             yield chunk.data[: until - chunk.offset]
 
