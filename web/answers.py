@@ -22,6 +22,7 @@ COMMON: Final = {
     "X-Frame-Options": "DENY",
 }
 JSON_TYPE: Final = "application/json"
+_JSON: Final = json.JSONEncoder(separators=(",", ":"))
 
 
 class Refusal(Exception):
@@ -60,7 +61,7 @@ def refused(refusal: Refusal) -> HTTPResponse:
 
 
 def answered(value: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> HTTPResponse:
-    return _response(status, json.dumps(value, separators=(",", ":")).encode(), headers)
+    return _response(status, _JSON.encode(value).encode(), headers)
 
 
 def disposition(name: str, *, attachment: bool) -> str:

@@ -37,6 +37,8 @@ Scope = str | None
 #: How many ended and how many waiting jobs are remembered; the others live in the broker and are asked for.
 MAX_ENDED: Final = 200
 MAX_QUEUED: Final = 800
+#: Made once: json.dumps makes one for each call that is not plain.
+_JSON: Final = json.JSONEncoder(separators=(",", ":"))
 TICK: Final = Frame(None, "tick", encode(Opcode.TEXT, b'{"type":"tick"}'))
 
 
@@ -130,7 +132,7 @@ class Hub:
         """The frame that brings a browser of a watched scope up to date, whatever it missed."""
         channel = self._channels[scope]
         if channel.snapshot is None:
-            text = json.dumps(self.snapshot(scope), separators=(",", ":"))
+            text = _JSON.encode(self.snapshot(scope))
             channel.snapshot = Frame(channel.serial, SNAPSHOT, encode(Opcode.TEXT, text.encode()))
         return channel.snapshot
 
@@ -303,4 +305,4 @@ class Hub:
 
 def _body(told: dict[str, Any]) -> bytes:
     """A JSON object without its opening brace: the serial of each feed goes before it."""
-    return json.dumps(told, separators=(",", ":")).encode()[1:]
+    return _JSON.encode(told).encode()[1:]

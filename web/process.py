@@ -12,7 +12,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import gevent
-import zmq.green as zmq
+import zmq
+import zmq.green
 from gevent import monkey
 
 from broker.protocol.errors import ConfigError
@@ -59,11 +60,11 @@ class Web:
         templates = Library(web.templates)
         self._host = web.host
         listener = _listener(settings)
-        self._context: Any = zmq.Context()
+        self._context: Any = zmq.green.Context()
         self.link = Link(self._context, network, identity, reply_ms=web.reply_ms)
         credit_bytes = settings.files.credit_bytes
         self.files = Files(self._context, network, identity, reply_ms=web.reply_ms, credit_bytes=credit_bytes)
-        self._events = sockets.subscriber(self._context, network, identity, TOPICS)
+        self._events: Any = sockets.subscriber(zmq.Context.shadow(self._context), network, identity, TOPICS)
         self.hub = Hub()
         self.watch = JobWatch()
         self.sockets = Sockets(
@@ -118,6 +119,7 @@ class Web:
             gevent.sleep(0.02)
         gevent.killall(self._greenlets)
         self.link.close()
+        self._events.close()
         self._context.destroy(linger=0)
 
     def _sample(self) -> None:

@@ -59,6 +59,7 @@ class Browser:
         self._raw: socket.socket = handler.socket._sock
         handler.socket.settimeout(None)
         self._raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BYTES)
+        self._send = self._raw.send
         self._mailbox = Mailbox()
         self._writer: gevent.Greenlet[..., None] | None = None
         self._heard_ms = self._moved_ms = now().monotonic_ms
@@ -71,13 +72,15 @@ class Browser:
         """Send these frames, or keep them while the socket is full. `joined`, `serial`: the same for all receivers."""
         if self._closed_ms is not None:
             return
-        if not self._mailbox.empty:
+        if self._writer is not None:
             self._mailbox.add(frames)
             if self._mailbox.full:
                 self.close(Close.TOO_SLOW, "this browser does not keep up")
             return
         try:
-            taken = self._take(joined)
+            taken = self._send(joined)
+        except BlockingIOError:
+            taken = 0
         except OSError:
             self._abort()
             return
@@ -231,7 +234,7 @@ class Sockets:
     def deliver(self, changes: Changes) -> None:
         """Carry frames to their browsers. Never waits, so that one browser cannot hold up another."""
         for scope, frames in changes.frames.items():
-            joined = b"".join([frame.data for frame in frames])
+            joined = frames[0].data if len(frames) == 1 else b"".join([frame.data for frame in frames])
             serial = next((frame.serial for frame in reversed(frames) if frame.serial is not None), None)
             for browser in tuple(self._browsers.get(scope, ())):
                 browser.deliver(frames, joined, serial)
