@@ -1,5 +1,7 @@
 """What the web process adds to HTTP: JSON of 2 KB that it reads and refuses, jobs that it answers for once they are on
-disk, pictures of 2 MB, each new and again; beside the same on a bare pywsgi and on FastAPI with uvicorn."""
+disk, pictures of 2 MB, each new and again; beside the same on a bare pywsgi and on FastAPI with uvicorn. A job that is
+kept and a picture that is new pass through the broker too: a second process and two more sockets, which share the
+processors with the server and its visitors, where the others keep and read files in the process that answers."""
 
 from __future__ import annotations
 
