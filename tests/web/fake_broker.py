@@ -375,8 +375,8 @@ class FakeBroker:
         if isinstance(said, files.PutFile) and self.disk_full:
             return [files.FileRefused(request_id=said.request_id, code="full", text="no room")]
         if isinstance(said, files.PutFile):
-            self._partial[said.request_id] = (said.sha256, said.size_bytes, bytearray())
-            if not said.size_bytes:
+            self._partial[said.request_id] = (said.sha256, said.size_bytes, bytearray(said.data))
+            if len(said.data) == said.size_bytes:
                 return self._whole(said.request_id)
             return [files.SendFrom(request_id=said.request_id, offset=0, until=files.CREDIT_BYTES)]
         if isinstance(said, files.Chunk):
