@@ -87,7 +87,7 @@ class Member:
                 self._take(asks, decode(self.socket.recv_multipart(zmq.NOBLOCK), BROKER_TO_WORKER))
         except zmq.Again:
             if self.joined:
-                self._link.room(asks, CREDITS)
+                self._link.room(asks, CREDITS, idle=True)
             return asks
 
     def tick(self) -> None:
