@@ -25,7 +25,7 @@ WINDOWS: Final = (1, 16, 64, 256)
 
 
 def measure(*, quick: bool) -> Iterator[Found]:
-    rounds = 1 if quick else 7
+    rounds = 1 if quick else 5
     rates: dict[tuple[str, int], list[float]] = {(name, window): [] for name in BROKERS for window in WINDOWS}
     waits: dict[int, list[float]] = {window: [] for window in WINDOWS}
     with contextlib.ExitStack() as stack:
@@ -33,7 +33,7 @@ def measure(*, quick: bool) -> Iterator[Found]:
         for number in range(-1, rounds):
             for window in WINDOWS:
                 for name in sorted(BROKERS, reverse=number % 2 == 0):
-                    jobs = (50 if window == 1 else 200) if quick or number < 0 else (300 if window == 1 else 1_500)
+                    jobs = (50 if window == 1 else 200) if quick or number < 0 else (300 if window == 1 else 800)
                     began = time.perf_counter()
                     took = submitters[name].accept(jobs, window)
                     if number >= 0:
