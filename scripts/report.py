@@ -22,16 +22,17 @@ The tables and pictures here are written by `scripts/bench --page docs/benchmark
 things done side by side in one run, beside the least and the most. Absolute times are those of the machine named;
 what is promised is the goal. Where there is none, the figure is told for what it is worth.
 """
+QUICK = "**A quick run**: one small round of each, which shows that the bench runs and not whether a goal holds."
 #: What a line of a picture is drawn with.
 INKS = ("#2f6fed", "#9aa3b2", "#d9822b", "#3d9970", "#b04ab0")
 
 
-def renew(path: Path, suites: Mapping[str, Any], found: Mapping[str, Sequence[Found]]) -> None:
+def renew(path: Path, suites: Mapping[str, Any], found: Mapping[str, Sequence[Found]], *, quick: bool) -> None:
     """Write what was found into the page, which is made if it is not there."""
     page = path.read_text() if path.exists() else HEAD
     for name, things in found.items():
         begin, end = f"<!-- suite {name} -->", f"<!-- end of {name} -->"
-        part = f"{begin}\n{_part(name, suites[name], things, path.parent)}{end}"
+        part = f"{begin}\n{_part(name, suites[name], things, path.parent, quick=quick)}{end}"
         old = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
         page = old.sub(lambda _, part=part: part, page) if old.search(page) else f"{page.rstrip()}\n\n{part}\n"
     path.write_text(page)
@@ -42,12 +43,17 @@ def purpose(suite: Any) -> str:
     return " ".join((suite.__doc__ or "").split())
 
 
-def _part(name: str, suite: Any, found: Sequence[Found], folder: Path) -> str:
+def _part(name: str, suite: Any, found: Sequence[Found], folder: Path, *, quick: bool) -> str:
     rows = [_row(each) for each in found if isinstance(each, Figure)]
     table = "\n".join(["| figure | median | least .. most | unit | goal | |", "|---|---|---|---|---|---|", *rows])
     curves = [each for each in found if isinstance(each, Curves)]
     pictures = [_draw(each, folder, f"bench-{name}-{number}.svg") for number, each in enumerate(curves, 1)]
-    return "\n\n".join([f"## {name}", purpose(suite), _machine(suite), table, *filter(None, pictures)]) + "\n\n"
+    return (
+        "\n\n".join(
+            filter(None, [f"## {name}", purpose(suite), _machine(suite), QUICK if quick else "", table, *pictures])
+        )
+        + "\n\n"
+    )
 
 
 def _row(figure: Figure) -> str:
