@@ -30,6 +30,8 @@ CAPABILITIES: Final = "0" * 64
 VERSION: Final = "0.45.2"
 #: A lease is so many heartbeats, as in config.ini.
 BEATS: Final = 5
+#: The longest films take longer than config.ini lets a run take.
+LONGEST_MS: Final = 2 * 3_600_000
 UTC_MS: Final = 1_800_000_000_000
 CLIENT: Final = "c" * 32
 GIB: Final = 2**30
@@ -48,7 +50,9 @@ class Product:
     def begin(self, arena: Arena) -> None:
         self.arena, self.agenda = arena, arena.agenda
         beat_ms = arena.scenario.heartbeat_ms
-        self.rules = Rules(heartbeat_ms=beat_ms, lease_ms=BEATS * beat_ms, policy=self._policy)
+        self.rules = Rules(
+            heartbeat_ms=beat_ms, lease_ms=BEATS * beat_ms, policy=self._policy, start_to_close_ms=LONGEST_MS
+        )
         self.fleet = Fleet(self.rules, "f" * 32, jitter=self._rng.random, counts={}, last_sequence=0, now=self._now())
         self.models = tuple(sorted({model.name for job in arena.scenario.jobs for model in job.models}))
         self._jobs = {job_id(job): job for job in arena.scenario.jobs}

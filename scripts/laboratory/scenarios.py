@@ -168,7 +168,7 @@ def thousand_workers(rng: random.Random) -> Scenario:
 
 
 def heavy_tail(rng: random.Random) -> Scenario:
-    """Pareto, alpha 1.3, cut at a quarter of an hour on the slower cards: pictures, and now and then a film."""
+    """Pareto, alpha 1.3, cut at half an hour on the slower cards: pictures, and now and then a film."""
     wishes: list[Wish] = []
     for at_ms in _arrivals(rng, 400, 900):
         megapixels = min(150.0, 0.5 * rng.paretovariate(1.3))
@@ -211,7 +211,5 @@ SCENARIOS: dict[str, Setting] = {
     "thousand-workers": Setting(
         about="1,000 cards of 4 kinds, 6 models, 4,000 pictures in a minute", make=thousand_workers
     ),
-    "heavy-tail": Setting(
-        about="lengths from seconds to a quarter of an hour, 2 fast and 4 slow cards", make=heavy_tail
-    ),
+    "heavy-tail": Setting(about="lengths from seconds to half an hour, 2 fast and 4 slow cards", make=heavy_tail),
 }
