@@ -108,8 +108,9 @@ class Backlog:
         self._by_models: dict[Models, Order[Group]] = {}
         self._by_owner: dict[str, dict[Group, None]] = {}
         self.pinned: dict[str, int] = {}
-        #: Jobs by the models they need.
+        #: Jobs by the models they need, and how much work they are together: each two to the power of its group's.
         self.waiting_for: dict[Models, int] = {}
+        self.work_for: dict[Models, int] = {}
         #: Owners whose jobs have to wait, and groups passed over until `show`.
         self._held_back: set[str] = set()
         self._aside: dict[Group, None] = {}
@@ -134,6 +135,7 @@ class Backlog:
         self._entry[job_id] = (group, entry)
         group.waiting += 1
         self.waiting_for[key.models] = self.waiting_for.get(key.models, 0) + 1
+        self.work_for[key.models] = self.work_for.get(key.models, 0) + (1 << key.work)
         heapq.heappush(group.heap, entry)
         if first:
             self._show(group)
@@ -145,8 +147,9 @@ class Backlog:
         group.waiting -= 1
         models = group.key.models
         self.waiting_for[models] -= 1
+        self.work_for[models] -= 1 << group.key.work
         if not self.waiting_for[models]:
-            del self.waiting_for[models], self._by_models[models]
+            del self.waiting_for[models], self.work_for[models], self._by_models[models]
         if not group.waiting:
             self._dissolve(group)
             return

@@ -40,8 +40,8 @@ class Candidate(NamedTuple):
 class Waiting(NamedTuple):
     """The queue, as far as a decision needs it."""
 
-    #: Jobs that need the same, this one included.
-    alike: int = 1
+    #: How many jobs of this one's length need the same models and wait, this one included: a film is many pictures.
+    alike: float = 1
     #: All the others.
     others: int = 0
     #: The job has waited for a better worker as long as it may.

@@ -30,6 +30,8 @@ LOOKS: Final = 32
 LANES: Final = 16_000
 #: Of the jobs for one kind of worker one in so many goes by its age alone, whatever its priority and whoever's it is.
 BY_AGE: Final = 16
+#: What comes while a job of many pictures' length waits for a fast worker wants that one too: it counts so often.
+MEANWHILE: Final = 2
 #: Jobs beyond which nobody is let wait for a worker without room but for its models.
 DEEP: Final = 256
 WITH_ROOM: Final = (Tier.IDLE, Tier.ROOM)
@@ -197,12 +199,15 @@ class Placing:
         self._leases.roster.touched.pop(chosen.worker, None)
 
     def _waiting(self, group: Group, candidates: list[Candidate], now: Now) -> Waiting:
-        alike = self._backlog.waiting_for[group.key.models]
+        models, backlog = group.key.models, self._backlog
+        # Of jobs of one length it is their number.
+        amounts_to = MEANWHILE * backlog.work_for[models] / (1 << group.key.work)
+        alike = min(backlog.waiting_for[models], amounts_to)
         since_ms = group.waits_since_ms
         ready = min((c for c in candidates if c.room), key=lambda c: c.finish_ms)
         patience_ms = ready.load_ms if ready.load_ms else ready.run_ms
         patient = since_ms is None or now.mono_ms - since_ms < patience_ms
-        return Waiting(alike, len(self._backlog) - alike, patient)
+        return Waiting(alike, len(backlog) - backlog.waiting_for[models], patient)
 
     # ---- what is expected of whom
 

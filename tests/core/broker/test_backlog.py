@@ -151,11 +151,11 @@ def test_a_group_that_is_empty_is_gone() -> None:
     put(backlog, ("a", 0, 1), needs=dataclasses.replace(NEEDS, models=("m",)))
     (group,) = backlog.with_models(("m",))
     assert group.key == group_key(dataclasses.replace(NEEDS, models=("m",)), owner="ann")
-    assert backlog.waiting_for == {("m",): 1}
+    assert (backlog.waiting_for, backlog.work_for) == ({("m",): 1}, {("m",): 1 << group.key.work})
     backlog.discard("a")
     backlog.discard("a")
     assert not first(backlog) and not list(backlog.with_models(("m",))) and "a" not in backlog
-    assert not (backlog._groups or backlog._by_owner or backlog.waiting_for)
+    assert not (backlog._groups or backlog._by_owner or backlog.waiting_for or backlog.work_for)
 
 
 def test_moving_a_job_for_ever_does_not_grow_the_queue() -> None:

@@ -191,6 +191,24 @@ def test_the_last_job_of_a_burst_waits_for_the_fast_card(broker: Given) -> None:
     assert "slow" in {where(broker, job) for job in (second, *more)}, "the fast one cannot do all of them in 40 s"
 
 
+def test_a_film_waits_for_the_fast_card_though_pictures_wait_behind_it(broker: Given) -> None:
+    picture = dataclasses.replace(needing(XL), pixels=1 << 20, steps=16)
+    film = dataclasses.replace(picture, pixels=64 << 20)
+    fast, slow = worker(broker, "fast"), worker(broker, "slow")
+    for number, session, run_ms in ((100, fast, 4_000), (200, slow, 40_000)):
+        for offset, loading_ms in enumerate((11_000, 0, 0)):
+            job = broker.submitted(number + offset, needs=picture, pin=session.name)
+            broker.tick()
+            runs(session, job, run_ms + loading_ms, loading_ms=loading_ms)
+    broker.submitted(1, needs=picture, pin="fast")
+    broker.tick()
+    long = broker.submitted(2, needs=film)
+    short = [broker.submitted(number, needs=picture) for number in range(3, 16)]
+    broker.tick()
+    assert broker.state(long) is JobState.QUEUED, "the slow one would take 64 times 40 s, the fast one 64 times 4 s"
+    assert "slow" in {where(broker, job) for job in short}, "it has these meanwhile"
+
+
 def test_a_staged_job_is_taken_back_when_another_worker_would_have_it_done_sooner(broker: Given) -> None:
     busy = worker(broker, "gpu-1", credits=2)
     taught(broker, busy, 100, XL)
