@@ -2,8 +2,8 @@
 
 Called once a turn, after everything that had arrived was heard. Looks at the first jobs of a few lanes and at a few
 workers for each (backlog.py, rooms.py), whatever the length of the queue; a policy (placement.py) chooses among those.
-What is promised: a job is let wait for a better worker only as long as loading its models elsewhere would take, and
-others go before it for the sake of loaded models only for as long as a few loads take.
+What is promised: a job is let wait for a better worker only as long as loading its models elsewhere would take, or its
+run there where they are loaded; others go before it for the sake of loaded models only for as long as a few loads take.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LOOKS: Final = 32
 LANES: Final = 16_000
 #: Of the jobs for one kind of worker one in so many goes by its age alone, whatever its priority and whoever's it is.
 BY_AGE: Final = 16
-#: What comes while a job of many pictures' length waits for a fast worker wants that one too: it counts so often.
+#: What waits counts so often when a long job may wait for a faster worker while others wait: more will come that want it.
 MEANWHILE: Final = 2
 #: Jobs beyond which nobody is let wait for a worker without room but for its models.
 DEEP: Final = 256
@@ -200,7 +200,7 @@ class Placing:
 
     def _waiting(self, group: Group, candidates: list[Candidate], now: Now) -> Waiting:
         models, backlog = group.key.models, self._backlog
-        # Of jobs of one length it is their number.
+        # By work, so that pictures behind a film count little; of jobs of one length it is their number.
         amounts_to = MEANWHILE * backlog.work_for[models] / (1 << group.key.work)
         alike = min(backlog.waiting_for[models], amounts_to)
         since_ms = group.waits_since_ms
