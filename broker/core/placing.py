@@ -30,7 +30,7 @@ LOOKS: Final = 32
 LANES: Final = 16_000
 #: Of the jobs for one kind of worker one in so many goes by its age alone, whatever its priority and whoever's it is.
 BY_AGE: Final = 16
-#: What waits counts so often when a long job may wait for a faster worker while others wait: more will come that want it.
+#: What waits counts so often when a long job may wait for a faster worker: more will come that want that one.
 MEANWHILE: Final = 2
 #: Jobs beyond which nobody is let wait for a worker without room but for its models.
 DEEP: Final = 256
