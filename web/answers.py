@@ -14,6 +14,8 @@ from urllib.parse import quote
 
 from bottle import HTTPResponse
 
+from web.views_json import packed
+
 #: On every response of the API and the page. A browser must guess nothing, tell nobody and be framed nowhere.
 COMMON: Final = {
     "X-Content-Type-Options": "nosniff",
@@ -22,7 +24,6 @@ COMMON: Final = {
     "X-Frame-Options": "DENY",
 }
 JSON_TYPE: Final = "application/json"
-_JSON: Final = json.JSONEncoder(separators=(",", ":"))
 
 
 class Refusal(Exception):
@@ -61,7 +62,7 @@ def refused(refusal: Refusal) -> HTTPResponse:
 
 
 def answered(value: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> HTTPResponse:
-    return _response(status, _JSON.encode(value).encode(), headers)
+    return _response(status, packed(value), headers)
 
 
 def disposition(name: str, *, attachment: bool) -> str:

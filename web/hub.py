@@ -37,8 +37,6 @@ Scope = str | None
 #: How many ended and how many waiting jobs are remembered; the others live in the broker and are asked for.
 MAX_ENDED: Final = 200
 MAX_QUEUED: Final = 800
-#: Made once: json.dumps makes one for each call that is not plain.
-_JSON: Final = json.JSONEncoder(separators=(",", ":"))
 TICK: Final = Frame(None, "tick", encode(Opcode.TEXT, b'{"type":"tick"}'))
 
 
@@ -132,8 +130,8 @@ class Hub:
         """The frame that brings a browser of a watched scope up to date, whatever it missed."""
         channel = self._channels[scope]
         if channel.snapshot is None:
-            text = _JSON.encode(self.snapshot(scope))
-            channel.snapshot = Frame(channel.serial, SNAPSHOT, encode(Opcode.TEXT, text.encode()))
+            body = views_json.packed(self.snapshot(scope))
+            channel.snapshot = Frame(channel.serial, SNAPSHOT, encode(Opcode.TEXT, body))
         return channel.snapshot
 
     # ---- what changed
@@ -305,4 +303,4 @@ class Hub:
 
 def _body(told: dict[str, Any]) -> bytes:
     """A JSON object without its opening brace: the serial of each feed goes before it."""
-    return _JSON.encode(told).encode()[1:]
+    return views_json.packed(told)[1:]
