@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Final
 
 from broker.protocol.errors import StoreError
-from broker.store.rules import STORY_LINES
 from broker.store.words import words_of
 
 
@@ -161,8 +160,9 @@ _KEEPING = Migration(
 _STORIES = Migration(
     "the oldest lines of a long story go by themselves",
     (
-        f"""CREATE TRIGGER story_kept AFTER INSERT ON story WHEN NEW.line > {STORY_LINES} BEGIN
-             DELETE FROM story WHERE sequence = NEW.sequence AND line <= NEW.line - {STORY_LINES};
+        # rules.STORY_LINES as it was then: what a step did stays what it did.
+        """CREATE TRIGGER story_kept AFTER INSERT ON story WHEN NEW.line > 1000 BEGIN
+             DELETE FROM story WHERE sequence = NEW.sequence AND line <= NEW.line - 1000;
            END""",
     ),
 )
