@@ -16,6 +16,7 @@ from broker.core.fleet import Fleet
 from broker.core.model import JobRecord
 from broker.core.rules import Now
 from broker.core.step import AddStory, SaveFigure, Send, Step, UpdateJob, Write
+from broker.core.submits import ids
 from broker.protocol import client
 from broker.protocol.records import JobState
 from broker.protocol.worker import Complete, Fail, OutputsMissing
@@ -161,12 +162,12 @@ class Turn:
         # Before the ids: of a group whose first job was deleted, the others may still be there.
         if deleted := self._deleted(said):
             return None, deleted
-        found = map(self.store.job, _ids(said))
+        found = (read(one) for read in (self.store.job, self.store.job_in_group) for one in ids(said))
         return next((record for record in found if record is not None), None), ""
 
     def _deleted(self, said: client.Submit) -> str:
         by_key = self.store.deleted_by_key(said.owner, said.idempotency_key) if said.idempotency_key else ""
-        return by_key if by_key else next(filter(self.store.is_deleted, _ids(said)), "")
+        return by_key if by_key else next(filter(self.store.is_deleted, ids(said)), "")
 
     def _missing_outputs(self, event: FromWorker | Unreachable) -> Send | None:
         """A result counts only when every file of it is durable here."""
@@ -195,11 +196,6 @@ class Turn:
             return send
         message = dataclasses.replace(send.message, workflow=self.store.workflow(send.workflow_of))
         return Send(send.session, message)
-
-
-def _ids(said: client.Submit) -> tuple[str, ...]:
-    """The ids of the jobs it would make, and of their group: no job may have that one either."""
-    return said.job_id, *(part.job_id for part in said.parts)
 
 
 def _can_wait(write: Write) -> bool:

@@ -18,7 +18,7 @@ from broker.core.retry import ATTEMPTS_MOST
 from broker.core.roster import DRAINING, PAUSED
 from broker.core.rules import Now
 from broker.core.step import Send, Step
-from broker.core.submits import body_sha256, fault, jobs_of
+from broker.core.submits import body_sha256, fault, ids, jobs_of
 from broker.protocol import client, worker
 from broker.protocol.records import JobState, WorkerState
 
@@ -91,14 +91,27 @@ def _nobody(leases: Leases, said: client.Submit) -> client.Error | None:
 
 
 def _submitted_before(leases: Leases, said: client.Submit, stored: JobRecord, body: str) -> Any:
-    same_key = stored.owner == said.owner and stored.idempotency_key == said.idempotency_key
-    if not same_key:
-        return _error(said, "conflict", f"the job id {stored.job_id} is in use: choose another")
+    if not _same_key(said, stored):
+        what = "job id" if stored.job_id in ids(said) else "id of a group"
+        used = stored.job_id if stored.job_id in ids(said) else _key_of(stored)
+        return _error(said, "conflict", f"the {what} {used} is in use: choose another")
     if stored.body_sha256 != body:
         text = f"this idempotency key was used for job {stored.job_id}, which has another body: use a new key"
         return _error(said, "conflict", text)
     job = leases.jobs.live.get(stored.job_id)
     return _submitted(said, job.record if job is not None else stored, job, existed=True)
+
+
+def _same_key(said: client.Submit, stored: JobRecord) -> bool:
+    """Whether it says again what was submitted: by its key, or without one by its id."""
+    if (stored.owner, stored.idempotency_key) != (said.owner, said.idempotency_key):
+        return False
+    return said.idempotency_key != "" or said.job_id == _key_of(stored)
+
+
+def _key_of(stored: JobRecord) -> str:
+    """The id that it was submitted by: of the whole, where it is of a group."""
+    return stored.group.group_id if stored.group is not None else stored.job_id
 
 
 def _submitted(said: client.Submit, record: JobRecord, job: Job | None, *, existed: bool = False) -> Any:

@@ -28,6 +28,11 @@ def body_sha256(said: client.Submit) -> str:
     return digest.hexdigest()
 
 
+def ids(said: client.Submit) -> tuple[str, ...]:
+    """The ids of the jobs it would make, and of their group: no other job may have one of them, and no other group."""
+    return said.job_id, *(part.job_id for part in said.parts)
+
+
 def fault(said: client.Submit) -> str:
     """Why these jobs cannot be taken, however empty the queue is; "" when they can."""
     if said.parts:

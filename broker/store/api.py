@@ -59,6 +59,9 @@ class Store(Protocol):
 
     def job_by_key(self, owner: str, idempotency_key: str) -> JobRecord | None: ...
 
+    def job_in_group(self, group_id: str) -> JobRecord | None:
+        """The oldest job of this group."""
+
     def is_deleted(self, job_id: str) -> bool:
         """Whether a job had this id and was deleted; the last rules.DELETED_KEPT are remembered."""
 

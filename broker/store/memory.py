@@ -31,6 +31,8 @@ class _Tables:
     words: dict[str, list[str]] = dataclasses.field(default_factory=dict)
     #: (owner, idempotency_key) -> job_id
     keys: dict[tuple[str, str], str] = dataclasses.field(default_factory=dict)
+    #: group_id -> the job_ids of its jobs that are stored, in the order of their sequence
+    groups: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     stories: dict[str, tuple[StoryLine, ...]] = dataclasses.field(default_factory=dict)
     #: sha256 -> how many jobs name that file
     references: dict[str, int] = dataclasses.field(default_factory=dict)
@@ -111,6 +113,10 @@ class MemoryStore:
         job_id = self._tables.keys.get((owner, idempotency_key))
         return None if job_id is None else self._tables.jobs[job_id]
 
+    def job_in_group(self, group_id: str) -> JobRecord | None:
+        members = self._tables.groups.get(group_id)
+        return None if members is None else self._tables.jobs[members[0]]
+
     def is_deleted(self, job_id: str) -> bool:
         return job_id in self._tables.deleted
 
@@ -175,6 +181,9 @@ class MemoryStore:
         self._set(tables.payloads, record.job_id, (workflow, form))
         if record.idempotency_key:
             self._set(tables.keys, key, record.job_id)
+        if record.group is not None:
+            group_id = record.group.group_id
+            self._set(tables.groups, group_id, (*tables.groups.get(group_id, ()), record.job_id))
         self._refer(tables, rules.named(record), 1)
         self._count(tables, record.state, 1)
 
@@ -199,6 +208,8 @@ class MemoryStore:
         key = (record.owner, record.idempotency_key)
         for table in (tables.stories, tables.payloads, tables.words, tables.jobs):
             self._drop(table, job_id)
+        if record.group is not None:
+            self._leave(tables, record.group.group_id, job_id)
         self._set(tables.deleted, job_id, key)
         if record.idempotency_key:
             self._drop(tables.keys, key)
@@ -209,6 +220,13 @@ class MemoryStore:
             oldest, key = next(iter(tables.deleted.items()))
             self._drop(tables.deleted, oldest)
             self._drop(tables.deleted_keys, key)
+
+    def _leave(self, tables: _Tables, group_id: str, job_id: str) -> None:
+        others = tuple(one for one in tables.groups[group_id] if one != job_id)
+        if others:
+            self._set(tables.groups, group_id, others)
+        else:
+            self._drop(tables.groups, group_id)
 
     def _says(self, job_id: str, asked: tuple[words.Phrase, ...]) -> bool:
         return all(words.contains(self._tables.words[job_id], phrase) for phrase in asked)

@@ -239,6 +239,10 @@ class SqliteStore(SqliteReader):
         where = "idempotency_key != '' AND owner = ? AND idempotency_key = ?"
         return self._one(f"{JOB} WHERE {where}", owner, idempotency_key)
 
+    def job_in_group(self, group_id: str) -> JobRecord | None:
+        rows = self._execute("SELECT job_id FROM job WHERE group_id = ? ORDER BY sequence LIMIT 1", group_id)
+        return self.job(rows[0][0]) if rows else None
+
     def is_deleted(self, job_id: str) -> bool:
         return bool(self._execute("SELECT 1 FROM deleted WHERE job_id = ?", job_id))
 

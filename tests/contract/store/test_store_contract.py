@@ -226,6 +226,21 @@ def test_an_idempotency_key_belongs_to_one_owner_and_an_empty_one_to_nobody(stor
     assert store.job_by_key("cid", "k") is None
 
 
+def test_a_group_is_known_by_its_id_as_long_as_one_of_its_jobs_is_there(
+    backend: Backend, store: Store, new_job: NewJob
+) -> None:
+    group = "00000000-0000-0000-0000-000000000099"
+    alone, *both = new_job(1), *(new_job(n, group=Member(group_id=group, index=n - 2, size=2)) for n in (2, 3))
+    put(store, *map(insert, (alone, *both)))
+    assert store.job_in_group(group) == both[0] and store.job_in_group(alone.job_id) is None
+    over = [dataclasses.replace(one, state=JobState.CANCELLED, finished_utc_ms=1) for one in both]
+    put(store, *map(UpdateJob, over), DeleteJob(both[0].job_id))
+    store = backend.restart(store)
+    assert store.job_in_group(group) == over[1]
+    put(store, DeleteJob(both[1].job_id))
+    assert store.job_in_group(group) is None
+
+
 @pytest.mark.parametrize(
     "fields",
     [

@@ -225,6 +225,11 @@ class StoreMachine(RuleBasedStateMachine):
         found = self.store.job_by_key(job.owner, job.idempotency_key)
         assert found == (job if job.idempotency_key else None)
 
+    @rule(group_id=group_ids)
+    def read_group(self, group_id: str) -> None:
+        found = [job for job in self.now.jobs.values() if job.group is not None and job.group.group_id == group_id]
+        assert self.store.job_in_group(group_id) == min(found, key=lambda job: job.sequence, default=None)
+
     @rule(wanted=filters, limit=st.integers(1, 4))
     def read_pages(self, wanted: Wanted, limit: int) -> None:
         newest_first = sorted(self.now.jobs.values(), key=lambda job: -job.sequence)

@@ -11,6 +11,7 @@ import functools
 from collections.abc import Iterator
 from typing import Any, Final
 
+from broker.core import submits
 from broker.core.backlog import Backlog, Lane
 from broker.core.events import Event, FromClient, FromWorker, Tick, Unreachable
 from broker.core.fairness import Fairness
@@ -268,6 +269,8 @@ class Given:
         if isinstance(message, client.Submit):
             ids = (self.records.get(part.job_id) for part in message.parts)
             stored = next((one for one in ids if one is not None), stored)
+            groups = (r for r in self.records.values() if r.group is not None)
+            stored = stored or next((r for r in groups if r.group and r.group.group_id in submits.ids(message)), None)
             if message.idempotency_key:
                 same = (r for r in self.records.values() if r.idempotency_key == message.idempotency_key)
                 stored = next((r for r in same if r.owner == message.owner), stored)

@@ -82,6 +82,25 @@ def test_an_id_that_is_in_use_anywhere_in_a_group_refuses_all_of_it(broker: Give
     assert broker.records.keys() == {job_id(2)}
 
 
+@pytest.mark.parametrize("key", ["", "k"])
+@pytest.mark.parametrize(
+    "other",
+    [submit_of(99), group_of(3, 4), group_of(1, 4), group_of(3, 99, job_id=job_id(98))],
+    ids=["a job", "a group of other jobs", "a group with one job of it", "a job of another group"],
+)
+def test_the_id_of_a_group_is_nobody_else_s(broker: Given, key: str, other: client.Submit) -> None:
+    broker.asks(group_of(1, 2, idempotency_key="first"))
+    reply = broker.asks(dataclasses.replace(other, idempotency_key=key))
+    assert reply.code == "conflict" and "is in use: choose another" in reply.text
+    assert broker.records.keys() == {job_id(1), job_id(2)}
+
+
+def test_a_group_without_a_key_is_another_one_under_another_id(broker: Given) -> None:
+    broker.asks(group_of(1, 2))
+    reply = broker.asks(group_of(1, 2, job_id=job_id(98)))
+    assert reply.code == "conflict" and job_id(1) in reply.text
+
+
 @pytest.mark.parametrize(("rule", "code"), [("max_queued", "full"), ("max_queued_per_owner", "quota")])
 def test_a_group_that_does_not_fit_whole_is_refused_whole(rule: str, code: str) -> None:
     most: Any = {rule: 4}

@@ -371,3 +371,18 @@ def test_a_group_cannot_have_the_id_of_a_job(house: House) -> None:
     parts = tuple(client.Part(job_id=job_id(n), workflow_bytes=0, form_bytes=0) for n in (1, 2))
     (reply,) = house.takes(submit_of(7, parts=parts, workflow=b"", form=b"", idempotency_key="k")).to_clients
     assert isinstance(reply.message, client.Error) and reply.message.code == "conflict"
+
+
+def test_a_group_s_id_is_refused_to_a_job_and_to_another_group_and_nothing_changes(house: House) -> None:
+    def group(*numbers: int, key: str) -> client.Submit:
+        parts = tuple(client.Part(job_id=job_id(n), workflow_bytes=0, form_bytes=0) for n in numbers)
+        return submit_of(7, parts=parts, workflow=b"", form=b"", idempotency_key=key)
+
+    house.takes(group(1, 2, key="k"))
+    counts = house.store.counts()
+    for said in (submit_of(7), submit_of(7, idempotency_key="l"), group(3, 4, key="l"), group(3, 4, key="")):
+        (reply,) = house.takes(said).to_clients
+        assert reply.message.code == "conflict" and f"the id of a group {job_id(7)} is in use" in reply.message.text
+    assert house.store.counts() == counts
+    (again,) = house.takes(group(1, 2, key="k")).to_clients
+    assert again.message.existed and again.message.group_id == job_id(7)
