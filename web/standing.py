@@ -117,7 +117,9 @@ def _host(stats: Record | None, words: Words) -> str:
         return words.say("fleet.memory.unknown")
     total, free = stats["ram_total_bytes"], stats["ram_free_bytes"]
     used = describe.gibibytes(max(0, total - free))
-    return words.say("fleet.host", used=used, total=describe.gibibytes(total), percent=int(stats["cpu_busy"] * 100))
+    said = words.say("fleet.host", used=used, total=describe.gibibytes(total), percent=int(stats["cpu_busy"] * 100))
+    disk_bytes = stats["disk_free_bytes"]
+    return said if disk_bytes is None else f"{said} · {words.say('fleet.disk', free=describe.gibibytes(disk_bytes))}"
 
 
 def _fits(verb: str, worker: Record) -> bool:

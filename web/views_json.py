@@ -173,6 +173,7 @@ def _stats(stats: Stats) -> Json:
         "gpu_watts": stats.gpu_watts,
         "ram_free_bytes": stats.ram_free_bytes,
         "ram_total_bytes": stats.ram_total_bytes,
+        "disk_free_bytes": stats.disk_free_bytes,
         "cpu_busy": stats.cpu_busy,
         "comfy_queue": stats.comfy_queue,
         "comfy_alive": stats.comfy_alive,

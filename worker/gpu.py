@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import tempfile
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -73,6 +74,7 @@ class Gauge:
             gpu_watts=None if milliwatts is None else int(_within(milliwatts / 1_000, 0, 5_000)),
             ram_free_bytes=ram.available,
             ram_total_bytes=ram.total,
+            disk_free_bytes=_disk_free_bytes(),
             cpu_busy=_within(psutil.cpu_percent() / 100, 0.0, 1.0),
             comfy_queue=0,
             comfy_alive=False,
@@ -108,6 +110,14 @@ def _cards(nvml: Any) -> list[tuple[str, Any]]:
     """Name and handle of each card."""
     cards = [nvml.nvmlDeviceGetHandleByIndex(place) for place in range(nvml.nvmlDeviceGetCount())]
     return [(_text(nvml.nvmlDeviceGetName(card)), card) for card in cards]
+
+
+def _disk_free_bytes() -> int | None:
+    """Of the folder where files on their way are spooled (errands.py)."""
+    try:
+        return min(psutil.disk_usage(tempfile.gettempdir()).free, _BYTES_MAX)
+    except OSError:
+        return None
 
 
 def _text(name: bytes | str) -> str:

@@ -150,6 +150,7 @@ class Stats:
     gpu_watts: Annotated[int, Whole(0, 5_000)] | None
     ram_free_bytes: Bytes
     ram_total_bytes: Bytes
+    disk_free_bytes: Bytes | None  # where the worker keeps files on their way
     cpu_busy: Fraction
     comfy_queue: Count  # prompts in ComfyUI's queue, ours and others'
     comfy_alive: bool

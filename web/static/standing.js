@@ -58,7 +58,9 @@ function host(stats, say) {
   if (stats === null) return say("fleet.memory.unknown");
   const used = gibibytes(Math.max(0, stats.ram_total_bytes - stats.ram_free_bytes));
   const percent = Math.floor(stats.cpu_busy * 100);
-  return say("fleet.host", { used, total: gibibytes(stats.ram_total_bytes), percent });
+  const said = say("fleet.host", { used, total: gibibytes(stats.ram_total_bytes), percent });
+  const disk = stats.disk_free_bytes;
+  return disk === null ? said : `${said} · ${say("fleet.disk", { free: gibibytes(disk) })}`;
 }
 
 /** Whether a button for it stands on the card at all. */

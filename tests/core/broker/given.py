@@ -53,7 +53,7 @@ OUTPUT: Final = Output(
 )  # fmt: skip
 STATS: Final = Stats(
     gpu_busy=0.5, vram_free_bytes=1, vram_total_bytes=2, gpu_celsius=60, gpu_watts=300, ram_free_bytes=1,
-    ram_total_bytes=2, cpu_busy=0.1, comfy_queue=0, comfy_alive=True,
+    ram_total_bytes=2, disk_free_bytes=3, cpu_busy=0.1, comfy_queue=0, comfy_alive=True,
 )  # fmt: skip
 
 #: A List that leaves nothing out.

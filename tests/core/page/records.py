@@ -111,7 +111,13 @@ def worker(**changes: Any) -> Json:
 
 def readings(**changes: Any) -> Json:
     given = {"gpu_busy": 0.97, "vram_free_bytes": 10 * GIB, "vram_total_bytes": 24 * GIB, "gpu_celsius": 64}
-    ram = {"ram_free_bytes": 20 * GIB, "ram_total_bytes": 64 * GIB, "cpu_busy": 0.1, "comfy_queue": 1}
+    ram = {
+        "ram_free_bytes": 20 * GIB,
+        "ram_total_bytes": 64 * GIB,
+        "disk_free_bytes": 80 * GIB,
+        "cpu_busy": 0.1,
+        "comfy_queue": 1,
+    }
     return {**given, "gpu_watts": 300, **ram, "comfy_alive": True, **changes}
 
 
@@ -203,6 +209,7 @@ workers = st.builds(
         vram_total_bytes=st.just(0) | _BYTES,
         ram_free_bytes=_BYTES,
         ram_total_bytes=_BYTES,
+        disk_free_bytes=st.none() | _BYTES,
         comfy_alive=st.booleans(),
     ),
     resident=st.none() | st.lists(st.sampled_from(("checkpoints/a.b.safetensors", "loras/c", ".d", "é/")), max_size=6),

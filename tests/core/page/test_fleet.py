@@ -62,8 +62,9 @@ def test_a_card_tells_what_runs_and_what_is_staged_behind_it() -> None:
 def test_readings_are_told_as_far_as_the_machine_has_them() -> None:
     card = told(records.worker())
     assert (card["busy"], card["load"], card["heat"]) == ("97 % busy", 0.97, "64 °C · 300 W")
-    assert card["host"] == "44 of 64 GiB RAM · CPU 10 %"
-    bare = records.readings(gpu_busy=None, gpu_celsius=None, gpu_watts=None)
+    assert card["host"] == "44 of 64 GiB RAM · CPU 10 % · 80 GiB free on disk"
+    bare = records.readings(gpu_busy=None, gpu_celsius=None, gpu_watts=None, disk_free_bytes=None)
+    assert told(records.worker(stats=bare))["host"] == "44 of 64 GiB RAM · CPU 10 %"
     assert (told(records.worker(stats=bare))["busy"], told(records.worker(stats=bare))["heat"]) == ("at rest", "")
     held = [{"job_id": "a", "attempt": 1, "phase": "running"}]
     assert told(records.worker(stats=bare, held=held))["busy"] == "at work"

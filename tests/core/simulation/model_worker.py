@@ -22,7 +22,7 @@ PASSING = [Reason.NODE_ERROR, Reason.COMFY_UNREACHABLE, Reason.OUTPUT_LOST, Reas
 TIMINGS = Timings(staging_ms=0, waiting_ms=0, running_ms=1, loading_ms=0, finishing_ms=0)
 STATS = Stats(
     gpu_busy=0.5, vram_free_bytes=1, vram_total_bytes=2, gpu_celsius=None, gpu_watts=None, ram_free_bytes=1,
-    ram_total_bytes=2, cpu_busy=0.1, comfy_queue=0, comfy_alive=True,
+    ram_total_bytes=2, disk_free_bytes=3, cpu_busy=0.1, comfy_queue=0, comfy_alive=True,
 )  # fmt: skip
 Attempt = tuple[str, int]
 

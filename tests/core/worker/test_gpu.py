@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sys
+import tempfile
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 
 from broker.protocol.codec import WORKER_SENDS, decode, encode
@@ -81,6 +84,26 @@ def test_without_a_driver_memory_is_what_comfyui_says() -> None:
     assert (stats.vram_free_bytes, stats.vram_total_bytes) == (300, 900)
     assert stats.gpu_busy is stats.gpu_celsius is stats.gpu_watts is None
     assert stats.ram_total_bytes > 0 and stats.comfy_queue == 2 and stats.comfy_alive
+
+
+def test_room_on_the_disk_is_that_of_the_folder_where_files_are_spooled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def usage(path: str) -> SimpleNamespace:
+        asked.append(path)
+        return SimpleNamespace(free=2**60)
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(psutil, "disk_usage", usage)
+    assert read(Gauge()).disk_free_bytes == 2**53  # what the contract holds at most
+    assert asked == [str(tmp_path)]
+
+
+def test_a_disk_that_cannot_be_asked_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    assert read(Gauge()).disk_free_bytes is None
 
 
 def test_a_server_without_devices_says_nothing_of_memory() -> None:
