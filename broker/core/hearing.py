@@ -64,7 +64,7 @@ def _announce(leases: Leases, stream: str, step: Step, event: FromWorker, now: N
     known = leases.roster.by_name.get(said.worker)
     if known is not None:
         present.succeeded, present.failed, present.breaker = known.succeeded, known.failed, known.breaker
-        present.done_ms = known.done_ms
+        present.done = known.done
         if known.session != said.session:
             leases.roster.retire(known.session, known.name)
             step.sends.append(Send(known.session, worker.Refused(why=NAME_TAKEN, retry=False)))
@@ -202,7 +202,7 @@ def _complete(leases: Leases, step: Step, speaker: Worker, event: FromWorker, no
     learning.succeeded(leases.estimates, speaker, job, said.timings, now)
     leases.release(job)
     speaker.succeeded += 1
-    speaker.done_ms.append(now.mono_ms)
+    speaker.done.add(now.mono_ms)
     leases.breakers.succeeded(speaker)
     outcome: dict[str, Any] = {"outputs": said.outputs, "timings": said.timings, "failure": None}
     leases.jobs.move(step, job, JobState.SUCCEEDED, now, "", **outcome)

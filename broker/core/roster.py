@@ -6,7 +6,6 @@ Knows nothing of a job's life; fleet.py owns that. A worker's name has at most o
 from __future__ import annotations
 
 import dataclasses
-from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -14,6 +13,7 @@ from broker.core import resident
 from broker.core.backlog import GroupKey, Kind
 from broker.core.health import Health, Standing
 from broker.core.jobs import Job
+from broker.core.last_hour import LastHour
 from broker.core.model import WORKER_MOVES
 from broker.core.rules import Now
 from broker.core.step import Remember, Step
@@ -29,7 +29,6 @@ WORKERS_MOST: Final = 5_000
 NAMED: Final = 5
 #: Sets of models that are remembered to have run on a worker.
 SETS: Final = 4
-HOUR_MS: Final = 3_600_000
 #: The share of a card's time from which it counts as busy, and for how many heartbeats: the first one after a job may
 #: still tell of it.
 BUSY: Final = 0.5
@@ -83,8 +82,8 @@ class Worker:
     #: How fast its card is, and how long it takes to load what a job needs, as learnt.
     speed: float = 1.0
     load_ms: int | None = None
-    #: When jobs succeeded there within the last hour, on the core's clock.
-    done_ms: deque[int] = dataclasses.field(default_factory=deque)
+    #: Jobs that succeeded there.
+    done: LastHour = dataclasses.field(default_factory=LastHour)
 
     @property
     def name(self) -> str:
@@ -108,8 +107,7 @@ class Worker:
 
     def measured(self, stats: Stats, now: Now) -> None:
         """What its heartbeat tells."""
-        while self.done_ms and self.done_ms[0] < now.mono_ms - HOUR_MS:
-            self.done_ms.popleft()
+        self.done.forget(now.mono_ms)
         self.stats = stats
         busy = stats.gpu_busy is not None and stats.gpu_busy >= BUSY
         self.strange_beats = self.strange_beats + 1 if busy and not self.jobs else 0
@@ -377,7 +375,7 @@ class Roster:
             failed=worker.failed,
             since_utc_ms=worker.since_utc_ms,
             resident=worker.resident[-64:],
-            jobs_per_hour=len(worker.done_ms),
+            jobs_per_hour=worker.done.count,
             speed=worker.speed,
             load_ms=worker.load_ms,
         )
