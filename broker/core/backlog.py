@@ -270,6 +270,7 @@ class Backlog:
         del self._groups[key]
         for line in group.lanes:
             line.remove(group)
+        group.lanes = []  # else an order of which it was the last and the group would keep each other
         del self._by_owner[key.owner][group]
         if not self._by_owner[key.owner]:
             del self._by_owner[key.owner]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
+import weakref
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -53,6 +55,18 @@ def test_jobs_of_about_the_same_length_share_a_group() -> None:
     put(backlog, ("film", 0, 2_000), needs=dataclasses.replace(NEEDS, steps=20, pixels=100 << 20))
     assert len(backlog._groups) == 2
     assert drained(backlog)[-2:] == ["999", "film"]
+
+
+def test_what_nobody_waits_for_any_more_is_freed_without_the_collector() -> None:
+    backlog = backlog_of()
+    put(backlog, ("1", 0, 1))
+    order = weakref.ref(backlog._by_models[NEEDS.models])
+    gc.disable()
+    try:
+        assert drained(backlog) == ["1"]
+        assert order() is None
+    finally:
+        gc.enable()
 
 
 def test_a_point_of_priority_is_worth_so_many_places_and_no_more() -> None:
