@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import os
 import selectors
@@ -56,7 +57,7 @@ class Browser:
         while (frame := self._frame()) is not None:
             opcode, body = frame
             if opcode == 0x1:
-                found.append(json.loads(body))
+                found.append(_event(body))
             elif opcode == 0x8 and self.closed is None:
                 self.closed = int.from_bytes(body[:2], "big")
             elif opcode == 0x9:
@@ -82,6 +83,12 @@ class Browser:
         opcode, body = waiting[0] & 0x0F, bytes(waiting[begin : begin + size])
         del waiting[: begin + size]
         return opcode, body
+
+
+@functools.lru_cache(maxsize=1_000)
+def _event(body: bytes) -> Any:
+    """All browsers get the same bytes: each event is understood once, so that those who watch do not become the load."""
+    return json.loads(body)
 
 
 class Audience:
