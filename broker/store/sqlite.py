@@ -31,6 +31,9 @@ from broker.store.rows import COLUMNS, life_of, story_line, story_row, to_row
 LOG_PAGES: Final = 8_192
 #: Later than any time that is written down.
 _LATEST: Final = 2**63 - 1
+#: Of the database, kept in memory. It fills with whatever was touched lately, whether or not that is of use again: twice
+#: as much is no faster, as the kernel has the file anyway, and looks like a leak for an hour.
+CACHE_KIB: Final = 8_000
 #: Rows changed before it is worth folding the log in when idle.
 FOLD_ROWS: Final = 1_000
 #: Records of live jobs read in one go at a start.
@@ -41,7 +44,7 @@ _PRAGMAS: Final = (
     "PRAGMA foreign_keys = ON",
     f"PRAGMA wal_autocheckpoint = {LOG_PAGES}",
     f"PRAGMA journal_size_limit = {LOG_PAGES * 4_096}",
-    "PRAGMA cache_size = -16000",
+    f"PRAGMA cache_size = -{CACHE_KIB}",
     "PRAGMA trusted_schema = OFF",
 )
 _INSERT_JOB: Final = f"INSERT INTO job ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
