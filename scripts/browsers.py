@@ -87,7 +87,7 @@ class Browser:
 
 @functools.lru_cache(maxsize=1_000)
 def _event(body: bytes) -> Any:
-    """All browsers get the same bytes: each event is understood once, so that those who watch do not become the load."""
+    """All browsers get the same bytes: each event is understood once, else the audience would be most of the load."""
     return json.loads(body)
 
 

@@ -1,7 +1,8 @@
 """What the workers did over the last half hour: one sample of each every STEP_MS, for small charts.
 
 Pure: told the time and the workers as they are. One flat array of numbers a worker, 8.6 kB from its first sample on: a
-thousand workers cost 9 MB, and that is known at once. A worker that leaves keeps its samples until they are too old to be shown, in case it comes back.
+thousand workers cost 9 MB, and that is known at once. A worker that leaves keeps its samples until they are too old to
+be shown, in case it comes back.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _SHARES: Final = frozenset({"gpu_busy"})
 
 class History:
     def __init__(self) -> None:
-        #: Worker -> its samples, oldest first, FIELDS after FIELDS; before the first all is NaN. The worker sampled last
+        #: Worker -> its samples, oldest first, FIELDS after FIELDS; NaN where there are fewer. The worker sampled last
         #: stands last.
         self._samples: dict[str, array[float]] = {}
 

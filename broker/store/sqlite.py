@@ -31,8 +31,8 @@ from broker.store.rows import COLUMNS, life_of, story_line, story_row, to_row
 LOG_PAGES: Final = 8_192
 #: Later than any time that is written down.
 _LATEST: Final = 2**63 - 1
-#: Of the database, kept in memory. It fills with whatever was touched lately, whether or not that is of use again: twice
-#: as much is no faster, as the kernel has the file anyway, and looks like a leak for an hour.
+#: Of the database, kept in memory. It fills with whatever was touched lately, of use again or not; the kernel has the
+#: rest.
 CACHE_KIB: Final = 8_000
 #: Rows changed before it is worth folding the log in when idle.
 FOLD_ROWS: Final = 1_000
