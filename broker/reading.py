@@ -15,7 +15,8 @@ from broker.core.model import JobRecord
 from broker.core.rules import Now
 from broker.protocol import client
 from broker.protocol.codec import MAX_HEADER_BYTES, MAX_REPLY_BYTES, encode
-from broker.protocol.records import JobView, StoryLine, WorkerView
+from broker.protocol.records import JobView, WorkerView
+from broker.protocol.story import StoryLine
 from broker.store.api import Page, Store, Wanted
 
 #: The most live jobs a snapshot carries; further ones are reached by pages.

@@ -84,6 +84,35 @@ def where(job: Record, words: Words) -> str:
     return words.say(key if key in words.sentences else "why.unknown", worker=job["worker"])
 
 
+def because(decision: Record, words: Words) -> str:
+    """Why a worker was given a job, as a sentence; "" for a reason of a newer broker."""
+    worker, waited_for, say = decision["worker"], decision["waited_for"], words.say
+    if f"why.{decision['why']}" not in words.sentences:
+        return ""
+    plain = say(f"why.{decision['why']}", worker=worker)
+    if not waited_for:
+        return plain
+    waited = duration(decision["waited_ms"], words)
+    other = next((one for one in decision["candidates"] if one["worker"] == decision["instead"] != worker), None)
+    if decision["why"] == "waited_for_models":
+        if other is None or not other["missing_models"]:
+            return say("waited.models", waited=waited, worker=worker)
+        models, load = ", ".join(map(model_name, other["missing_models"])), duration(other["load_ms"], words)
+        return say("waited.loaded", waited=waited, worker=worker, models=models, other=other["worker"], load=load)
+    if decision["why"] != "waited_for_faster":
+        return say("waited.vain", waited=waited, worker=waited_for, why=plain)
+    if other is None:
+        return say("waited.faster", waited=waited, worker=worker)
+    took = duration(other["load_ms"] + other["run_ms"], words)
+    return say("waited.outrun", waited=waited, worker=worker, other=other["worker"], took=took)
+
+
+def model_name(model: str) -> str:
+    """A model by its file's name alone, which is what fits."""
+    file = model.rpartition("/")[2]
+    return file.rpartition(".")[0] or file
+
+
 def reason(code: str, words: Words) -> str:
     """Why a job failed; a reason of a newer broker is a failure all the same."""
     key = f"reason.{code}"

@@ -82,9 +82,7 @@ def _heat(stats: Record | None, words: Words) -> str:
 
 
 def _model(name: str) -> dict[str, str]:
-    """A model by its file's name alone, which is what fits; its whole name beside it."""
-    file = name.rpartition("/")[2]
-    return {"short": file.rpartition(".")[0] or file, "name": name}
+    return {"short": describe.model_name(name), "name": name}
 
 
 def _tally(worker: Record, words: Words) -> str:

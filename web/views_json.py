@@ -13,7 +13,6 @@ from broker.protocol.client import LoadReply
 from broker.protocol.records import (
     Breaker,
     BreakerState,
-    Decision,
     Expected,
     FleetStats,
     Gpu,
@@ -23,10 +22,12 @@ from broker.protocol.records import (
     Output,
     Progress,
     Stats,
-    StoryLine,
     WorkerState,
     WorkerView,
 )
+from broker.protocol.story import Decision, StoryLine
+from web import describe
+from web.words import Words
 
 Json = dict[str, Any]
 #: Made once: json.dumps makes one for each call that is not plain.
@@ -210,23 +211,25 @@ NO_STATS: Json = {
 }
 
 
-def story(line: StoryLine) -> Json:
+def story(line: StoryLine, words: Words) -> Json:
     return {
         "at_ms": line.utc_ms,
         "what": line.what,
         "attempt": line.attempt,
         "worker": line.worker if line.worker else None,
         "text": line.text,
-        "decision": _decision(line.decision) if line.decision is not None else None,
+        "decision": _decision(line.decision, words) if line.decision is not None else None,
     }
 
 
-def _decision(found: Decision) -> Json:
-    return {
+def _decision(found: Decision, words: Words) -> Json:
+    decision = {
         "policy": found.policy,
         "why": found.why.value,
         "worker": found.worker,
         "waited_ms": found.waited_ms,
+        "waited_for": found.waited_for if found.waited_for else None,
+        "instead": found.instead if found.instead else None,
         "candidates": [
             {
                 "worker": one.worker,
@@ -239,6 +242,7 @@ def _decision(found: Decision) -> Json:
             for one in found.candidates
         ],
     }
+    return {**decision, "words": describe.because(decision, words)}
 
 
 def expected(found: Expected) -> Json:

@@ -65,6 +65,13 @@ class Lane(NamedTuple):
 EVERYBODY: Final = Lane(("", (), 0), "*")
 
 
+class Wait(NamedTuple):
+    since_ms: int
+    #: The worker that would be better, and the one with room.
+    worker: str
+    instead: str
+
+
 @dataclasses.dataclass(slots=True, eq=False)
 class Group:
     key: GroupKey
@@ -73,8 +80,8 @@ class Group:
     waiting: int = 0
     #: The lanes it stands in, and the order of those that need the same models.
     lanes: list[_Line | Order[Group]] = dataclasses.field(default_factory=list)
-    #: Since when it waits for a worker that would be better, though another has room; None when it does not.
-    waits_since_ms: int | None = None
+    #: How its first job waits for a worker that would be better, though another has room; None when it does not.
+    wait: Wait | None = None
     #: Since when others are let go before its first job because a worker holds their models; None when none were.
     overtaken_ms: int | None = None
 

@@ -16,7 +16,8 @@ from broker.core.model import JOB_MOVES, JobRecord
 from broker.core.rules import Now
 from broker.core.step import AddStory, DeleteJob, InsertJob, Step, UpdateJob
 from broker.protocol.events import JobChanged, JobGone
-from broker.protocol.records import Decision, JobState, JobView, Needs, Phase, Progress, StoryLine
+from broker.protocol.records import JobState, JobView, Needs, Phase, Progress
+from broker.protocol.story import Decision, StoryLine
 
 #: States in which a worker has the job.
 HELD: Final = frozenset({JobState.LEASED, JobState.RUNNING, JobState.CANCELLING})

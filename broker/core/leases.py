@@ -23,7 +23,8 @@ from broker.core.roster import HELD_MOST, Roster, Worker
 from broker.core.rules import Now, Rules
 from broker.core.step import Send, Step
 from broker.protocol.events import WorkerGone
-from broker.protocol.records import Decision, Failure, Held, JobState, Limits, Phase, Reason, Resume, WorkerState
+from broker.protocol.records import Failure, Held, JobState, Limits, Phase, Reason, Resume, WorkerState
+from broker.protocol.story import Decision
 from broker.protocol.worker import Abandon, CancelAttempt, Dispatch
 
 #: What a worker gets beyond a limit that is its own to hold.

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Final
 
-from broker.core.backlog import Backlog, Group, Kind, Lane, group_key
+from broker.core.backlog import Backlog, Group, Kind, Lane, Wait, group_key
 from broker.core.fairness import Fairness
 from broker.core.jobs import Job
 from broker.core.leases import Leases
@@ -21,7 +21,8 @@ from broker.core.rivals import Rivals
 from broker.core.rooms import Rooms, Stand, Tier, waits
 from broker.core.rules import Now
 from broker.core.step import Step
-from broker.protocol.records import Considered, Decision, JobState, Why
+from broker.protocol.records import JobState, Why
+from broker.protocol.story import Considered, Decision
 
 #: Jobs looked at in a row that nobody is sent: further ones have to wait for the next turn.
 LOOKS: Final = 32
@@ -144,8 +145,8 @@ class Placing:
             return False
         choice = self._policy(candidates, self._waiting(group, candidates, now))
         if not choice.now:
-            if group.waits_since_ms is None:
-                group.waits_since_ms = now.mono_ms
+            since_ms = group.wait.since_ms if group.wait is not None else now.mono_ms
+            group.wait = Wait(since_ms, choice.worker, _ready(candidates).worker)
             return False
         chosen = next(candidate for candidate in candidates if candidate.worker == choice.worker)
         rival = None
@@ -163,7 +164,7 @@ class Placing:
         kind = self._leases.roster.by_name[choice.worker].kind
         first = self._backlog.next_in(Lane(kind), by_age=self._goes_by_age(kind)) if chosen.held else group
         self._send(step, job, candidates, self._decision(group, job, candidates, choice, now), now)
-        group.waits_since_ms = None
+        group.wait = None
         if first is not None and first is not group:
             self._passed_over(first, now)
         return True
@@ -175,17 +176,22 @@ class Placing:
 
     def _decision(self, group: Group, job: Job, candidates: list[Candidate], choice: Choice, now: Now) -> Decision:
         """What the job's story keeps of it."""
-        since_ms = group.waits_since_ms
-        waited = since_ms is not None and choice.why is Why.HOLDS_MODELS
-        why = Why.WAITED_FOR_MODELS if waited else choice.why
+        wait, why = group.wait, choice.why
+        if wait is not None and why is Why.HOLDS_MODELS:
+            why = Why.WAITED_FOR_MODELS
+        elif wait is not None and wait.worker == choice.worker:
+            why = Why.WAITED_FOR_FASTER
         if job.record.pin or job.moves:
             why = Why.PINNED if job.record.pin else Why.MOVED
-        soonest = sorted(candidates, key=lambda one: (one.worker != choice.worker, one.finish_ms))[:TOLD]
+        named = (choice.worker, wait.instead if wait is not None else "")
+        soonest = sorted(candidates, key=lambda one: (one.worker not in named, one.finish_ms))[:TOLD]
         return Decision(
             policy=self._leases.rules.policy,
             why=why,
             worker=choice.worker,
-            waited_ms=now.mono_ms - since_ms if since_ms is not None and waited else 0,
+            waited_ms=now.mono_ms - wait.since_ms if wait is not None else 0,
+            waited_for=wait.worker if wait is not None else "",
+            instead=wait.instead if wait is not None else "",
             candidates=tuple(_considered(one) for one in sorted(soonest, key=lambda one: one.finish_ms)),
         )
 
@@ -203,10 +209,9 @@ class Placing:
         # By work, so that pictures behind a film count little; of jobs of one length it is their number.
         amounts_to = MEANWHILE * backlog.work_for[models] / (1 << group.key.work)
         alike = min(backlog.waiting_for[models], amounts_to)
-        since_ms = group.waits_since_ms
-        ready = min((c for c in candidates if c.room), key=lambda c: c.finish_ms)
+        ready = _ready(candidates)
         patience_ms = ready.load_ms if ready.load_ms else ready.run_ms
-        patient = since_ms is None or now.mono_ms - since_ms < patience_ms
+        patient = group.wait is None or now.mono_ms - group.wait.since_ms < patience_ms
         return Waiting(alike, len(backlog) - backlog.waiting_for[models], patient)
 
     # ---- what is expected of whom
@@ -298,6 +303,11 @@ class Placing:
         touched, roster.touched = roster.touched, {}
         for name in touched:
             self.rooms.look(name, now)
+
+
+def _ready(candidates: list[Candidate]) -> Candidate:
+    """Of those with room the one that would have it done soonest."""
+    return min((one for one in candidates if one.room), key=lambda one: one.finish_ms)
 
 
 def _considered(candidate: Candidate) -> Considered:

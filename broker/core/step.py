@@ -10,7 +10,7 @@ from typing import Any
 
 from broker.core.estimates import Figure
 from broker.core.model import JobRecord
-from broker.protocol.records import StoryLine
+from broker.protocol.story import StoryLine
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -30,11 +30,11 @@ from broker.protocol.records import (
     RequestId,
     Serial,
     SessionId,
-    StoryLine,
     WorkerName,
     WorkerView,
 )
 from broker.protocol.schema import Blob, Many, Text, Whole
+from broker.protocol.story import StoryLine
 
 # ---- requests of any client
 

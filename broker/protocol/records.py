@@ -87,6 +87,7 @@ class Why(enum.StrEnum):
     PINNED = "pinned"
     HOLDS_MODELS = "holds_models"  # others would have to load them
     WAITED_FOR_MODELS = "waited_for_models"  # it was let wait for that worker, though others had room
+    WAITED_FOR_FASTER = "waited_for_faster"  # the same, for no models' sake: that one has it done sooner
     MOST_WAITS = "most_waits"  # it loads the models for which most work waits, before the turn of others
     SOONEST = "soonest"  # the least expected finish
     MOVED = "moved"  # taken back from a worker that would have done it later
@@ -351,28 +352,6 @@ class Expected:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Considered:
-    """A worker that could have been given an attempt, and what was expected of it."""
-
-    worker: WorkerName
-    wait_ms: Millis  # until it has done what it holds
-    load_ms: Millis
-    run_ms: Millis
-    missing_models: Annotated[tuple[Line, ...], Many(16)]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
-    """Why an attempt went to a worker."""
-
-    policy: Name
-    why: Why
-    worker: WorkerName
-    waited_ms: Millis  # for that worker, though others had room
-    candidates: Annotated[tuple[Considered, ...], Many(8)]  # the soonest first
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class OwnerLoad:
     owner: Owner
     queued: Count
@@ -384,15 +363,3 @@ class ModelLoad:
     models: Annotated[tuple[Line, ...], Many(500)]
     queued: Count
     running: Count
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoryLine:
-    """One thing that happened to a job."""
-
-    utc_ms: Millis
-    what: Name  # "queued", "leased", …
-    attempt: Annotated[int, Whole(0, 10_000)]
-    worker: Annotated[str, Text(63)]
-    text: Prose
-    decision: Decision | None  # of a lease

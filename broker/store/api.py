@@ -13,7 +13,8 @@ from typing import Protocol
 from broker.core.estimates import Figure
 from broker.core.model import JobRecord
 from broker.core.step import Write
-from broker.protocol.records import JobState, StoryLine
+from broker.protocol.records import JobState
+from broker.protocol.story import StoryLine
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -167,8 +167,16 @@ _STORIES = Migration(
     ),
 )
 
+_WAITED_FOR = Migration(
+    "decisions tell for whom a job waited",
+    (
+        """UPDATE story SET decision = json_set(decision, '$.waited_for', '', '$.instead', '')
+           WHERE decision <> ''""",
+    ),
+)
+
 MIGRATIONS: Final[tuple[Migration, ...]] = (
-    _JOBS, _FILTERS, _LOADING, _DELETED, _NOTES, _LEARNT, _SEARCH, _KEEPING, _STORIES,
+    _JOBS, _FILTERS, _LOADING, _DELETED, _NOTES, _LEARNT, _SEARCH, _KEEPING, _STORIES, _WAITED_FOR,
 )  # fmt: skip
 
 

@@ -14,7 +14,6 @@ from typing import Annotated, Any, Final, get_type_hints
 
 from broker.core.model import JobRecord
 from broker.protocol.records import (
-    Decision,
     Failure,
     InputFile,
     JobState,
@@ -22,11 +21,11 @@ from broker.protocol.records import (
     Member,
     Needs,
     Output,
-    StoryLine,
     Timings,
     Why,
 )
 from broker.protocol.schema import Many, converter
+from broker.protocol.story import Decision, StoryLine
 from broker.store.rules import SUBMITTED
 
 #: In the order of the row.

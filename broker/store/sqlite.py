@@ -17,7 +17,8 @@ from broker.core.estimates import Figure
 from broker.core.model import JobRecord
 from broker.core.step import AddStory, DeleteJob, InsertJob, Remember, SaveFigure, UpdateJob, Write
 from broker.protocol.errors import RemoteProtocolError, StoreError
-from broker.protocol.records import JobState, StoryLine
+from broker.protocol.records import JobState
+from broker.protocol.story import StoryLine
 from broker.store import rules, words
 from broker.store.api import Page, Wanted
 from broker.store.disk import make_folder, sync_folder

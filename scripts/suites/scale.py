@@ -20,7 +20,7 @@ import psutil
 from broker.core.model import JobRecord
 from broker.core.step import AddStory, InsertJob
 from broker.protocol import client
-from broker.protocol.records import StoryLine
+from broker.protocol.story import StoryLine
 from broker.store.backup import DATABASE
 from broker.store.sqlite import SqliteStore
 from scripts.figures import Curves, Found, Samples

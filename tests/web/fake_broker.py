@@ -16,7 +16,7 @@ from typing import Any
 import gevent
 
 from broker.core import submits
-from broker.protocol import client, codec, events, files, records
+from broker.protocol import client, codec, events, files, records, story
 from broker.protocol.errors import ConfigError
 from broker.protocol.records import JobState, JobView, WorkerState, WorkerView
 from broker.runtime import sockets
@@ -33,14 +33,16 @@ TOPICS: dict[type[Any], bytes] = {
     events.StatsChanged: events.TOPIC_STATS,
     events.Outlook: events.TOPIC_STATS,
 }
-DECISION = records.Decision(
+DECISION = story.Decision(
     policy="finish_time",
     why=records.Why.WAITED_FOR_MODELS,
     worker="gpu-2",
     waited_ms=4_000,
+    waited_for="gpu-2",
+    instead="gpu-1",
     candidates=(
-        records.Considered(worker="gpu-2", wait_ms=0, load_ms=0, run_ms=5_000, missing_models=()),
-        records.Considered(worker="gpu-1", wait_ms=0, load_ms=11_000, run_ms=5_000, missing_models=("checkpoints/xl",)),
+        story.Considered(worker="gpu-2", wait_ms=0, load_ms=0, run_ms=5_000, missing_models=()),
+        story.Considered(worker="gpu-1", wait_ms=0, load_ms=11_000, run_ms=5_000, missing_models=("checkpoints/xl",)),
     ),
 )
 
@@ -332,7 +334,7 @@ class FakeBroker:
         return client.StatisticsReply(request_id=asked.request_id, stats=self.stats())
 
     def _story(self, asked: client.Story) -> Any:
-        line = records.StoryLine(utc_ms=CREATED_MS, what="queued", attempt=0, worker="", text="queued", decision=None)
+        line = story.StoryLine(utc_ms=CREATED_MS, what="queued", attempt=0, worker="", text="queued", decision=None)
         leased = dataclasses.replace(line, what="leased", attempt=1, worker="gpu-2", text="", decision=DECISION)
         return client.StoryReply(request_id=asked.request_id, lines=(line, leased))
 

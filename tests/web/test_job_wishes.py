@@ -77,6 +77,14 @@ def test_the_story_of_a_job(shared: Stage) -> None:
     assert (decision["why"], decision["worker"], decision["waited_ms"]) == ("waited_for_models", "gpu-2", 4_000)
     assert [one["finish_ms"] for one in decision["candidates"]] == [5_000, 16_000]
     assert decision["candidates"][1]["missing_models"] == ["checkpoints/xl"]
+    assert (decision["waited_for"], decision["instead"]) == ("gpu-2", "gpu-1")
+    assert decision["words"] == "Waited 4.0 s for gpu-2, which holds xl; gpu-1 would have loaded it for 11.0 s"
+
+
+def test_the_story_is_told_in_the_language_that_is_asked_for(shared: Stage) -> None:
+    job = shared.broker.put(a_job())
+    lines = shared.get(f"/api/v1/jobs/{job.job_id}/story", Accept_Language="zh-CN").json["lines"]
+    assert lines[1]["decision"]["words"] == "等了 4.0 s，等 gpu-2：它已加载 xl；换成 gpu-1 要加载 11.0 s"
 
 
 def test_a_job_is_pinned_and_moved(shared: Stage) -> None:

@@ -93,7 +93,7 @@ def story(call: Call, job_id: str) -> HTTPResponse:
     """GET /api/v1/jobs/{id}/story"""
     owned(call, job_id)
     reply = call.site.link.ask(client.StoryReply, client.Story, job_id=job_id)
-    return answered({"lines": [views_json.story(line) for line in reply.lines]})
+    return answered({"lines": [views_json.story(line, call.words) for line in reply.lines]})
 
 
 def pin(call: Call, job_id: str) -> HTTPResponse:

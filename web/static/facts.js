@@ -1,7 +1,7 @@
 // Beside the picture of the viewer: how it was made, where its time went, and what happened to it.
 import { list } from "./dom.js";
 import { duration, fileSize, moment, sayer } from "./format.js";
-import { because, candidates, tale } from "./story.js";
+import { candidates, tale } from "./story.js";
 import { bar, stretches } from "./timeline.js";
 
 /** The rows of the settings: each parameter under its field's label, in the form's order, then what no field names. */
@@ -109,7 +109,7 @@ export class Facts {
   }
 
   #decision(decision) {
-    const why = make("p", because(decision, this.#words, this.#say));
+    const why = make("p", decision.words);
     why.className = "aside";
     if (decision.candidates.length < 2) return [why];
     const [details, table, head, body] = ["details", "table", "thead", "tbody"].map((name) => make(name));

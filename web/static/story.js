@@ -1,4 +1,4 @@
-// What happened to a job, in words: each line of its story as a sentence, and why a worker was given it. Pure.
+// What happened to a job, in words: each line of its story as a sentence, and whom a decision weighed. Pure.
 import { duration } from "./format.js";
 
 /** What the broker adds in its own words is worth reading where something went another way than straight on. */
@@ -12,11 +12,6 @@ export function tale(lines, say) {
     const tried = what === "leased" && attempt > 1 ? say("jobs.try", { attempt }) : "";
     return { at_ms, text: said, aside: TELLS_WHY.has(what) ? text : tried, decision };
   });
-}
-
-/** Why this worker, as a sentence; "" for a reason of a newer broker. */
-export function because({ why, worker, waited_ms: waited }, words, say) {
-  return `why.${why}` in words ? say(`why.${why}`, { worker, waited: duration(waited ?? 0, say) }) : "";
 }
 
 /** The rows of a decision's table, as texts: each worker with what was expected of it, the one that got the job marked. */

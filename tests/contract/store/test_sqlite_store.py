@@ -21,7 +21,8 @@ from broker.core.estimates import Figure
 from broker.core.model import JobRecord
 from broker.core.step import AddStory, DeleteJob, InsertJob, SaveFigure, UpdateJob
 from broker.protocol.errors import StoreError
-from broker.protocol.records import InputFile, JobState, Output, StoryLine
+from broker.protocol.records import InputFile, JobState, Output, Why
+from broker.protocol.story import Decision, StoryLine
 from broker.store import pages, rules, sqlite
 from broker.store.api import Wanted
 from broker.store.failure import StoreFull
@@ -190,6 +191,23 @@ def test_jobs_of_the_first_schema_are_found_by_what_came_later(sqlite_path: Path
             assert store.page(wanted, after="", limit=9).jobs == (old,)
         assert store.ended(before_utc_ms=8, limit=9) == (old,) and store.ended(before_utc_ms=7, limit=9) == ()
         assert [store.names(s * 64) for s in "abc"] == [True, True, False]
+
+
+def test_decisions_of_an_earlier_schema_are_told_as_before(sqlite_path: Path, new_job: NewJob) -> None:
+    job, steps = new_job(1), [step.name for step in MIGRATIONS]
+    decision = Decision(
+        policy="finish_time", why=Why.SOONEST, worker="gpu-1", waited_ms=4, waited_for="", instead="", candidates=()
+    )
+    with closing(SqliteStore(sqlite_path, full_check=True)) as store:
+        line = StoryLine(utc_ms=1, what="leased", attempt=1, worker="gpu-1", text="to gpu-1", decision=decision)
+        store.apply(InsertJob(job, b"{}", b""))
+        store.apply(AddStory(job.job_id, line))
+        store.commit()
+    with closing(sqlite3.connect(sqlite_path, isolation_level=None)) as db:
+        db.execute("UPDATE story SET decision = json_remove(decision, '$.waited_for', '$.instead')")
+        db.execute("DELETE FROM migration WHERE version > ?", (steps.index("decisions tell for whom a job waited"),))
+    with closing(SqliteStore(sqlite_path, full_check=True)) as store:
+        assert store.story(job.job_id) == (line,)
 
 
 def test_another_programs_database_is_refused_and_left_alone(sqlite_path: Path) -> None:

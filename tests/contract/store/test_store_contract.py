@@ -13,8 +13,6 @@ from broker.core.model import JobRecord
 from broker.core.step import AddStory, DeleteJob, InsertJob, Remember, SaveFigure, UpdateJob, Write
 from broker.protocol.errors import StoreError
 from broker.protocol.records import (
-    Considered,
-    Decision,
     Failure,
     InputFile,
     JobState,
@@ -22,10 +20,10 @@ from broker.protocol.records import (
     Needs,
     Output,
     Reason,
-    StoryLine,
     Timings,
     Why,
 )
+from broker.protocol.story import Considered, Decision, StoryLine
 from broker.store import rules
 from broker.store.api import Page, Store, Wanted
 from broker.store.rules import STORY_LINES
@@ -434,7 +432,13 @@ def test_why_a_worker_was_chosen_comes_back_with_its_line(backend: Backend, stor
         worker="gpu-1", wait_ms=1, load_ms=2, run_ms=3, missing_models=("checkpoints/é.safetensors",)
     )
     decision = Decision(
-        policy="finish_time", why=Why.WAITED_FOR_MODELS, worker="gpu-1", waited_ms=4, candidates=(considered,)
+        policy="finish_time",
+        why=Why.WAITED_FOR_MODELS,
+        worker="gpu-1",
+        waited_ms=4,
+        waited_for="gpu-1",
+        instead="gpu-2",
+        candidates=(considered,),
     )
     job = new_job(1, why=Why.WAITED_FOR_MODELS, expect_ms=5, deadline_utc_ms=6, pin="gpu-1")
     put(store, insert(job), AddStory(job.job_id, line(1)), AddStory(job.job_id, line(2, "to gpu-1", decision)))

@@ -19,7 +19,8 @@ import itertools, os, sys
 from pathlib import Path
 from broker.core.model import JobRecord
 from broker.core.step import AddStory, InsertJob
-from broker.protocol.records import Needs, StoryLine
+from broker.protocol.records import Needs
+from broker.protocol.story import StoryLine
 from broker.store.sqlite import SqliteStore
 store = SqliteStore(Path(sys.argv[1]))
 needs = Needs(nodes=(), models=(), labels=(), vram_bytes=0, pixels=0, steps=0, signature="")

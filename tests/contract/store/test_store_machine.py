@@ -15,7 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from broker.core.model import JobRecord
 from broker.core.step import AddStory, DeleteJob, InsertJob, Remember, UpdateJob
-from broker.protocol.records import Failure, InputFile, JobState, Member, Needs, Output, Reason, StoryLine, Timings
+from broker.protocol.records import Failure, InputFile, JobState, Member, Needs, Output, Reason, Timings
+from broker.protocol.story import StoryLine
 from broker.store import rules
 from broker.store.api import Store, Wanted
 from broker.store.memory import MemoryStore

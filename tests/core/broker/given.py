@@ -36,10 +36,10 @@ from broker.protocol.records import (
     ProgressKind,
     Reason,
     Stats,
-    StoryLine,
     Timings,
     WorkerState,
 )
+from broker.protocol.story import StoryLine
 
 UTC_MS: Final = 1_700_000_000_000
 STREAM: Final = "5" * 32

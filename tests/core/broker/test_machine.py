@@ -26,7 +26,8 @@ from broker.protocol import worker as wire
 from broker.protocol.codec import BROKER_TO_CLIENT, BROKER_TO_WORKER, EVENTS, decode, encode
 from broker.protocol.errors import StoreError
 from broker.protocol.events import JobChanged, JobPreview
-from broker.protocol.records import Held, JobState, Phase, ProgressKind, Reason, StoryLine
+from broker.protocol.records import Held, JobState, Phase, ProgressKind, Reason
+from broker.protocol.story import StoryLine
 from broker.store.memory import MemoryStore
 from broker.turn import Outbound, Turn
 from tests.core.broker.given import (

@@ -91,6 +91,8 @@ def test_a_job_waits_for_the_busy_holder_but_no_longer_than_loading_takes(broker
     assert where(broker, second) == "gpu-1" and broker.records[second].why is Why.WAITED_FOR_MODELS
     decision = broker.story[second][-1].decision
     assert decision is not None and 4_000 <= decision.waited_ms <= 5_000
+    assert (decision.waited_for, decision.instead) == ("gpu-1", "gpu-2")
+    assert [one.load_ms for one in decision.candidates if one.worker == "gpu-2"] == [11_000]
 
 
 def test_a_holder_that_hangs_is_not_waited_for_longer_than_loading_takes(broker: Given) -> None:
@@ -104,6 +106,9 @@ def test_a_holder_that_hangs_is_not_waited_for_longer_than_loading_takes(broker:
     second = broker.submitted(2, needs=needing(XL))
     broker.passes(13_000, holder, idle)
     assert where(broker, second) == "gpu-2"
+    decision = broker.story[second][-1].decision
+    assert decision is not None and 11_000 <= decision.waited_ms <= 13_000, "the story tells that it waited in vain"
+    assert (decision.why, decision.waited_for, decision.instead) == (Why.SOONEST, "gpu-1", "gpu-2")
 
 
 @pytest.mark.parametrize("slots", [1, 2])
@@ -186,6 +191,13 @@ def test_the_last_job_of_a_burst_waits_for_the_fast_card(broker: Given) -> None:
     first, second = (broker.submitted(number, needs=needing(XL)) for number in (1, 2))
     broker.tick()
     assert where(broker, first) == "fast" and broker.state(second) is JobState.QUEUED
+    runs(fast, first, 4_000)
+    broker.tick()
+    decision = broker.story[second][-1].decision
+    assert decision is not None and decision.why is Why.WAITED_FOR_FASTER and decision.waited_ms
+    assert (decision.worker, decision.waited_for, decision.instead) == ("fast", "fast", "slow")
+    second = broker.submitted(50, needs=needing(XL))
+    broker.tick()
     more = [broker.submitted(number, needs=needing(XL)) for number in range(3, 16)]
     broker.tick()
     assert "slow" in {where(broker, job) for job in (second, *more)}, "the fast one cannot do all of them in 40 s"

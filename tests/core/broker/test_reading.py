@@ -10,7 +10,8 @@ import pytest
 from broker.core.step import AddStory, InsertJob, UpdateJob
 from broker.protocol import client
 from broker.protocol.codec import BROKER_TO_CLIENT, decode, encode
-from broker.protocol.records import JobState, Phase, Reason, StoryLine
+from broker.protocol.records import JobState, Phase, Reason
+from broker.protocol.story import StoryLine
 from broker.reading import SNAPSHOT_LIVE, Reading, answer
 from broker.store.memory import MemoryStore
 from tests.core.broker.given import ALL_JOBS, NEEDS, OUTPUT, REQUEST, UTC_MS, Given, because, job_id, record

@@ -148,6 +148,63 @@ def test_every_word_of_the_contract_has_a_sentence() -> None:
     assert [key for key in wanted if key not in ENGLISH.sentences] == []
 
 
+XL, VAE = "checkpoints/juggernautXL.safetensors", "vae/sharp.pt"
+
+
+def decided(why: str, waited_for: str | None, missing: list[str], **changes: Any) -> records.Json:
+    def considered(worker: str, load_ms: int, run_ms: int, lacks: list[str]) -> records.Json:
+        took = {"load_ms": load_ms, "run_ms": run_ms, "finish_ms": load_ms + run_ms}
+        return {"worker": worker, "wait_ms": 0, **took, "missing_models": lacks}
+
+    both = [considered("gpu-2", 0, 5_000, []), considered("gpu-1", 11_000 if missing else 0, 40_000, missing)]
+    waited = {"waited_ms": 4_000, "waited_for": waited_for, "instead": "gpu-1"}
+    return {"policy": "finish_time", "why": why, "worker": "gpu-2", **waited, "candidates": both, **changes}
+
+
+@pytest.mark.parametrize(
+    ("decision", "english", "chinese"),
+    [
+        (
+            decided("waited_for_models", "gpu-2", [XL]),
+            "Waited 4.0 s for gpu-2, which holds juggernautXL; gpu-1 would have loaded it for 11.0 s",
+            "等了 4.0 s，等 gpu-2：它已加载 juggernautXL；换成 gpu-1 要加载 11.0 s",
+        ),
+        (
+            decided("waited_for_models", "gpu-3", [XL, VAE]),
+            "Waited 4.0 s for gpu-2, which holds juggernautXL, sharp; gpu-1 would have loaded it for 11.0 s",
+            "等了 4.0 s，等 gpu-2：它已加载 juggernautXL, sharp；换成 gpu-1 要加载 11.0 s",
+        ),
+        (
+            decided("waited_for_models", "gpu-2", [XL], instead="gone"),
+            "Waited 4.0 s for gpu-2, which holds its models",
+            "等了 4.0 s，等 gpu-2：它已加载所需模型",
+        ),
+        (
+            decided("waited_for_faster", "gpu-2", []),
+            "Waited 4.0 s for gpu-2, which has it done sooner; gpu-1 would have needed 40.0 s",
+            "等了 4.0 s，等 gpu-2：它更快完成；换成 gpu-1 需要 40.0 s",
+        ),
+        (
+            decided("waited_for_faster", "gpu-2", [], candidates=[]),
+            "Waited 4.0 s for gpu-2, which has it done sooner",
+            "等了 4.0 s，等 gpu-2：它更快完成",
+        ),
+        (
+            decided("soonest", "gpu-9", []),
+            "gpu-2, soonest done; before that it waited 4.0 s for gpu-9, in vain",
+            "gpu-2：最快完成；此前等 gpu-9 等了 4.0 s，没有等到",
+        ),
+        (decided("soonest", None, [], waited_ms=0), "gpu-2, soonest done", "gpu-2：最快完成"),
+        (decided("from_the_future", "gpu-2", []), "", ""),
+    ],
+)
+def test_a_decision_is_a_sentence_that_tells_for_whom_the_job_waited(
+    decision: records.Json, english: str, chinese: str
+) -> None:
+    assert describe.because(decision, ENGLISH) == english
+    assert describe.because(decision, LANGUAGES["zh"]) == chinese
+
+
 def test_counts_leave_out_what_is_nought() -> None:
     assert describe.counts(records.stats(), [], ENGLISH) == ["0 running"]
     found = describe.counts(records.stats(leased=1, running=2, succeeded=12_000), [], ENGLISH)

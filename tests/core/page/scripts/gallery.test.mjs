@@ -4,7 +4,7 @@ import { Choice, moved } from "../../../../web/static/choice.js";
 import { shown } from "../../../../web/static/pane.js";
 import { asked, format, matches, parse, span } from "../../../../web/static/query.js";
 import { Shelf } from "../../../../web/static/shelf.js";
-import { because, candidates, tale } from "../../../../web/static/story.js";
+import { candidates, tale } from "../../../../web/static/story.js";
 
 const job = (id, created_ms, changes = {}) => ({ id, created_ms, state: "succeeded", labels: [], group: null, ...changes });
 const ids = (shelf) => shelf.cards().flatMap((card) => card.jobs.map(({ id }) => id));
@@ -168,7 +168,7 @@ test("a job is let through by each filter it meets", () => {
 
 // ---- the story
 
-const words = { "why.soonest": "soonest: {worker}, after {waited}", "unit.ms": "{ms} ms" };
+const words = { "unit.ms": "{ms} ms" };
 const say = (key, values = {}) => (words[key] ?? key).replace(/\{(\w+)\}/g, (_, name) => values[name]);
 
 test("a story's lines say what went another way, and not what goes without saying", () => {
@@ -179,16 +179,14 @@ test("a story's lines say what went another way, and not what goes without sayin
   ]);
 });
 
-test("a decision says why, and what every worker would have needed", () => {
+test("a decision says what every worker would have needed", () => {
   const decision = {
-    why: "soonest", worker: "w", waited_ms: 5,
+    worker: "w",
     candidates: [
       { worker: "v", wait_ms: 9, load_ms: null, run_ms: 1, finish_ms: 10, missing_models: ["checkpoints/a"] },
       { worker: "w", wait_ms: 0, load_ms: 0, run_ms: 1, finish_ms: 1, missing_models: [] },
     ],
   };
-  assert.equal(because(decision, words, say), "soonest: w, after 5 ms");
-  assert.equal(because({ ...decision, why: "from the future" }, words, say), "");
   assert.deepEqual(candidates(decision, say), [
     { chosen: false, cells: ["v", "9 ms", "", "1 ms", "10 ms"], missing: "checkpoints/a" },
     { chosen: true, cells: ["w", "0 ms", "0 ms", "1 ms", "1 ms"], missing: "" },
