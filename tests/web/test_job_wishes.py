@@ -84,7 +84,7 @@ def test_the_story_of_a_job(shared: Stage) -> None:
 def test_the_story_is_told_in_the_language_that_is_asked_for(shared: Stage) -> None:
     job = shared.broker.put(a_job())
     lines = shared.get(f"/api/v1/jobs/{job.job_id}/story", Accept_Language="zh-CN").json["lines"]
-    assert lines[1]["decision"]["words"] == "等了 4.0 s，等 gpu-2：它已加载 xl；换成 gpu-1 要加载 11.0 s"
+    assert lines[1]["decision"]["words"] == "等了 4.0 秒，等 gpu-2：它已加载 xl；换成 gpu-1 要加载 11.0 秒"
 
 
 def test_a_job_is_pinned_and_moved(shared: Stage) -> None:

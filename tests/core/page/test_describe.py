@@ -167,32 +167,32 @@ def decided(why: str, waited_for: str | None, missing: list[str], **changes: Any
         (
             decided("waited_for_models", "gpu-2", [XL]),
             "Waited 4.0 s for gpu-2, which holds juggernautXL; gpu-1 would have loaded it for 11.0 s",
-            "等了 4.0 s，等 gpu-2：它已加载 juggernautXL；换成 gpu-1 要加载 11.0 s",
+            "等了 4.0 秒，等 gpu-2：它已加载 juggernautXL；换成 gpu-1 要加载 11.0 秒",
         ),
         (
             decided("waited_for_models", "gpu-3", [XL, VAE]),
             "Waited 4.0 s for gpu-2, which holds juggernautXL, sharp; gpu-1 would have loaded it for 11.0 s",
-            "等了 4.0 s，等 gpu-2：它已加载 juggernautXL, sharp；换成 gpu-1 要加载 11.0 s",
+            "等了 4.0 秒，等 gpu-2：它已加载 juggernautXL, sharp；换成 gpu-1 要加载 11.0 秒",
         ),
         (
             decided("waited_for_models", "gpu-2", [XL], instead="gone"),
             "Waited 4.0 s for gpu-2, which holds its models",
-            "等了 4.0 s，等 gpu-2：它已加载所需模型",
+            "等了 4.0 秒，等 gpu-2：它已加载所需模型",
         ),
         (
             decided("waited_for_faster", "gpu-2", []),
             "Waited 4.0 s for gpu-2, which has it done sooner; gpu-1 would have needed 40.0 s",
-            "等了 4.0 s，等 gpu-2：它更快完成；换成 gpu-1 需要 40.0 s",
+            "等了 4.0 秒，等 gpu-2：它更快完成；换成 gpu-1 需要 40.0 秒",
         ),
         (
             decided("waited_for_faster", "gpu-2", [], candidates=[]),
             "Waited 4.0 s for gpu-2, which has it done sooner",
-            "等了 4.0 s，等 gpu-2：它更快完成",
+            "等了 4.0 秒，等 gpu-2：它更快完成",
         ),
         (
             decided("soonest", "gpu-9", []),
             "gpu-2, soonest done; before that it waited 4.0 s for gpu-9, in vain",
-            "gpu-2：最快完成；此前等 gpu-9 等了 4.0 s，没有等到",
+            "gpu-2：最快完成；此前等 gpu-9 等了 4.0 秒，没有等到",
         ),
         (decided("soonest", None, [], waited_ms=0), "gpu-2, soonest done", "gpu-2：最快完成"),
         (decided("from_the_future", "gpu-2", []), "", ""),
