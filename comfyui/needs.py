@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -11,6 +12,9 @@ from comfyui.names import split_annotation
 from comfyui.workflow import Node, Workflow
 
 COUNT_MAX: Final = 2**53
+#: What nodes that have a width and a height call the number of pictures: of a batch; and of a video, in ComfyUI's own
+#: nodes (EmptyHunyuanLatentVideo, WanImageToVideo, …), in SVD_img2vid_Conditioning, and in many that others wrote.
+TIMES: Final = ("batch_size", "length", "video_frames", "num_frames")
 _JSON: Final = json.JSONEncoder(sort_keys=True)
 
 
@@ -19,7 +23,7 @@ class Needs:
     nodes: tuple[str, ...]  # node classes; ComfyUI wants them all, also of nodes that will not run
     models: tuple[str, ...]  # opaque names, as in catalogue.Offers
     files: tuple[str, ...]  # names in the input folder
-    pixels: int  # of the largest picture made from nothing, times its batch; 0 when it cannot be told
+    pixels: int  # of the largest picture or video made from nothing, times its batch; 0 when it cannot be told
     steps: int  # of all samplers together; 0 when it cannot be told
     #: The same for workflows that differ only in texts, numbers, files and node ids: what run times are learnt by.
     signature: str
@@ -66,8 +70,8 @@ def _is_output(given: NodeClass | None) -> bool:
 
 
 def _pixels(node: Node) -> int:
-    batch = _count(node.inputs.get("batch_size")) if "batch_size" in node.inputs else 1
-    return _count(node.inputs.get("width")) * _count(node.inputs.get("height")) * batch
+    times = math.prod(_count(node.inputs[name]) for name in TIMES if name in node.inputs)
+    return _count(node.inputs.get("width")) * _count(node.inputs.get("height")) * times
 
 
 def _count(value: Any) -> int:

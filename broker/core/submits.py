@@ -20,7 +20,7 @@ def body_sha256(said: client.Submit) -> str:
     files = (f"{file.name}\x00{file.sha256}" for file in said.files)
     sizes = (f"{part.workflow_bytes} {part.form_bytes}" for part in said.parts)
     lists = ("\x00".join(many) for many in (said.labels, files, sizes, said.needs.labels))
-    words = (said.template, str(said.priority), said.pin, str(said.deadline_ms), *lists)
+    words = (said.template, str(said.priority), said.pin, str(said.deadline_ms), str(said.needs.vram_bytes), *lists)
     digest = hashlib.sha256()
     for part in (said.workflow, said.form, *(word.encode() for word in words)):
         digest.update(b"%d\x00" % len(part))

@@ -32,17 +32,25 @@ REFUSED: dict[str, tuple[Any, int, str, str]] = {
     "labels that are text": ({"workflow": WORKFLOW, "needs_labels": "a"}, 422, "bad_type", "needs_labels"),
     "33 needed labels": ({"workflow": WORKFLOW, "needs_labels": ["a"] * 33}, 422, "bad_labels", "needs_labels"),
     "an empty needed label": ({"workflow": WORKFLOW, "needs_labels": [""]}, 422, "bad_labels", "needs_labels"),
+    "less memory than none": ({"workflow": WORKFLOW, "vram_bytes": -1}, 422, "bad_vram", "from 0 to"),
+    "a card of 10^18 bytes": ({"workflow": WORKFLOW, "vram_bytes": 10**18}, 422, "bad_vram", "1099511627776"),
+    "memory in parts of a byte": ({"workflow": WORKFLOW, "vram_bytes": 0.5}, 422, "bad_vram", "whole number"),
+    "memory that is true": ({"workflow": WORKFLOW, "vram_bytes": True}, 422, "bad_vram", "whole number"),
+    "memory that is text": ({"workflow": WORKFLOW, "vram_bytes": "8 GB"}, 422, "bad_vram", "bytes"),
     "a wait that is 1": ({"workflow": WORKFLOW, "wait_for_worker": 1}, 422, "bad_type", "true or false"),
 }
 
 
 def test_a_job_says_where_and_until_when_it_may_run(shared: Stage) -> None:
     wishes = {"pin": "gpu-7", "deadline_s": 90.5, "needs_labels": ["fast"], "wait_for_worker": True}
+    wishes["vram_bytes"] = 16 << 30
     job = shared.post("/api/v1/jobs", {"workflow": WORKFLOW, **wishes}).json
     sent = shared.broker.submits[job["id"]]
     assert (sent.pin, sent.deadline_ms, sent.needs.labels, sent.wait_for_worker) == ("gpu-7", 90_500, ("fast",), True)
+    assert sent.needs.vram_bytes == 16 << 30
     plain = shared.broker.submits[shared.post("/api/v1/jobs", {"workflow": WORKFLOW}).json["id"]]
     assert (plain.pin, plain.deadline_ms, plain.needs.labels, plain.wait_for_worker) == ("", None, (), False)
+    assert plain.needs.vram_bytes == 0
 
 
 def test_a_workflow_that_no_worker_has_everything_for_waits_only_if_it_may(shared: Stage) -> None:

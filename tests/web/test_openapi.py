@@ -332,7 +332,7 @@ def test_what_a_client_may_send_is_what_the_document_says() -> None:
     template = Path("comfyui/templates/text-to-image/form.json")
     assert set(new_job["properties"]) == {
         "workflow", "template", "params", "title", "labels", "priority", "files", "id", "count", "group",
-        "pin", "deadline_s", "needs_labels", "wait_for_worker",
+        "pin", "deadline_s", "needs_labels", "vram_bytes", "wait_for_worker",
     }  # fmt: skip
     keys = {field["key"] for field in json.loads(template.read_text())["fields"]}
     assert {"prompt", "negative_prompt", "steps", "cfg", "sampler", "scheduler", "seed"} <= keys

@@ -102,7 +102,7 @@ def _said(call: Call, asked: Wish) -> dict[str, Any]:
             nodes=found.nodes,
             models=found.models,
             labels=asked.needs_labels,
-            vram_bytes=0,
+            vram_bytes=asked.vram_bytes,
             pixels=found.pixels,
             steps=min(found.steps, 2**31),
             signature=found.signature,

@@ -22,12 +22,14 @@ from web.api.site import Call
 STATUS: Final[Mapping[Kind, int]] = {"bad_request": 400, "unprocessable": 422, "too_large": 413, "forbidden": 403}
 KEYS: Final = (
     "workflow", "template", "params", "title", "labels", "priority", "files", "id", "count", "group",
-    "pin", "deadline_s", "needs_labels", "wait_for_worker",
+    "pin", "deadline_s", "needs_labels", "vram_bytes", "wait_for_worker",
 )  # fmt: skip
 #: Jobs of one group.
 MAX_COUNT: Final = 64
 #: A month.
 MAX_DEADLINE_S: Final = 30 * 24 * 3_600
+#: More than any card has, for a while.
+MAX_VRAM_BYTES: Final = 1 << 40
 _KEY = re.compile(r"[\x21-\x7e]{1,200}")
 
 
@@ -57,6 +59,8 @@ class Wish:
     deadline_ms: int | None = None
     #: Labels that the worker must carry.
     needs_labels: tuple[str, ...] = ()
+    #: Memory that its card must have.
+    vram_bytes: int = 0
     #: Queue it even if none of the workers that are here can run it.
     wait_for_worker: bool = False
 
@@ -85,6 +89,7 @@ def wish(call: Call, body: Mapping[str, Any]) -> Wish:
         pin=_pin(body),
         deadline_ms=_deadline_ms(body),
         needs_labels=_labels(body, "needs_labels"),
+        vram_bytes=_vram_bytes(body),
         wait_for_worker=_flag(body, "wait_for_worker"),
     )
 
@@ -221,6 +226,14 @@ def _deadline_ms(body: Mapping[str, Any]) -> int | None:
         message = f"deadline_s is a number of seconds from 1 to {MAX_DEADLINE_S}"
         raise Refusal(422, "bad_deadline", message, details={"key": "deadline_s"})
     return round(float(deadline_s) * 1_000)
+
+
+def _vram_bytes(body: Mapping[str, Any]) -> int:
+    vram_bytes = body.get("vram_bytes", 0)
+    if type(vram_bytes) is not int or not 0 <= vram_bytes <= MAX_VRAM_BYTES:
+        message = f"vram_bytes is a whole number of bytes from 0 to {MAX_VRAM_BYTES}"
+        raise Refusal(422, "bad_vram", message, details={"key": "vram_bytes"})
+    return vram_bytes
 
 
 def _flag(body: Mapping[str, Any], key: str) -> bool:

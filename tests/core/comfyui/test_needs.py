@@ -2,6 +2,8 @@ import json
 import re
 from typing import Any
 
+import pytest
+
 from comfyui.catalogue import offers
 from comfyui.needs import needs
 from comfyui.workflow import of
@@ -30,6 +32,33 @@ def test_pixels_count_the_batch_and_steps_are_added_up() -> None:
     two["8"] = {**two["8"], "inputs": {**two["8"]["inputs"], "samples": ["30", 0]}}
     found = needs(of(two), INFO)
     assert (found.pixels, found.steps) == (4 * 1024 * 1024, 25)
+
+
+@pytest.mark.parametrize(
+    ("class_type", "inputs", "frames"),
+    [
+        ("EmptyHunyuanLatentVideo", {"length": 25, "batch_size": 2}, 50),
+        ("EmptyLTXVLatentVideo", {"length": 97, "batch_size": 1}, 97),
+        ("EmptyMochiLatentVideo", {"length": 25, "batch_size": 1}, 25),
+        ("EmptyCosmosLatentVideo", {"length": 121, "batch_size": 1}, 121),
+        ("WanImageToVideo", {"length": 81, "batch_size": 1, "positive": ["4", 1]}, 81),
+        ("SVD_img2vid_Conditioning", {"video_frames": 14, "motion_bucket_id": 127, "fps": 6}, 14),
+        ("SomebodysVideoSampler", {"num_frames": 49}, 49),
+        ("EmptyHunyuanLatentVideo", {"length": ["4", 0], "batch_size": 1}, 0),
+        ("EmptyHunyuanLatentVideo", {"length": -1, "batch_size": 1}, 0),
+    ],
+)
+def test_a_video_is_as_many_pictures_as_it_has_frames(class_type: str, inputs: dict[str, Any], frames: int) -> None:
+    video = sdxl().graph()
+    video["5"] = {"class_type": class_type, "inputs": {"width": 848, "height": 480, **inputs}}
+    assert needs(of(video), INFO).pixels == 848 * 480 * frames
+
+
+def test_the_length_of_a_list_of_pictures_is_no_size() -> None:
+    some = sdxl(batch_size=4).graph()
+    some["20"] = {"class_type": "ImageFromBatch", "inputs": {"image": ["8", 0], "batch_index": 0, "length": 3}}
+    some["9"] = {**some["9"], "inputs": {**some["9"]["inputs"], "images": ["20", 0]}}
+    assert needs(of(some), INFO).pixels == 4 * 1024 * 1024
 
 
 def test_nodes_that_feed_no_output_need_no_files() -> None:
