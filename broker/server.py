@@ -13,6 +13,7 @@ from typing import Any, Final
 import zmq
 
 from broker.core.events import FromClient, FromWorker, Unreachable
+from broker.core.hearing import ANNOUNCE_FIRST
 from broker.core.rules import Now
 from broker.core.step import Send
 from broker.keeping import Keeping
@@ -85,6 +86,8 @@ class Server:
         self._watched: set[bytes] = set()
         self._refusals: dict[tuple[str, int], int] = {}
         self._revoked_due_ms = 0
+        #: Why workers were not let in, and in which minute the log said so last.
+        self._complained: dict[str, int] = {}
         self._seen: dict[str, str] = {}
 
     def endpoints(self) -> dict[str, str]:
@@ -216,6 +219,8 @@ class Server:
                 self._deliver(send)
 
     def _deliver(self, send: Send) -> None:
+        if isinstance(send.message, Refused) and send.message.why != ANNOUNCE_FIRST:
+            self._complain(send)
         if not self._send_to(self._workers, send.session.encode(), send.message):
             self._unreachable.append(Unreachable(send.session))
 
@@ -249,6 +254,14 @@ class Server:
             log.warning("a key was revoked: every connection must prove itself again")
             for socket in (self._workers, self._clients, self._events):
                 sockets.rebind(socket)
+
+    def _complain(self, refusal: Send) -> None:
+        """Say that a worker is not let in, not how often: it asks again every few seconds, or is started again."""
+        why, minute = refusal.message.why, now().mono_ms // 60_000
+        if self._complained.get(why) != minute:
+            self._complained = {said: at for said, at in self._complained.items() if at == minute}
+            self._complained[why] = minute
+            log.warning("a worker is not let in", extra={"fields": {"session": refusal.session, "why": why}})
 
     def _tell(self, message: Any) -> None:
         """A line in the log for what an operator would ask about: a worker's state, and a job that did not go well."""

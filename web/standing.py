@@ -107,6 +107,8 @@ def _trouble(worker: Record, words: Words) -> str:
     breaker = worker.get("breaker")
     if breaker is not None and breaker["state"] != "closed":
         return words.say(f"fleet.breaker.{breaker['state']}", why=breaker["why"])
+    if worker.get("contested"):
+        return words.say("fleet.contested", name=worker["name"])
     return words.say("worker.silent.idle") if describe.standing(worker) == "silent" else ""
 
 

@@ -145,6 +145,7 @@ def worker(view: WorkerView) -> Json:
         "stats": _stats(view.stats) if view.stats is not None else None,
         "labels": list(view.labels),
         "breaker": _breaker(view.breaker),
+        "contested": view.contested,
         "held": [{"job_id": held.job_id, "attempt": held.attempt, "phase": held.phase.value} for held in view.held],
         "succeeded": view.succeeded,
         "failed": view.failed,

@@ -20,6 +20,7 @@ from broker.protocol import worker
 from broker.protocol.events import JobPreview, JobProgress
 from broker.protocol.records import JobState, Phase, ProgressKind, Reason, WorkerState
 
+ANNOUNCE_FIRST: Final = "announce first"
 NAME_TAKEN: Final = "another process has taken this worker's name"
 CONTESTED: Final = (
     "several processes call themselves {}, and one that has it answers: give each its own --name; "
@@ -37,7 +38,7 @@ def hear(leases: Leases, stream: str, step: Step, event: FromWorker, now: Now) -
         retired = event.session in leases.roster.retired
         if retired:
             leases.roster.outlived(event.session, now.mono_ms)
-        refused = worker.Refused(why=NAME_TAKEN if retired else "announce first", retry=not retired)
+        refused = worker.Refused(why=NAME_TAKEN if retired else ANNOUNCE_FIRST, retry=not retired)
         step.sends.append(Send(event.session, refused))
         return
     if event.key_name not in ("", speaker.name):

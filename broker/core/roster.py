@@ -108,11 +108,16 @@ class Worker:
     def measured(self, stats: Stats, now: Now) -> None:
         """What its heartbeat tells."""
         self.done.forget(now.mono_ms)
+        self.forget_contests(now.mono_ms)
         self.stats = stats
         busy = stats.gpu_busy is not None and stats.gpu_busy >= BUSY
         self.strange_beats = self.strange_beats + 1 if busy and not self.jobs else 0
         if not stats.comfy_alive:
             self.holds_nothing()
+
+    def forget_contests(self, mono_ms: int) -> None:
+        """What is long ago is no quarrel any more."""
+        self.breaker.contests = [at_ms for at_ms in self.breaker.contests if mono_ms - at_ms < CONTEST_MS]
 
     def slowed(self, by: float, now: Now) -> bool:
         """A run took so many times what it should have; answers whether that is put down to somebody else's work on the
@@ -233,7 +238,7 @@ class Roster:
         known = self.by_name.get(name)
         if known is None or known.session == session or known.session not in self.by_session:
             return False
-        known.breaker.contests = [at_ms for at_ms in known.breaker.contests if now_ms - at_ms < CONTEST_MS]
+        known.forget_contests(now_ms)
         return len(known.breaker.contests) >= CONTESTS
 
     def recover(self, notes: dict[str, str]) -> None:
@@ -366,6 +371,7 @@ class Roster:
             labels=said.labels,
             breaker=Breaker(state=health.state, why=health.why, since_utc_ms=health.since_utc_ms),
             restartable=said.restartable,
+            contested=len(health.contests) >= CONTESTS,
             held=tuple(
                 Held(job_id=job_id, attempt=job.record.attempt, phase=job.phase)
                 for job_id, job in worker.jobs.items()

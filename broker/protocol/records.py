@@ -310,6 +310,7 @@ class WorkerView:
     labels: Labels
     breaker: Breaker
     restartable: bool  # it can start its ComfyUI anew
+    contested: bool  # other processes call themselves so too, and are not let in
     held: Annotated[tuple[Held, ...], Many(64)]
     succeeded: Count
     failed: Count

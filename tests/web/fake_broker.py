@@ -91,6 +91,7 @@ def a_worker(name: str = "worker-1", **changes: Any) -> WorkerView:
         "labels": (),
         "breaker": records.Breaker(state=records.BreakerState.CLOSED, why="", since_utc_ms=0),
         "restartable": False,
+        "contested": False,
         "held": (),
         "succeeded": 0,
         "failed": 0,

@@ -51,6 +51,7 @@ function tally({ jobs_per_hour: rate, speed, succeeded, failed }, say) {
 function trouble(worker, say) {
   const { breaker } = worker;
   if (!isShut(breaker)) return say(`fleet.breaker.${breaker.state}`, { why: breaker.why });
+  if (worker.contested) return say("fleet.contested", { name: worker.name });
   return standing(worker) === "silent" ? say("worker.silent.idle") : "";
 }
 

@@ -8,7 +8,7 @@ from broker.core.hearing import CONTESTED
 from broker.core.leases import GRACE_MS
 from broker.core.roster import CONTEST_MS, CONTESTS
 from broker.protocol import worker as wire
-from broker.protocol.records import Held, JobState, Phase, Reason
+from broker.protocol.records import Held, JobState, Phase, Reason, WorkerView
 from tests.core.broker.given import Given, Session, held
 
 # ---- two processes with one name
@@ -21,6 +21,11 @@ def swap(broker: Given, newcomer: Session, incumbent: Session) -> None:
     incumbent.says(wire.Leave(why="refused"))
 
 
+def seen(broker: Given) -> WorkerView:
+    [worker] = broker.fleet.workers()
+    return worker
+
+
 def test_living_processes_take_a_name_from_one_another_only_so_often(broker: Given) -> None:
     first = broker.joined("gpu-0")
     for number in range(10, 10 + CONTESTS):
@@ -31,6 +36,7 @@ def test_living_processes_take_a_name_from_one_another_only_so_often(broker: Giv
     late.announces()
     assert late.last == wire.Refused(why=CONTESTED.format("gpu-0"), retry=True)
     assert first.session in broker.fleet.roster.by_session and first.last != late.last
+    assert seen(broker).contested, "watchers are told"
     broker.passes(broker.rules.lease_ms)
     late.announces()
     assert isinstance(late.last, wire.Welcome), "the one that had it is gone"
@@ -49,7 +55,9 @@ def test_a_name_is_taken_again_once_the_quarrel_is_old(broker: Given) -> None:
         newcomer = broker.worker("gpu-0", number)
         swap(broker, newcomer, first)
         first = newcomer
-    broker.passes(CONTEST_MS, first)
+    assert seen(broker).contested
+    broker.passes(CONTEST_MS + broker.rules.heartbeat_ms, first)
+    assert not seen(broker).contested
     late = broker.worker("gpu-0", 20)
     late.announces()
     assert isinstance(late.last, wire.Welcome)

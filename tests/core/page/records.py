@@ -215,6 +215,7 @@ workers = st.builds(
     resident=st.none() | st.lists(st.sampled_from(("checkpoints/a.b.safetensors", "loras/c", ".d", "é/")), max_size=6),
     jobs_per_hour=st.none() | st.floats(0, 200),
     speed=st.none() | st.floats(0.1, 4),
+    contested=st.none() | st.booleans(),
     breaker=st.none()
     | st.fixed_dictionaries(
         {"state": st.sampled_from(("closed", "open", "probing")), "why": _TEXT, "since_ms": st.integers(0, 10**8)}

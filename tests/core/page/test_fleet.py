@@ -82,6 +82,12 @@ def test_rates_are_as_coarse_as_people_need() -> None:
     assert told(records.worker(jobs_per_hour=1.0))["tally"] == "1 jobs/h · 0 done"
 
 
+def test_a_name_that_others_want_too_says_so_while_its_worker_works_on() -> None:
+    card = told(records.worker(contested=True))
+    assert card["trouble"] == ENGLISH.say("fleet.contested", name="studio-1")
+    assert not told(records.worker(contested=False))["trouble"]
+
+
 def test_an_open_breaker_says_why_and_can_be_probed() -> None:
     breaker = {"state": "open", "why": "3 jobs in a row failed here", "since_ms": 0}
     card = told(records.worker(breaker=breaker, can={"probe": True, "restart": False}))
