@@ -43,12 +43,11 @@ class GroupKey(NamedTuple):
     #: The only worker that may run it; empty = any.
     pin: str
     owner: str
-    #: In doublings of pixels x steps.
+    #: In doublings; 0 where it does not matter.
     work: int
 
 
-def group_key(needs: Needs, pin: str = "", owner: str = "") -> GroupKey:
-    work = (max(1, needs.pixels) * max(1, needs.steps)).bit_length()
+def group_key(needs: Needs, pin: str = "", owner: str = "", work: int = 0) -> GroupKey:
     return GroupKey(needs.nodes, needs.models, needs.labels, needs.vram_bytes, pin, owner, work)
 
 
@@ -103,11 +102,17 @@ class _Line:
 
 
 class Backlog:
-    def __init__(self, serves: Callable[[Kind, GroupKey], bool], share: Callable[[str], float]) -> None:
+    def __init__(
+        self,
+        serves: Callable[[Kind, GroupKey], bool],
+        share: Callable[[str], float],
+        size: Callable[[Needs], float],
+    ) -> None:
         """serves: whether workers of a kind can run a group; it is asked once, until `forget`. share: how much of the
-        fleet an owner has had, for its weight; it may only grow."""
+        fleet an owner has had, for its weight; it may only grow. size: how much work a job is, 1 or more."""
         self._serves = serves
         self.share = share
+        self._size = size
         self._groups: dict[GroupKey, Group] = {}
         self._entry: dict[str, tuple[Group, Entry]] = {}
         self._lines: dict[Lane, _Line] = {}
@@ -118,6 +123,8 @@ class Backlog:
         #: Jobs by the models they need, and how much work they are together: each two to the power of its group's.
         self.waiting_for: dict[Models, int] = {}
         self.work_for: dict[Models, int] = {}
+        #: How much work all jobs are.
+        self.work = 0
         #: Owners whose jobs have to wait, and groups passed over until `show`.
         self._held_back: set[str] = set()
         self._aside: dict[Group, None] = {}
@@ -133,7 +140,7 @@ class Backlog:
     def add(self, job_id: str, needs: Needs, *, owner: str, pin: str, priority: int, sequence: int) -> None:
         """Put a job in, or move it when it is in already."""
         self.discard(job_id)
-        key = group_key(needs, pin, owner)
+        key = group_key(needs, pin, owner, int(self._size(needs)).bit_length())
         group = self._groups.get(key)
         if group is None:
             group = self._found(key)
@@ -143,6 +150,7 @@ class Backlog:
         group.waiting += 1
         self.waiting_for[key.models] = self.waiting_for.get(key.models, 0) + 1
         self.work_for[key.models] = self.work_for.get(key.models, 0) + (1 << key.work)
+        self.work += 1 << key.work
         heapq.heappush(group.heap, entry)
         if first:
             self._show(group)
@@ -155,6 +163,7 @@ class Backlog:
         models = group.key.models
         self.waiting_for[models] -= 1
         self.work_for[models] -= 1 << group.key.work
+        self.work -= 1 << group.key.work
         if not self.waiting_for[models]:
             del self.waiting_for[models], self.work_for[models], self._by_models[models]
         if not group.waiting:

@@ -107,6 +107,13 @@ class Estimates:
         known = needs.pixels and needs.steps
         return min(cards.RUN_MS_PER_UNIT * work(needs), LONGEST_MS) if known else cards.RUN_MS
 
+    def size(self, needs: Needs) -> float:
+        """How much work a job is, to weigh it beside others: in pixels x steps; where the workflow does not tell them,
+        by the time that such jobs take."""
+        if needs.pixels and needs.steps:
+            return work(needs)
+        return self.reference_ms(needs) / cards.RUN_MS_PER_UNIT
+
     def has_run(self, needs: Needs, worker: str) -> bool:
         """Whether such a job was ever timed there."""
         return (Kind.RUN, needs.signature, worker) in self._figures

@@ -23,7 +23,7 @@ from typing import Any
 from broker.core import expiry
 from broker.core.admission import admit
 from broker.core.backlog import Backlog
-from broker.core.estimates import Figure
+from broker.core.estimates import Estimates, Figure
 from broker.core.events import Event, FromClient, FromWorker, Outlived, Tick, Unreachable
 from broker.core.fairness import Fairness
 from broker.core.hearing import hear
@@ -60,9 +60,10 @@ class Fleet:
         self.invalid_messages = 0
         fairness = Fairness(rules.weights)
         self.roster = Roster()
-        backlog = Backlog(self.roster.serves, fairness.share)
+        estimates = Estimates()
+        backlog = Backlog(self.roster.serves, fairness.share, estimates.size)
         self.jobs = Jobs(counts, last_sequence, backlog, fairness, most_held=rules.max_running_per_owner)
-        self.leases = Leases(rules, self.jobs, self.roster, jitter)
+        self.leases = Leases(rules, self.jobs, self.roster, estimates, jitter)
         self.placing = Placing(self.leases, fairness)
         self._started_utc_ms = now.utc_ms
         #: How much of the monotonic clock the loop's own lateness has eaten.

@@ -42,11 +42,13 @@ FORGET_LOST_MS = 10 * 60_000
 
 
 class Leases:
-    def __init__(self, rules: Rules, jobs: Jobs, roster: Roster, jitter: Callable[[], float]) -> None:
+    def __init__(
+        self, rules: Rules, jobs: Jobs, roster: Roster, estimates: Estimates, jitter: Callable[[], float]
+    ) -> None:
         self.rules = rules
         self.jobs = jobs
         self.roster = roster
-        self.estimates = Estimates()
+        self.estimates = estimates
         self.deadlines = Deadlines()
         self.breakers = Breakers(rules, roster, self.deadlines)
         #: Leased attempts whose session is over and whose worker's name is expected back: name -> job ids, never none.

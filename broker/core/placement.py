@@ -42,8 +42,8 @@ class Waiting(NamedTuple):
 
     #: How many jobs of this one's length need the same models and wait, this one included: a film is many pictures.
     alike: float = 1
-    #: All the others.
-    others: int = 0
+    #: All the others, too.
+    others: float = 0
     #: The job has waited for a better worker as long as it may.
     patient: bool = True
 
@@ -104,7 +104,7 @@ def _with_room(candidates: Sequence[Candidate]) -> list[Candidate]:
     return [candidate for candidate in candidates if candidate.room]
 
 
-def _served_before(ready: Candidate, candidates: Sequence[Candidate], waiting: Waiting) -> int:
+def _served_before(ready: Candidate, candidates: Sequence[Candidate], waiting: Waiting) -> float:
     """How many of the jobs alike the workers without room would finish before `ready` had finished one.
 
     Those that hold the models take these jobs first; the rest of them serve everybody else's before.

@@ -207,12 +207,12 @@ class Placing:
     def _waiting(self, group: Group, candidates: list[Candidate], now: Now) -> Waiting:
         models, backlog = group.key.models, self._backlog
         # By work, so that pictures behind a film count little; of jobs of one length it is their number.
-        amounts_to = MEANWHILE * backlog.work_for[models] / (1 << group.key.work)
-        alike = min(backlog.waiting_for[models], amounts_to)
+        one, work = 1 << group.key.work, backlog.work_for[models]
+        alike = min(backlog.waiting_for[models], MEANWHILE * work / one)
         ready = _ready(candidates)
         patience_ms = ready.load_ms if ready.load_ms else ready.run_ms
         patient = group.wait is None or now.mono_ms - group.wait.since_ms < patience_ms
-        return Waiting(alike, len(backlog) - backlog.waiting_for[models], patient)
+        return Waiting(alike, (backlog.work - work) / one, patient)
 
     # ---- what is expected of whom
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from broker.core import submits
 from broker.core.backlog import Backlog, Lane
+from broker.core.estimates import work
 from broker.core.events import Event, FromClient, FromWorker, Tick, Unreachable
 from broker.core.fairness import Fairness
 from broker.core.fleet import Fleet
@@ -70,7 +71,7 @@ ANYWHERE: Final = Lane((DIGEST, (), 0))
 def jobs_of(counts: dict[JobState, int], last_sequence: int, **rules: Any) -> Jobs:
     """The jobs of a core that has no workers."""
     fairness = Fairness({})
-    return Jobs(counts, last_sequence, Backlog(lambda kind, group: True, fairness.share), fairness, **rules)
+    return Jobs(counts, last_sequence, Backlog(lambda kind, group: True, fairness.share, work), fairness, **rules)
 
 
 def drained(backlog: Backlog) -> list[str]:

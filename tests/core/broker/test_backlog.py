@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from broker.core.backlog import PLACES, Backlog, Group, Lane, group_key
+from broker.core.estimates import work
 from broker.protocol.records import Needs
 from tests.core.broker.given import ANYWHERE, DIGEST, NEEDS, drained
 
@@ -19,7 +20,7 @@ OTHER = dataclasses.replace(NEEDS, nodes=("Other",))
 
 def backlog_of(shares: dict[str, float] | None = None) -> Backlog:
     had = shares if shares is not None else {}
-    return Backlog(lambda kind, group: kind[2] >= group.vram_bytes, lambda owner: had.get(owner, 0.0))
+    return Backlog(lambda kind, group: kind[2] >= group.vram_bytes, lambda owner: had.get(owner, 0.0), work)
 
 
 def put(backlog: Backlog, *jobs: tuple[str, int, int], needs: Needs = NEEDS, pin: str = "", owner: str = "ann") -> None:
@@ -125,7 +126,7 @@ def test_a_lane_of_certain_models_sees_what_needs_exactly_these() -> None:
 
 def test_a_lane_that_is_forgotten_is_asked_anew() -> None:
     able: set[str] = set()
-    backlog = Backlog(lambda kind, group: group.nodes[0] in able, lambda owner: 0.0)
+    backlog = Backlog(lambda kind, group: group.nodes[0] in able, lambda owner: 0.0, work)
     put(backlog, ("a", 0, 1))
     assert not first(backlog)
     able.add(NEEDS.nodes[0])
@@ -164,12 +165,13 @@ def test_a_group_that_is_empty_is_gone() -> None:
     backlog = backlog_of()
     put(backlog, ("a", 0, 1), needs=dataclasses.replace(NEEDS, models=("m",)))
     (group,) = backlog.with_models(("m",))
-    assert group.key == group_key(dataclasses.replace(NEEDS, models=("m",)), owner="ann")
+    assert group.key == group_key(dataclasses.replace(NEEDS, models=("m",)), owner="ann", work=1)
     assert (backlog.waiting_for, backlog.work_for) == ({("m",): 1}, {("m",): 1 << group.key.work})
+    assert backlog.work == 1 << group.key.work
     backlog.discard("a")
     backlog.discard("a")
     assert not first(backlog) and not list(backlog.with_models(("m",))) and "a" not in backlog
-    assert not (backlog._groups or backlog._by_owner or backlog.waiting_for or backlog.work_for)
+    assert not (backlog._groups or backlog._by_owner or backlog.waiting_for or backlog.work_for or backlog.work)
 
 
 def test_moving_a_job_for_ever_does_not_grow_the_queue() -> None:

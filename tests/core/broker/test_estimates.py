@@ -95,6 +95,15 @@ def test_no_time_that_a_worker_claims_grows_past_what_can_be_told() -> None:
     assert known.usual_load_ms("liar") == LONGEST_MS and known.run_ms(PICTURE, "liar") <= LONGEST_MS
 
 
+def test_a_job_whose_size_is_not_told_is_as_large_as_what_takes_as_long() -> None:
+    known, unsized = Estimates(), dataclasses.replace(PICTURE, pixels=0, signature="upscale")
+    assert known.size(PICTURE) == 20 << 20
+    assert 0.5 < known.size(unsized) / known.size(PICTURE) < 2, "before it was seen it is thought a picture"
+    known.ran(PICTURE, "gpu-1", 4_000)
+    known.ran(unsized, "gpu-1", 400_000)
+    assert known.size(unsized) == pytest.approx(100 * known.size(PICTURE))
+
+
 def test_what_was_learnt_is_handed_out_once_and_comes_back() -> None:
     known, again = Estimates(), Estimates()
     known.ran(PICTURE, "a", 8_000)

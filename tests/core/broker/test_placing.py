@@ -203,15 +203,24 @@ def test_the_last_job_of_a_burst_waits_for_the_fast_card(broker: Given) -> None:
     assert "slow" in {where(broker, job) for job in (second, *more)}, "the fast one cannot do all of them in 40 s"
 
 
-def test_a_film_waits_for_the_fast_card_though_pictures_wait_behind_it(broker: Given) -> None:
-    picture = dataclasses.replace(needing(XL), pixels=1 << 20, steps=16)
-    film = dataclasses.replace(picture, pixels=64 << 20)
-    fast, slow = worker(broker, "fast"), worker(broker, "slow")
-    for number, session, run_ms in ((100, fast, 4_000), (200, slow, 40_000)):
-        for offset, loading_ms in enumerate((11_000, 0, 0)):
-            job = broker.submitted(number + offset, needs=picture, pin=session.name)
+PICTURE = dataclasses.replace(needing(XL), pixels=1 << 20, steps=16)
+FILM = dataclasses.replace(PICTURE, pixels=64 << 20)
+
+
+def ran_each(broker: Given, needs: Needs, *times: tuple[Session, int], number: int = 100) -> None:
+    """Each worker has loaded the models in 11 s and run three such jobs in so many milliseconds."""
+    for session, run_ms in times:
+        for loading_ms in (11_000, 0, 0):
+            job = broker.submitted(number, needs=needs, pin=session.name)
+            number += 1
             broker.tick()
             runs(session, job, run_ms + loading_ms, loading_ms=loading_ms)
+
+
+def test_a_film_waits_for_the_fast_card_though_pictures_wait_behind_it(broker: Given) -> None:
+    picture, film = PICTURE, FILM
+    fast, slow = worker(broker, "fast"), worker(broker, "slow")
+    ran_each(broker, picture, (fast, 4_000), (slow, 40_000))
     broker.submitted(1, needs=picture, pin="fast")
     broker.tick()
     long = broker.submitted(2, needs=film)
@@ -219,6 +228,36 @@ def test_a_film_waits_for_the_fast_card_though_pictures_wait_behind_it(broker: G
     broker.tick()
     assert broker.state(long) is JobState.QUEUED, "the slow one would take 64 times 40 s, the fast one 64 times 4 s"
     assert "slow" in {where(broker, job) for job in short}, "it has these meanwhile"
+
+
+def test_what_waits_for_other_models_counts_by_its_work_and_not_by_its_number(broker: Given) -> None:
+    other = dataclasses.replace(PICTURE, models=(PONY,), signature=PONY)
+    fast, slow = worker(broker, "fast"), worker(broker, "slow")
+    ran_each(broker, PICTURE, (fast, 4_000), (slow, 40_000))
+    ran_each(broker, other, (fast, 4_000), (slow, 40_000), number=200)
+    broker.submitted(1, needs=other, pin="fast")
+    broker.tick()
+    film = broker.submitted(2, needs=FILM)
+    for number in range(3, 43):
+        broker.submitted(number, needs=other)
+    broker.tick()
+    assert broker.state(film) is JobState.QUEUED, (
+        "the fast one has done the film and all of them before the slow one it"
+    )
+
+
+def test_a_film_of_which_only_its_time_is_known_waits_for_the_fast_card_as_well(broker: Given) -> None:
+    unsized = dataclasses.replace(PICTURE, pixels=0, steps=0, signature="film")
+    fast, slow = worker(broker, "fast"), worker(broker, "slow")
+    ran_each(broker, PICTURE, (fast, 4_000), (slow, 40_000))
+    ran_each(broker, unsized, (fast, 256_000), (slow, 2_560_000), number=200)
+    broker.submitted(1, needs=PICTURE, pin="fast")
+    broker.tick()
+    film = broker.submitted(2, needs=unsized)
+    short = [broker.submitted(number, needs=PICTURE) for number in range(3, 16)]
+    broker.tick()
+    assert broker.state(film) is JobState.QUEUED
+    assert "slow" in {where(broker, job) for job in short}
 
 
 def test_a_staged_job_is_taken_back_when_another_worker_would_have_it_done_sooner(broker: Given) -> None:
