@@ -95,7 +95,7 @@ def main() -> None:
         channel.start()
         try:
             ready("broker", **server.endpoints(), files=channel.endpoint)
-            server.run(stop, lambda: channel.alive and searches.alive)
+            server.run(stop, channel, lambda: channel.alive and searches.alive)
         finally:
             channel.stop()
             server.close()

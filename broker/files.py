@@ -58,6 +58,7 @@ class FileChannel:
         #: What the helpers have done with a whole file.
         self._finished: SimpleQueue[tuple[Partial, Future[None]]] = SimpleQueue()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._stored = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         #: When the log last said that the disk refuses files, by the code of refusal.
         self._complained_s: dict[str, float] = {}
         self._stopping = False
@@ -77,6 +78,14 @@ class FileChannel:
         os.eventfd_write(self._wake, 1)
         self._thread.join()
         os.close(self._wake)
+        os.close(self._stored)
+
+    def fileno(self) -> int:
+        """Readable once a file has become durable, until `heed`."""
+        return self._stored
+
+    def heed(self) -> None:
+        os.eventfd_read(self._stored)
 
     # ---- everything below runs in the thread
 
@@ -138,7 +147,7 @@ class FileChannel:
             partial.finish()
         except FileProblem as e:
             problem = e
-        self._reply(self._transfers.finished(partial, problem))
+        self._told(partial, problem)
 
     def _finisher(self, partial: Partial) -> Callable[[Future[None]], None]:
         def done(future: Future[None]) -> None:
@@ -154,7 +163,12 @@ class FileChannel:
                 problem = future.exception()
                 if problem is not None and not isinstance(problem, FileProblem):
                     raise problem
-                self._reply(self._transfers.finished(partial, problem))
+                self._told(partial, problem)
+
+    def _told(self, partial: Partial, problem: FileProblem | None) -> None:
+        if problem is None:
+            os.eventfd_write(self._stored, 1)
+        self._reply(self._transfers.finished(partial, problem))
 
     def _send_chunks(self) -> int:
         """Send the next chunk of each download whose turn it is; returns how long to wait before the next round."""

@@ -16,6 +16,7 @@ from broker.core.events import FromClient, FromWorker, Unreachable
 from broker.core.hearing import ANNOUNCE_FIRST
 from broker.core.rules import Now
 from broker.core.step import Send
+from broker.files import FileChannel
 from broker.keeping import Keeping
 from broker.protocol import events
 from broker.protocol.codec import ADMIN_SENDS, WORKER_SENDS, decode, encode
@@ -95,12 +96,16 @@ class Server:
         bound = {"clients": self._clients, "workers": self._workers, "events": self._events}
         return {name: sockets.endpoint_of(socket) for name, socket in bound.items()}
 
-    def run(self, stop: Stop, others_alive: Callable[[], bool]) -> None:
-        """Turn until asked to stop. Raises StoreError when the disk or a thread beside can no longer be trusted."""
+    def run(self, stop: Stop, files: FileChannel, others_alive: Callable[[], bool]) -> None:
+        """Turn until asked to stop. Raises StoreError when the disk or a thread beside can no longer be trusted.
+
+        files: a result may wait for what comes there.
+        """
         poller = zmq.Poller()
         for socket in (self._workers, self._clients, self._events):
             poller.register(socket, zmq.POLLIN)
         poller.register(stop.fileno(), zmq.POLLIN)
+        poller.register(files.fileno(), zmq.POLLIN)
         if self._gate is not None:
             poller.register(self._gate.socket, zmq.POLLIN)
         if self._searches is not None:
@@ -111,6 +116,8 @@ class Server:
                 self._gate.answer()
             if self._events in ready:
                 self._note_watchers()
+            if files.fileno() in ready:
+                files.heed()
             self._take_turn(ready)
             if self._searches is not None and self._searches.fileno() in ready:
                 for request, page in self._searches.take():
@@ -125,7 +132,7 @@ class Server:
         self._turn.save()
 
     def _sleep_ms(self, mono_ms: int) -> int:
-        sleep_ms = self._turn.fleet.sleep_ms(mono_ms)
+        sleep_ms = self._turn.sleep_ms(mono_ms)
         return sleep_ms if self._keeping is None else min(sleep_ms, self._keeping.sleep_ms(mono_ms))
 
     def close(self) -> None:

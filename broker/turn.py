@@ -24,6 +24,8 @@ from broker.store.api import Page, Store
 
 #: The longest that a write may wait for a commit, when nothing else asks for one.
 UNSAVED_MS: Final = 500
+#: The longest that a result waits for its files, which travel beside it, before its worker is told to send them again.
+FILES_MS: Final = 5_000
 
 
 @dataclasses.dataclass(slots=True)
@@ -59,6 +61,8 @@ class Turn:
         self.invalid = 0
         #: What was published in this turn and has no place in the stream yet.
         self._news: list[Any] = []
+        #: Results whose files are not all here, by job, each with the time until when it waits for them.
+        self._early: dict[str, tuple[FromWorker | Unreachable, int]] = {}
 
     def take(
         self,
@@ -71,10 +75,15 @@ class Turn:
         urgent = False
         self.fleet.invalid_messages = self.invalid
         self.fleet.jobs.disk_full = self._disk_full()
-        for event in from_workers:
-            missing = self._missing_outputs(event)
-            if missing is not None:
-                out.to_workers.append(missing)
+        early, self._early = self._early, {}
+        for event in (*(event for event, _ in early.values()), *from_workers):
+            if (missing := self._missing_outputs(event)) is not None:
+                job_id = missing.message.job_id
+                until_ms = early[job_id][1] if job_id in early else now.mono_ms + FILES_MS
+                if now.mono_ms < until_ms:
+                    self._early[job_id] = event, until_ms
+                else:
+                    out.to_workers.append(missing)
                 continue
             urgent |= self._handle(self._informed(event), now, out)
         for request in from_clients:
@@ -112,6 +121,11 @@ class Turn:
         self._publish(out)
         self.save()
         return out
+
+    def sleep_ms(self, mono_ms: int) -> int:
+        """How long until the next turn must come, even if nothing arrives."""
+        waiting_ms = (max(0, until_ms - mono_ms) for _, until_ms in self._early.values())
+        return min((self.fleet.sleep_ms(mono_ms), *waiting_ms))
 
     @property
     def saved(self) -> bool:
@@ -170,7 +184,8 @@ class Turn:
         return by_key if by_key else next(filter(self.store.is_deleted, ids(said)), "")
 
     def _missing_outputs(self, event: FromWorker | Unreachable) -> Send | None:
-        """A result counts only when every file of it is durable here."""
+        """What a worker is told at last whose result is not whole: one counts only when every file of it is durable
+        here."""
         if not isinstance(event, FromWorker) or not isinstance(event.message, Complete):
             return None
         said = event.message

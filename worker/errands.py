@@ -148,8 +148,11 @@ class Porter:
 
     # ---- out of ComfyUI
 
-    def deliver(self, sources: tuple[Source, ...]) -> Generator[int, None, tuple[Output, ...]]:
-        """Store outputs with the broker; returns them once all are durable. Raises: ErrandFailed."""
+    def deliver(self, sources: tuple[Source, ...], *, surely: bool) -> Generator[int, None, tuple[Output, ...]]:
+        """Store outputs with the broker; returns them once all are durable or, unless surely, small ones have left.
+
+        Raises: ErrandFailed.
+        """
         outputs: list[Output] = []
         for source in sources:
             with Spool() as spool:
@@ -159,7 +162,7 @@ class Porter:
                 else:
                     spool.write(source.data)
                     node_id, name, kind = source.node_id, source.name, "socket"
-                yield from self._store(spool)
+                yield from self._store(spool, surely=surely)
                 outputs.append(
                     Output(
                         node_id=plain(node_id, 200),
@@ -176,7 +179,7 @@ class Porter:
         """Store bytes that are at hand. Raises: ErrandFailed."""
         with Spool() as spool:
             spool.write(data)
-            yield from self._store(spool)
+            yield from self._store(spool, surely=True)
 
     def _fetch(self, file: OutputFile, spool: Spool) -> Errand:
         """A file of ComfyUI's into the spool, a piece a turn; once more if it came cut."""
@@ -200,9 +203,12 @@ class Porter:
             yield AGAIN_MS
         raise ErrandFailed(Reason.OUTPUT_LOST, f"the output {plain(file.filename, 200)} cannot be had: {fault}")
 
-    def _store(self, spool: Spool) -> Errand:
+    def _store(self, spool: Spool, *, surely: bool) -> Errand:
         while True:
             upload = self._courier.upload(spool.sha256, spool.size_bytes, spool.read, self._now_ms())
+            if upload.launched and not surely:
+                self._courier.forget(upload)
+                return
             yield from self._carried(upload, lambda: None)
             if upload.failure is None:
                 return

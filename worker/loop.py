@@ -301,7 +301,7 @@ class Loop:
 
     def _deliver(self, ask: Deliver) -> Errand:
         try:
-            outputs = yield from self._porter.deliver(ask.sources)
+            outputs = yield from self._porter.deliver(ask.sources, surely=ask.surely)
         except ErrandFailed as e:
             fault = str(e)
         except OSError as e:

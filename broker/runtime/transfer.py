@@ -125,6 +125,11 @@ class Upload(Transfer):
         #: Whether every byte the broker has came from this beginning.
         self._all_ours = True
 
+    @property
+    def launched(self) -> bool:
+        """Whether the beginning took along every byte: nothing more has to be sent, unless it is lost."""
+        return self._at_once and self._begun
+
     def _opening(self) -> list[Any]:
         self._sent, self._all_ours = 0, True
         data = b""

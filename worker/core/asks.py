@@ -150,6 +150,9 @@ class Deliver:
 
     key: Key
     sources: tuple[Source, ...]
+    #: Only what the broker has said it holds is delivered; else what has wholly left for it is, too, where that is soon
+    #: known: the broker waits a little for the files of a result, and says which it lacks.
+    surely: bool = False
 
 
 @dataclass(frozen=True, slots=True)

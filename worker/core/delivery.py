@@ -3,6 +3,9 @@ them. Pure.
 
 When all nodes have run, ComfyUI's socket says so and has named the files; the history that makes it true follows some
 milliseconds later, and is one more question. What was begun on the hint is on its way meanwhile.
+
+That small files have left is enough to tell of the result: the broker counts it once they are durable, or says that it
+lacks them, and then all are sent again and waited for.
 """
 
 from __future__ import annotations
@@ -31,10 +34,10 @@ class Delivery:
 
     def again(self) -> list[Deliver]:
         """The broker has lost some."""
-        return self._ask(self._results)
+        return self._ask(self._results, surely=True)
 
     def stored(self, outputs: tuple[Output, ...]) -> None:
-        """All that was asked for is durable with the broker; none, if nobody wants it (the picture of a probe)."""
+        """All that was asked for is with the broker, or on its way; none, if nobody wants it (a probe's picture)."""
         if self._asked:
             self._stored = dict(zip(self._asked, outputs, strict=bool(outputs)))
 
@@ -55,6 +58,6 @@ class Delivery:
         stored = self._stored
         return None if stored is None else tuple(stored[source] for source in self._results if source in stored)
 
-    def _ask(self, sources: tuple[Source, ...]) -> list[Deliver]:
+    def _ask(self, sources: tuple[Source, ...], *, surely: bool = False) -> list[Deliver]:
         self._asked, self._stored = sources, None
-        return [Deliver(self._key, sources)]
+        return [Deliver(self._key, sources, surely)]

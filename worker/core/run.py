@@ -230,7 +230,7 @@ class Run:
             self._patience.look_at(now_ms)
 
     def delivered(self, out: list[Any], outputs: tuple[Output, ...], now_ms: int) -> None:
-        """What was to be delivered is durable with the broker."""
+        """What was to be delivered is with the broker, or on its way."""
         self._delivery.stored(outputs)
         self._complete(out, now_ms)
 
@@ -351,7 +351,7 @@ class Run:
             self._fail(out, failed, now_ms)
 
     def _complete(self, out: list[Any], now_ms: int) -> None:
-        """Say so once the history has confirmed it and every result is durable with the broker."""
+        """Say so once the history has confirmed it and every result is with the broker, or on its way."""
         outputs = self._delivery.outputs
         if self.step is Step.DELIVERING and outputs is not None:
             self._move(Step.OUT)

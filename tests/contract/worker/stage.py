@@ -48,6 +48,8 @@ from comfyui.simulator.process import SimulatorProcess
 ROOT = Path(__file__).resolve().parents[3]
 #: A bound on liveness, never a measure.
 PATIENCE_S = 30.0
+#: How long a result waits for its files.
+FILES_S = 5.0
 SDXL: dict[str, Any] = json.loads((ROOT / "comfyui" / "api.json").read_bytes())
 LIMITS = Limits(start_to_close_ms=60_000, stall_ms=20_000, hung_ms=0)
 
@@ -169,6 +171,8 @@ class BrokerStandIn:
         sender, *frames = self._socket.recv_multipart()
         # Whatever a worker says keeps to the contract: this raises if it does not.
         message = decode(frames, WORKER_SENDS)
+        if isinstance(message, Complete):
+            self._await_files(message)
         self.heard.append(message)
         self.speakers.append(sender.decode())
         if self.deaf:
@@ -194,6 +198,12 @@ class BrokerStandIn:
                 self.say(Beat(need_capabilities=False))
             case Complete() | Fail() if self.records:
                 self.say(Recorded(job_id=message.job_id, attempt=message.attempt))
+
+    def _await_files(self, said: Complete) -> None:
+        """As the broker does: what has left beside a result may come a moment after it."""
+        deadline_s = time.monotonic() + FILES_S
+        while not all(self.store.has(output.sha256) for output in said.outputs) and time.monotonic() < deadline_s:
+            time.sleep(0.002)
 
     # ---- speaking
 

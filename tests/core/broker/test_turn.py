@@ -19,7 +19,7 @@ from broker.protocol.events import JobChanged, JobGone, StatsChanged, WorkerChan
 from broker.protocol.records import InputFile, JobState
 from broker.store.api import Wanted
 from broker.store.memory import MemoryStore
-from broker.turn import UNSAVED_MS, Outbound, Turn
+from broker.turn import FILES_MS, UNSAVED_MS, Outbound, Turn
 from tests.core.broker.given import (
     CLIENT,
     NEEDS,
@@ -217,14 +217,42 @@ def test_an_end_repeated_to_the_brokers_next_life_is_recorded_from_the_store(hou
 def test_a_result_does_not_count_before_its_files_are_durable(house: House) -> None:
     house.opens()
     house.takes(submit_of(1))
-    lacking = complete(job_id(1), sha256="0" * 64)
-    out = house.takes(lacking)
-    (answer,) = out.to_workers
-    assert answer.message == wire.OutputsMissing(job_id=job_id(1), attempt=1, missing=("0" * 64,))
+    assert house.takes(complete(job_id(1), sha256="0" * 64)).to_workers == []
     assert house.state(job_id(1)) is JobState.LEASED
+    assert house.turn.sleep_ms(house.now_ms) <= FILES_MS
+    house.files.add("0" * 64)
+    house.now_ms += FILES_MS - 1
+    (answer,) = house.takes().to_workers
+    assert isinstance(answer.message, wire.Recorded)
+    assert house.state(job_id(1)) is JobState.SUCCEEDED
+
+
+def test_files_that_do_not_come_are_asked_for_once_for_all_that_was_said_meanwhile(house: House) -> None:
+    house.opens()
+    house.takes(submit_of(1))
+    lacking = complete(job_id(1), sha256="0" * 64)
+    for _ in range(3):
+        assert house.takes(lacking).to_workers == []
+        house.now_ms += FILES_MS // 3
+    house.now_ms += 2
+    (answer,) = house.takes().to_workers
+    assert answer.message == wire.OutputsMissing(job_id=job_id(1), attempt=1, missing=("0" * 64,))
+    assert house.takes().to_workers == [] and house.state(job_id(1)) is JobState.LEASED
     house.files.add("0" * 64)
     house.takes(lacking)
     assert house.state(job_id(1)) is JobState.SUCCEEDED
+
+
+def test_a_result_that_waits_for_files_is_dropped_when_its_attempt_ends_otherwise(house: House) -> None:
+    house.opens()
+    house.takes(submit_of(1))
+    house.takes(complete(job_id(1), sha256="0" * 64))
+    house.takes(
+        dataclasses.replace(Given().worker("gpu-0").introduction(), session=session_id(2)), session=session_id(2)
+    )
+    house.files.add("0" * 64)
+    house.takes()
+    assert house.state(job_id(1)) is not JobState.SUCCEEDED
 
 
 @pytest.mark.parametrize("stale", ["attempt", "session"])

@@ -5,6 +5,7 @@ The real one is worker/; this one is the broker's counterpart in the simulation,
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -73,10 +74,19 @@ class ModelWorker:
     """One process life. `send(message)` puts a message on the network."""
 
     def __init__(
-        self, name: str, session: str, comfy: Comfy, *, clock: Clock, rng: random.Random, send: Callable[[Any], None]
+        self,
+        name: str,
+        session: str,
+        comfy: Comfy,
+        *,
+        clock: Clock,
+        rng: random.Random,
+        send: Callable[[Any], None],
+        put: Callable[[str], None],
     ) -> None:
+        """put: lets a file leave, which travels beside the messages; nobody says whether it arrived."""
         self.name, self.session, self.comfy = name, session, comfy
-        self.clock, self.rng, self.send = clock, rng, send
+        self.clock, self.rng, self.send, self.put = clock, rng, send, put
         self.alive = True
         self.paused_until_ms = 0
         #: It beats, and ends nothing.
@@ -167,6 +177,9 @@ class ModelWorker:
             case wire.Drain():
                 self.draining = True
                 self.send(wire.Draining())
+            case wire.OutputsMissing():
+                for sha256 in message.missing:
+                    self.put(sha256)
             case wire.CancelAttempt():
                 self._cancel((message.job_id, message.attempt))
             case _:
@@ -246,9 +259,11 @@ class ModelWorker:
 
     def _complete(self, attempt: Attempt) -> wire.Complete:
         self.finished.add(attempt)
+        name = f"{self.name}-{attempt[1]}.png"
+        sha256 = hashlib.sha256(f"{attempt[0]} {name}".encode()).hexdigest()
+        self.put(sha256)
         output = Output(
-            node_id="9", name=f"{self.name}-{attempt[1]}.png", kind="output", media_type="image/png",
-            sha256="0" * 64, size_bytes=1,
+            node_id="9", name=name, kind="output", media_type="image/png", sha256=sha256, size_bytes=1,
         )  # fmt: skip
         return wire.Complete(job_id=attempt[0], attempt=attempt[1], outputs=(output,), timings=TIMINGS)
 

@@ -17,6 +17,7 @@ from broker.core.rules import Now
 from broker.core.step import Step
 from broker.protocol import worker as wire
 from broker.protocol.records import Failure, JobState
+from broker.store.api import Store
 from broker.turn import Outbound, Turn
 from tests.core.simulation.model_worker import Attempt, ModelWorker
 from tests.core.simulation.world import World
@@ -92,6 +93,17 @@ def result_dropped_before_recorded(patch: Patch) -> dict[str, Any]:
     return {"make_worker": DropsResults}
 
 
+class TakesFilesForGranted(Turn):
+    """Counts a result whose files are still on their way, or lost."""
+
+    def __init__(self, fleet: Fleet, store: Store, has_file: Callable[[str], bool], *more: Any) -> None:
+        super().__init__(fleet, store, lambda sha256: True, *more)
+
+
+def result_counted_before_its_files(patch: Patch) -> dict[str, Any]:
+    return {"make_turn": TakesFilesForGranted}
+
+
 def lease_never_ends(patch: Patch) -> dict[str, Any]:
     patch.setattr(Leases, "lost", lambda self, step, silent, now: None)
     return {}
@@ -128,6 +140,7 @@ def cancel_forgotten_at_lease_end(patch: Patch) -> dict[str, Any]:
         requeue_forgotten,
         send_before_commit,
         result_dropped_before_recorded,
+        result_counted_before_its_files,
         lease_never_ends,
         attempts_not_counted,
         cancel_forgotten_at_lease_end,

@@ -64,6 +64,8 @@ class World:
         #: What the client was told: accepted jobs, and recorded results by job.
         self.accepted: set[str] = set()
         self.recorded: dict[str, str] = {}
+        #: What is durable in the broker's store of files, whatever becomes of the broker.
+        self.files: set[str] = set()
         self.groups: dict[str, tuple[client.Part, ...]] = {}
         self.dispatched: dict[str, set[int]] = {}
         self.offered: dict[str, wire.Ready] = {}
@@ -153,7 +155,7 @@ class World:
             now=self.now(),
         )
         fleet.recover(self.store.live(), self.store.notes(), self.store.figures(), self.now())
-        self.turn = self._make_turn(fleet, self.store, lambda sha256: True, lambda: self.disk_full)
+        self.turn = self._make_turn(fleet, self.store, self.files.__contains__, lambda: self.disk_full)
         self.broker_up = True
         self.keep_turning(self.lives)
 
@@ -163,7 +165,7 @@ class World:
         wait_ms = self.broker_paused_until_ms - self.clock.now_ms
         if wait_ms <= 0:
             self.take_turn()
-            wait_ms = self.turn.fleet.sleep_ms(self.clock.now_ms)
+            wait_ms = self.turn.sleep_ms(self.clock.now_ms)
         self.clock.after(max(1, wait_ms), lambda: self.keep_turning(life))
 
     def ask_turn(self) -> None:
@@ -223,6 +225,8 @@ class World:
             if job_id in self.recorded:
                 self.violate(f"job {job_id} recorded twice: {self.recorded[job_id]} and {result}")
             self.recorded[job_id] = result
+            if record.outputs[0].sha256 not in self.files:
+                self.violate(f"job {job_id} recorded with {result}, which is not stored")
             if result != f"{record.worker}-{record.attempt}.png":
                 self.violate(f"job {job_id} attempt {record.attempt} on {record.worker} recorded {result}")
 
@@ -289,13 +293,25 @@ class World:
         def send(message: Any) -> None:
             self.net.carry(name, "broker", lambda: self.arrive(FromWorker(session, message)))
 
-        started = self._make_worker(name, session, self.comfys[index], clock=self.clock, rng=self.rng, send=send)
+        def put(sha256: str) -> None:
+            self.net.carry(
+                name, "broker", lambda: self.clock.after(self.rng.randint(0, 50), lambda: self.store_file(sha256))
+            )
+
+        started = self._make_worker(
+            name, session, self.comfys[index], clock=self.clock, rng=self.rng, send=send, put=put
+        )
         self.by_session[session] = started
         return started
 
     def arrive(self, event: FromWorker) -> None:
         if self.broker_up:
             self.inbox.append(event)
+            self.ask_turn()
+
+    def store_file(self, sha256: str) -> None:
+        if self.broker_up:
+            self.files.add(sha256)
             self.ask_turn()
 
     def tick_workers(self) -> None:
