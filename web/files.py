@@ -23,7 +23,7 @@ from broker.runtime.keys import Identity
 from broker.runtime.settings import Network
 from broker.runtime.transfer import TransferFailed, put_bytes
 from web.link import BrokerSilent
-from web.shelf import Shelf
+from web.shelf import MAX_FILE_BYTES, Shelf
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +91,12 @@ class Files:
         """The size, the first bytes and all the others, for one question. Raises as `stream` does."""
         size_bytes, parts = self._shelf.open(sha256)
         return size_bytes, next(parts), parts
+
+    def expect(self, sha256: str, size_bytes: int) -> None:
+        """Have a file at hand that somebody is about to ask for; one too large to keep is left."""
+        if size_bytes <= MAX_FILE_BYTES:
+            with contextlib.suppress(NoSuchFile, BrokerSilent):  # whoever asks will be told
+                self._shelf.open(sha256)
 
     def stream(self, sha256: str, start: int, until: int) -> Iterator[bytes]:
         """The bytes [start, until) of a file at least so large, as fast as they are taken.

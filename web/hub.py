@@ -23,7 +23,7 @@ from broker.protocol.events import (
     WorkerChanged,
     WorkerGone,
 )
-from broker.protocol.records import Expected, JobState, JobView, WorkerState, WorkerView
+from broker.protocol.records import Expected, JobState, JobView, Output, WorkerState, WorkerView
 from web import views_json
 from web.frames import Opcode, encode
 from web.history import History
@@ -48,6 +48,8 @@ class Changes:
     frames: dict[Scope, list[Frame]] = dataclasses.field(default_factory=dict)
     #: Jobs that look different now.
     jobs: set[str] = dataclasses.field(default_factory=set)
+    #: First results, of which somebody who watches is about to ask for the file.
+    results: list[Output] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(slots=True)
@@ -202,6 +204,8 @@ class Hub:
     def _job_changed(self, job: JobView, changes: Changes) -> None:
         view = self._remember(job)
         changes.jobs.add(job.job_id)
+        if job.state is JobState.SUCCEEDED and any(may_see(scope, job.owner) for scope in self._channels):
+            changes.results += job.outputs[:1]
         self._tell_owner(changes, job.owner, {"type": "job", "job": view})
 
     def _job_gone(self, event: JobGone, changes: Changes) -> None:

@@ -130,6 +130,8 @@ class Web:
     def _tell(self, changes: Changes) -> None:
         self.sockets.deliver(changes)
         self.watch.wake(changes.jobs)
+        for result in changes.results:
+            gevent.spawn(self.files.expect, result.sha256, result.size_bytes)
 
     def _broke(self, ended: Any, failed: Callable[[], None]) -> None:
         log.error("a part of this process failed", exc_info=ended.exc_info)
