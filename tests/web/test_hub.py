@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from broker.protocol import events
 from broker.protocol.client import SnapshotReply
 from broker.protocol.records import Expected, FleetStats, Held, JobState, Phase, WorkerState
-from tests.web.fake_broker import a_job, a_progress, a_worker
+from tests.web.fake_broker import a_job, a_progress, a_worker, an_output
 from web.frames import Opcode
 from web.hub import MAX_ENDED, MAX_QUEUED, Changes, Hub, Scope
 from web.mailbox import MAX_WAITING_BYTES, SNAPSHOT, Frame, Mailbox
@@ -301,6 +301,18 @@ def test_an_event_is_encoded_once_for_all_browsers_of_a_scope() -> None:
     changes = hub.apply([changed(a_job())])
     assert list(changes.frames) == [None]
     assert len(changes.frames[None]) == 1
+
+
+def test_a_first_result_that_somebody_watches_is_about_to_be_asked_for() -> None:
+    hub = Hub()
+    first, second = an_output(b"1"), an_output(b"2")
+    done = changed(a_job(owner="ann", state=JobState.SUCCEEDED, outputs=(first, second)))
+    assert hub.apply([done]).results == []
+    hub.join("bob")
+    assert hub.apply([done]).results == []
+    hub.join("ann")
+    assert hub.apply([done]).results == [first]
+    assert hub.apply([changed(a_job(owner="ann", state=JobState.RUNNING, attempt=1))]).results == []
 
 
 def test_a_snapshot_is_encoded_once_until_something_changes() -> None:
