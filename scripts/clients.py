@@ -24,6 +24,10 @@ WAIT_MS = 10_000
 _UNCHECKED: Final[dict[str, Any]] = {"skip_utf8_validation": True}
 
 
+class Refused(SystemExit):
+    """An answer that ends a measurement, unless whoever asked goes on without it."""
+
+
 class Api:
     """One keep-alive connection."""
 
@@ -37,7 +41,7 @@ class Api:
         answer = self._connection.getresponse()
         content = answer.read()
         if answer.status >= 300:
-            raise SystemExit(f"bench: {method} {path} answered {answer.status}: {content[:300]!r}")
+            raise Refused(f"bench: {method} {path} answered {answer.status}: {content[:300]!r}")
         return content
 
     def close(self) -> None:
