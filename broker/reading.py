@@ -120,10 +120,10 @@ def _snapshot(reading: Reading, said: client.Snapshot) -> Any:
 
 
 def _load(reading: Reading, said: client.Load) -> Any:
-    jobs, held = reading.fleet.jobs, reading.fleet.leases.held()
+    jobs, held = reading.fleet.jobs, tuple(reading.fleet.leases.held())
     return client.LoadReply(
         request_id=said.request_id,
-        owners=load.owners(jobs, said.owner),
+        owners=load.owners(jobs, held, said.owner),
         models=load.models(jobs, held, said.owner),
         paused=reading.fleet.roster.fleet_paused,
     )

@@ -355,8 +355,8 @@ class Expected:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnerLoad:
     owner: Owner
-    queued: Count
-    running: Count  # held by workers
+    queued: Count  # in the queue, or held ready by a worker
+    running: Count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ import pytest
 from broker.core.step import AddStory, InsertJob, UpdateJob
 from broker.protocol import client
 from broker.protocol.codec import BROKER_TO_CLIENT, decode, encode
-from broker.protocol.records import JobState, Phase, Reason
+from broker.protocol.records import JobState, Phase, ProgressKind, Reason
 from broker.protocol.story import StoryLine
 from broker.reading import SNAPSHOT_LIVE, Reading, answer
 from broker.store.memory import MemoryStore
@@ -176,3 +176,18 @@ def test_workers_and_counts(reader: Reader) -> None:
     reader.given.joined("gpu-0")
     assert [one.worker for one in reader.asks(client.Workers).workers] == ["gpu-0"]
     assert reader.asks(client.Statistics).stats.workers == 1
+
+
+def test_what_a_worker_only_holds_ready_is_counted_as_waiting(reader: Reader) -> None:
+    worker = reader.given.joined("gpu-0", credits=2)
+    begun = reader.given.running(worker, 1)
+    worker.reports(begun, 1, ProgressKind.STARTED)
+    reader.given.leased(worker, 2)
+    reader.given.leased(reader.given.joined("gpu-1"), 3, owner="bob")
+    reader.given.submitted(4)
+    load = reader.asks(client.Load, owner="")
+    assert {one.owner: (one.queued, one.running) for one in load.owners} == {"ann": (2, 1), "bob": (1, 0)}
+    assert [(one.queued, one.running) for one in load.models] == [(3, 1)]
+    mine = reader.asks(client.Load, owner="ann")
+    assert [(one.owner, one.queued, one.running) for one in mine.owners] == [("ann", 2, 1)]
+    assert [(one.queued, one.running) for one in mine.models] == [(2, 1)]
