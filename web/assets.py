@@ -1,5 +1,5 @@
-"""What the pages load beside themselves, as a browser gets it: scripts without the comments that only people read, and
-everything packed for whoever can unpack it.
+"""What the pages load beside themselves, as a browser gets it: scripts without what only people read, comments and
+indents, and everything packed for whoever can unpack it.
 
 Reads the files of static/ and nothing else, each once until it is changed.
 """
@@ -23,6 +23,7 @@ TYPES: Final = {
 _NAME: Final = re.compile(r"[a-z]+\.[a-z]+")
 #: Comments that have their lines to themselves.
 _COMMENT: Final = re.compile(r"^[ \t]*(?://.*|/\*(?:[^*]|\*(?!/))*\*/)[ \t]*$", re.MULTILINE)
+_INDENT: Final = re.compile(r"^[ \t]+", re.MULTILINE)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -43,8 +44,9 @@ def asset(name: str) -> Asset | None:
 
 
 def bare(script: str) -> str:
-    """The script without its comments; every line keeps its number, for the errors that name it."""
-    return _COMMENT.sub(lambda found: "\n" * found[0].count("\n"), script)
+    """The script without comments and indents; every line keeps its number, for the errors that name it. No text of a
+    script may go over the end of a line."""
+    return _INDENT.sub("", _COMMENT.sub(lambda found: "\n" * found[0].count("\n"), script))
 
 
 @functools.lru_cache(maxsize=256)
