@@ -12,6 +12,7 @@ from playwright.sync_api import FilePayload, Page, expect
 
 from tests.browser.cards import card, natural_size, part
 from tests.browser.conftest import PATIENCE_MS, OpenPage
+from tests.web.pictures import png_of_size
 
 expect.set_options(timeout=PATIENCE_MS)
 
@@ -92,8 +93,27 @@ def test_a_picture_that_will_not_do_is_refused_in_words(open_page: OpenPage) -> 
     expect(page.locator("#b-picture")).to_have_text("notes.txt is no PNG, JPEG or WebP picture.")
     page.locator("#f-picture").set_input_files({"name": "a.png", "mimeType": "image/png", "buffer": b"notes"})
     expect(page.locator("#b-picture")).to_have_text(re.compile("not taken: This is no PNG, JPEG or WebP picture"))
+    page.locator("#f-picture").set_input_files(
+        {"name": "bomb.png", "mimeType": "image/png", "buffer": png_of_size(50_000, 50_000)}
+    )
+    expect(page.locator("#b-picture")).to_have_text(re.compile("too large: the picture has 50000 x 50000 pixels"))
     upload(page, picture())
     expect(page.locator("#b-picture")).to_be_hidden()
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("\u202egnp." + "x" * 192 + ".png", "gnp." + "x" * 28 + "…xxxxxxxx.png"),
+        ("<img src=x onerror=alert(1)>.png", "<img src=x onerror=alert(1)>.png"),
+    ],
+    ids=["long and from right to left", "markup"],
+)
+def test_the_name_of_a_picture_is_only_text(page: Page, name: str, shown: str) -> None:
+    pick(page, "Upscale")
+    upload(page, picture(name))
+    expect(page.locator(".drop [data-part=note]")).to_have_text(f"{shown} · 128 × 96")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1280
 
 
 @pytest.mark.parametrize("title", ["Story", "Comic page"])

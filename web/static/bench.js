@@ -1,7 +1,7 @@
 // The bench on which a template is made: a workflow is taken, inputs are picked, and the form grows beside them.
 import * as api from "./api.js";
 import { aria, onDrop, parts, stamp, write } from "./dom.js";
-import { fileSize, sayer } from "./format.js";
+import { fileName, fileSize, sayer } from "./format.js";
 import { preview } from "./preview.js";
 import { readWorkflow, Sketch } from "./sketch.js";
 
@@ -58,10 +58,10 @@ export class Bench {
 
   async #open(file) {
     if (file.size > FILE_BYTES) {
-      this.#complain(this.#say("templates.bad.size", { name: file.name, size: fileSize(file.size) }));
+      this.#complain(this.#say("templates.bad.size", { name: fileName(file.name), size: fileSize(file.size) }));
       return;
     }
-    this.#read(await file.text(), file.name);
+    this.#read(await file.text(), fileName(file.name));
   }
 
   async #read(text, name) {

@@ -63,6 +63,12 @@ export function fileSize(bytes) {
   return `${(bytes / 1_000_000).toFixed(1)} MB`;
 }
 
+/** The name of a file as it may stand in a sentence: nothing in it turns the writing around, and it is not too long. */
+export function fileName(name) {
+  const plain = name.replace(/\p{C}/gu, "");
+  return plain.length > 48 ? `${plain.slice(0, 32)}…${plain.slice(-12)}` : plain;
+}
+
 /** The outputs worth looking at: saved pictures, else any pictures (ComfyUI's previews of them). */
 export function pictures(job) {
   const images = job.outputs.filter((output) => output.media_type.startsWith("image/"));
@@ -74,7 +80,7 @@ export function pictures(job) {
 export const isOver = ({ state }) => ["succeeded", "failed", "cancelled"].includes(state);
 
 /** Whether a worker has it. */
-export const isHeld = ({ state }) => ["leased", "running", "cancelling"].includes(state);
+const isHeld = ({ state }) => ["leased", "running", "cancelling"].includes(state);
 
 /** When each of the jobs was begun that were, and when each was over: moments named `which`, in ms. */
 export const moments = (jobs, which) => jobs.map((job) => job[which]).filter((ms) => ms !== null);

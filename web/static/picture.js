@@ -1,7 +1,7 @@
 // A field that takes a picture: chosen, dropped or pasted, and stored on the server at once, so that sending is quick.
 import { Refusal, explain, upload } from "./api.js";
 import { onDrop, parts, show, write } from "./dom.js";
-import { sayer } from "./format.js";
+import { fileName, sayer } from "./format.js";
 
 const KINDS = ["image/png", "image/jpeg", "image/webp"];
 
@@ -49,12 +49,13 @@ export class Picture {
 
   async take(file) {
     const turn = ++this.#turn;
+    const called = fileName(file.name);
     const known = KINDS.includes(file.type);
     this.#busy = known;
     this.#name = "";
     show(this.#part.picture, "", "");
-    this.#note(known ? this.#say("field.uploading", { name: file.name }) : this.#say("field.picture"));
-    this.#told(known ? {} : { problem: "check.kind", values: { name: file.name } });
+    this.#note(known ? this.#say("field.uploading", { name: called }) : this.#say("field.picture"));
+    this.#told(known ? {} : { problem: "check.kind", values: { name: called } });
     if (!known) return;
     const result = await this.#stored(file);
     if (turn !== this.#turn) return;
@@ -69,8 +70,9 @@ export class Picture {
       const { name, sha256, width, height } = await upload(file);
       if (turn !== this.#turn) return {};
       this.#name = name;
-      show(this.#part.picture, `/api/v1/files/${sha256}`, file.name);
-      this.#note(this.#say("field.uploaded", { name: file.name, width, height }));
+      const called = fileName(file.name);
+      show(this.#part.picture, `/api/v1/files/${sha256}`, called);
+      this.#note(this.#say("field.uploaded", { name: called, width, height }));
       return {};
     } catch (cause) {
       if (!(cause instanceof Refusal)) throw cause;

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { readFileSync } from "node:fs";
-import { elapsed, fileSize, sayer } from "../../../../web/static/format.js";
+import { elapsed, fileName, fileSize, sayer } from "../../../../web/static/format.js";
 import { before, place } from "../../../../web/static/groups.js";
 import { Previews } from "../../../../web/static/previews.js";
 import { settings, totals } from "../../../../web/static/facts.js";
@@ -46,6 +46,8 @@ test("a running clock counts whole seconds and never runs backwards", () => {
 
 test("file sizes", () => {
   assert.deepEqual([840, 31_400, 1_440_000].map(fileSize), ["840 B", "31 kB", "1.4 MB"]);
+  assert.deepEqual(["a b.png", "\u202egnp.exe\u0007", "灯塔.png"].map(fileName), ["a b.png", "gnp.exe", "灯塔.png"]);
+  assert.equal(fileName(`${"x".repeat(200)}.png`), `${"x".repeat(32)}…xxxxxxxx.png`);
 });
 
 test("each preview's address is made when it is drawn, and let go when a newer one is", (t) => {
