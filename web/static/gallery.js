@@ -17,6 +17,7 @@ const PAGE = 100;
 const PATIENCE = 5;
 /** While words are sought only the server knows what matches: it is asked again at most so often. */
 const RENEW_MS = 1_500;
+const DAY = new Intl.DateTimeFormat(words["app.lang"], { weekday: "short", day: "numeric", month: "long", year: "numeric" });
 
 const shelf = new Shelf();
 const choice = new Choice();
@@ -189,7 +190,8 @@ let drawing = false;
 function schedule() {
   if (drawing) return;
   drawing = true;
-  requestAnimationFrame(draw);
+  // After the frame, in a task of its own: to lay out and paint what is there is enough for one.
+  requestAnimationFrame(() => setTimeout(draw));
 }
 
 function draw() {
@@ -226,8 +228,7 @@ function drawAround(cards) {
   $("clear").hidden = unsifted;
   write($("news"), arrived.size === 0 ? "" : say("gallery.news", { count: arrived.size }));
   const first = grid.view.card?.jobs[0];
-  const day = { weekday: "short", day: "numeric", month: "long", year: "numeric" };
-  write($("when"), first === undefined ? "" : new Date(first.created_ms).toLocaleDateString(words["app.lang"], day));
+  write($("when"), first === undefined ? "" : DAY.format(first.created_ms));
   drawChoice();
 }
 

@@ -7,8 +7,12 @@ import { shot } from "./shot.js";
 const TEXTS = ["badge", "many", "problem", "title", "status", "aside"];
 /** A card under the keys stays so far from the ends of the screen: something may lie over them. */
 const EDGE = 130;
+/** Cards that come in one frame: whoever jumps far sees them come, and nothing stands still meanwhile. */
+const MOST = 3;
+/** After a frame that took so long one alone comes: the machine has other things to do. */
+const LATE_MS = 40;
 /** Pictures that begin to load in one frame. */
-const EAGER = 6;
+const EAGER = 2;
 /** Whoever scrolls past more screens a second wants none of the pictures that fly past, until it was slower for so long. */
 const FAST = 2;
 const CALM_MS = 150;
@@ -19,7 +23,10 @@ export class Grid {
   #words;
   #choice;
   #preview;
-  /** By key: {element, part, images, jobs, urls, tiles}, of what is in the document; tiles: pictures still to be shown. */
+  /**
+   * By key: {element, part, images, jobs, urls, tiles, reach}, of what is in the document. tiles: pictures still to be
+   * shown; reach: whether a tab stops there, as the tabindex that says it.
+   */
   #drawn = new Map();
   #cards = [];
   /** How the grid lies: {columns, row}; null until there is a card to measure. */
@@ -62,7 +69,7 @@ export class Grid {
 
   #adopt(key, element) {
     const images = [...element.querySelectorAll("img")];
-    const card = { element, part: parts(element), images, jobs: [], urls: "", tiles: null };
+    const card = { element, part: parts(element), images, jobs: [], urls: "", tiles: null, reach: null };
     this.#drawn.set(key, card);
     return card;
   }
@@ -84,13 +91,14 @@ export class Grid {
   draw(cards) {
     this.#cards = cards;
     const [now, top] = [performance.now(), -this.#list.getBoundingClientRect().top];
+    const most = now - this.#at > LATE_MS ? 1 : MOST;
     if (Math.abs(top - this.#top) / innerHeight > (FAST * (now - this.#at)) / 1_000) this.#rushed = now;
     [this.#at, this.#top] = [now, top];
     this.#eager = now - this.#rushed < CALM_MS ? 0 : EAGER;
     if (cards.length > 0 && this.#drawn.size === 0) this.#put(cards.slice(0, 1), { skip: 0, above: 0, below: 0 });
     if (cards.length > 0) this.#shape ??= this.#measured();
     const { columns, row } = this.#shape ?? { columns: 1, row: 1 };
-    this.#range = shown({ count: cards.length, columns, row, top, screen: innerHeight, drawn: this.#range });
+    this.#range = shown({ count: cards.length, columns, row, top, screen: innerHeight, drawn: this.#range, most });
     this.#put(cards.slice(this.#range.first, this.#range.last), this.#range);
     const { whole } = this.#range;
     if (this.#goal !== null) this.#reach(whole);
@@ -103,10 +111,15 @@ export class Grid {
     if (card !== undefined || whole) this.#goal = null;
   }
 
+  /** How tall a row is, is known from then on: no card that comes has another one laid out. */
   #measured() {
+    this.#list.removeAttribute("data-even");
     const { gridTemplateColumns, rowGap } = getComputedStyle(this.#list);
-    const row = this.#list.firstElementChild.getBoundingClientRect().height + parseFloat(rowGap);
-    return row > 0 ? { columns: gridTemplateColumns.split(" ").length, row } : null;
+    const tall = this.#list.firstElementChild.getBoundingClientRect().height;
+    if (tall === 0) return null;
+    measure(this.#list, "tall", tall);
+    this.#list.setAttribute("data-even", "");
+    return { columns: gridTemplateColumns.split(" ").length, row: tall + parseFloat(rowGap) };
   }
 
   /** Have these cards in the document. What is not wanted any more becomes what is: nothing is made while one scrolls. */
@@ -159,7 +172,8 @@ export class Grid {
     const picked = this.#choice.picked.has(key);
     element.toggleAttribute("data-picked", picked);
     part.pick.checked = picked;
-    part.open.tabIndex = part.pick.tabIndex = key === this.#stop ? 0 : -1;
+    const reach = key === this.#stop ? 0 : -1;
+    if (card.reach !== reach) card.reach = part.open.tabIndex = part.pick.tabIndex = reach;
     const previews = jobs.map((job) => this.#preview(job));
     const urls = previews.join(" ");
     if (card.tiles !== null) this.#tile(card);

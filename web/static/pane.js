@@ -2,15 +2,13 @@
 
 /** Rows kept on each side of the screen, so that scrolling meets cards that are there. */
 const SPARE = 2;
-/** Cards that come in one frame: whoever jumps far sees them come, and nothing stands still meanwhile. */
-const MOST = 4;
 
 /**
  * The cards to draw now, `drawn` {first, last} being those that are: {first, last, skip, above, below, whole}. skip: empty
  * places before the first; above and below: pixels of the rows left out; whole: nothing more is to come. `top` is where
- * the screen begins, from the grid's own beginning; `row` is the height of one with its gap.
+ * the screen begins, from the grid's own beginning; `row` is the height of one with its gap; `most` cards come at once.
  */
-export function shown({ count, columns, row, top, screen, drawn }) {
+export function shown({ count, columns, row, top, screen, drawn, most }) {
   const rows = Math.ceil(count / columns);
   const [head, foot] = [Math.floor(top / row), Math.ceil((top + screen) / row)];
   const card = (at) => Math.min(count, Math.max(0, Math.min(at, rows)) * columns);
@@ -18,7 +16,7 @@ export function shown({ count, columns, row, top, screen, drawn }) {
   const wanted = { first: card(Math.min(head, rows - 1) - SPARE), last: card(foot + SPARE) };
   let [first, last] = [Math.max(wanted.first, drawn.first), Math.min(wanted.last, drawn.last)];
   if (first >= last) first = last = seen.first;
-  let left = MOST;
+  let left = most;
   const take = (missing) => {
     const some = Math.min(left, Math.max(0, missing));
     left -= some;

@@ -151,7 +151,8 @@ function drawShell(store, link) {
   if (!known) return;
   $("simulated").hidden = ![...store.workers.values()].some((worker) => worker.simulated);
   const count = [...store.jobs.values()].filter((job) => job.state === "running" && !isNext(job)).length;
-  document.title = count === 0 ? title : say("app.running", { count, title: say("app.title") });
+  const called = count === 0 ? title : say("app.running", { count, title: say("app.title") });
+  if (document.title !== called) document.title = called;
 }
 
 function switchTheme() {

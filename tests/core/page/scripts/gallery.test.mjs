@@ -96,7 +96,7 @@ test("keys move by cards, rows and screens, and stop at the ends", () => {
 
 // ---- what is in the document
 
-const grid = { count: 100, columns: 5, row: 100, screen: 250 };
+const grid = { count: 100, columns: 5, row: 100, screen: 250, most: 4 };
 
 /** What is drawn in the end, and how much of it came in each frame. */
 function settled(lies, drawn) {
