@@ -6,6 +6,7 @@ records. What grows older by itself is the browser's alone.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -15,6 +16,8 @@ from web.words import Words
 
 #: What can be done to a worker, in the order of its buttons.
 VERBS: Final = ("pause", "resume", "drain", "probe", "restart")
+#: What all names of cards begin with tells none from another.
+_MAKER: Final = re.compile(r"^NVIDIA (?:GeForce )?")
 #: Resident models named on a card; the others are counted.
 MODELS: Final = 4
 
@@ -32,7 +35,7 @@ def facts(worker: Record, jobs: Mapping[str, Record], words: Words, *, admin: bo
     return {
         **card,
         "simulated": worker["simulated"],
-        "card": worker["gpu"]["name"],
+        "card": _MAKER.sub("", worker["gpu"]["name"]),
         "busy": _busy(worker, words),
         "load": _load(worker),
         "memory": memory,

@@ -18,7 +18,7 @@ expect.set_options(timeout=PATIENCE_MS)
 
 #: What stays as it is in every language: names, units, what people wrote themselves.
 NAMES = re.compile(
-    r"[\w./-]+\.(?:safetensors|pth)|\w+_\w+|juggernaut\w+|KSampler|text, watermark|a quiet pier|NVIDIA GeForce RTX 4090"
+    r"[\w./-]+\.(?:safetensors|pth)|\w+_\w+|juggernaut\w+|KSampler|text, watermark|a quiet pier|RTX 4090"
     r"|comfyfleet|ComfyUI|StoryDiffusion|SDXL|PNG|JPEG|WebP|JSON|English|GiB|Ctrl|API|JavaScript|CPU|RAM|scripts/\S+"
     r"|\w+(?:-\w+)+|story|comic|upscale|variations|local"
 )

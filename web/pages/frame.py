@@ -83,7 +83,8 @@ def problem(status: int, text: str, words: Words) -> str:
     """A whole page for an error that a person meets by walking to an address."""
     key = f"problem.{status}"
     title = words.say(key if key in words.sentences else "problem.other")
-    return render("problem", words, status=status, title=title, text=text)
+    plain = words.sentences.get(f"{key}.help", text)
+    return render("problem", words, status=status, title=title, text=plain)
 
 
 def embed(data: Mapping[str, Any]) -> str:

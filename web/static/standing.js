@@ -5,6 +5,8 @@ import { gibibytes, jobCard, memory, runs, sayer, standing, status, workerCard }
 /** What can be done to a worker, in the order of its buttons. */
 export const VERBS = ["pause", "resume", "drain", "probe", "restart"];
 
+/** What all names of cards begin with tells none from another. */
+const MAKER = /^NVIDIA (?:GeForce )?/;
 /** Resident models named on a card; the others are counted. */
 const MODELS = 4;
 
@@ -92,7 +94,7 @@ export function facts(worker, jobs, words, admin) {
   return {
     ...card,
     simulated: worker.simulated,
-    card: worker.gpu.name,
+    card: worker.gpu.name.replace(MAKER, ""),
     busy: busy(worker, say),
     load: load(worker),
     memory: filled,

@@ -54,7 +54,7 @@ if (data.admin) {
       await reconsider();
       show("list");
       announce(say("templates.said.saved", { title }));
-      find(name)?.querySelector("[data-use]").focus();
+      find(name)?.querySelector("[data-use], [data-delete]").focus();
     },
     closed: () => show("list"),
   });

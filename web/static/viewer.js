@@ -83,8 +83,7 @@ export class Viewer {
     const [known] = this.#on.find(id);
     this.#clear(id, known);
     if (!this.#dialog.open) this.#dialog.showModal();
-    if (known === undefined) write(this.#part.status, this.#say("viewer.loading"));
-    else {
+    if (known !== undefined) {
       if (last) this.#at = Math.max(0, pictures(known).length - 1);
       this.draw(known);
     }
@@ -119,8 +118,8 @@ export class Viewer {
       this.#facts.unread(why);
       return;
     }
-    write(this.#part.status, "");
-    write(this.#part.note, this.#say("viewer.gone", { why }));
+    write(this.#part.title, this.#say("viewer.gone"));
+    write(this.#part.note, why);
   }
 
   close() {
@@ -145,7 +144,8 @@ export class Viewer {
     this.#told = "";
     this.#stage.reset();
     this.#facts.clear();
-    for (const one of [part.badge, part.title, part.status, part.percent, part.note, part.where]) write(one, "");
+    for (const one of [part.badge, part.status, part.percent, part.note, part.where]) write(one, "");
+    write(part.title, this.#say("viewer.loading"));
     for (const one of [part.plight, part.bar, part.strip, part.download, part.zip, part.again]) one.hidden = true;
     for (const button of this.#dialog.querySelectorAll(".acts button")) button.hidden = true;
     show(part.picture, "", "");
@@ -207,13 +207,13 @@ export class Viewer {
     write(where, strip.hidden ? "" : this.#say("viewer.where", { number: at + 1, count: places.length }));
     while (strip.childElementCount > places.length) strip.lastElementChild.remove();
     while (strip.childElementCount < places.length) strip.append(thumb());
-    for (const [index, { file }] of places.entries()) {
+    for (const [index, { id, file }] of places.entries()) {
       const button = strip.children[index].firstElementChild;
       const name = this.#say("viewer.picture", { number: index + 1 });
       button.dataset.place = index;
       button.setAttribute("aria-label", name);
       button.setAttribute("aria-pressed", String(index === at));
-      show(button.firstElementChild, file?.url ?? "", "");
+      show(button.firstElementChild, file?.url ?? this.#on.find(id)[1], "");
     }
     zip.hidden = places.filter(({ file }) => file !== undefined).length < 2;
     zip.href = `/api/v1/jobs/zip?ids=${members.map(({ id }) => id).join(",")}`;
