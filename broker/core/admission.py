@@ -64,7 +64,7 @@ def _submit(leases: Leases, step: Step, event: FromClient, now: Now) -> Any:
             deadline_utc_ms=now.utc_ms + job.deadline_ms if job.deadline_ms is not None else None,
         )
         queued = leases.jobs.insert(step, record, job.workflow, job.form, job.text)
-        expiry.watch(leases.deadlines, queued, now)
+        expiry.watch(leases.jobs, leases.deadlines, queued, now)
     return _submitted(said, queued.record, queued)
 
 

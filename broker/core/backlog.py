@@ -2,7 +2,8 @@
 
 Within a group the order is a job's turn: its place of submission, less PLACES for each point of priority, so that what
 is more urgent goes first and what waits grows more urgent. Between groups: priority, then the owner who has had least
-of the fleet, then the turn. A lane is the queue as one kind of worker sees it, or one worker to which jobs are pinned.
+of the fleet, then the nearest deadline, then the turn. A lane is the queue as one kind of worker sees it, or one worker
+to which jobs are pinned.
 
 Removal is lazy: an entry counts only while it is its job's own, and a group with more dead entries than live ones is
 built anew.
@@ -45,10 +46,12 @@ class GroupKey(NamedTuple):
     owner: str
     #: In doublings; 0 where it does not matter.
     work: int
+    #: How near its deadline is (expiry.py); 0 = it has none, or time.
+    near: int = 0
 
 
-def group_key(needs: Needs, pin: str = "", owner: str = "", work: int = 0) -> GroupKey:
-    return GroupKey(needs.nodes, needs.models, needs.labels, needs.vram_bytes, pin, owner, work)
+def group_key(needs: Needs, pin: str = "", owner: str = "", work: int = 0, near: int = 0) -> GroupKey:
+    return GroupKey(needs.nodes, needs.models, needs.labels, needs.vram_bytes, pin, owner, work, near)
 
 
 class Lane(NamedTuple):
@@ -137,10 +140,12 @@ class Backlog:
 
     # ---- jobs
 
-    def add(self, job_id: str, needs: Needs, *, owner: str, pin: str, priority: int, sequence: int) -> None:
+    def add(
+        self, job_id: str, needs: Needs, *, owner: str, pin: str, priority: int, sequence: int, near: int = 0
+    ) -> None:
         """Put a job in, or move it when it is in already."""
         self.discard(job_id)
-        key = group_key(needs, pin, owner, int(self._size(needs)).bit_length())
+        key = group_key(needs, pin, owner, int(self._size(needs)).bit_length(), near)
         group = self._groups.get(key)
         if group is None:
             group = self._found(key)
@@ -190,10 +195,10 @@ class Backlog:
             heapq.heappop(group.heap)
         return group.heap[0]
 
-    def urgency(self, group: Group) -> tuple[int, float, int]:
+    def urgency(self, group: Group) -> tuple[int, float, int, int]:
         """Smaller goes first."""
         first = self.first_of(group)
-        return -priority_of(first), self.share(group.key.owner), first[0]
+        return -priority_of(first), self.share(group.key.owner), -group.key.near, first[0]
 
     def turn(self, group: Group) -> int:
         return self.first_of(group)[0]

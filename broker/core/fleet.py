@@ -91,7 +91,7 @@ class Fleet:
             if record.state is not JobState.QUEUED:
                 self.leases.orphan(job, now)
                 continue
-            expiry.watch(self.leases.deadlines, job, now)
+            expiry.watch(self.jobs, self.leases.deadlines, job, now)
 
     def handle(self, event: Event, now: Now) -> Step:
         """Everything that follows from one event. The caller commits `writes`, and only then sends the rest.

@@ -59,6 +59,8 @@ class Job:
     cold: tuple[str, ...] = ()
     #: How often it was taken back from a worker that had not begun it.
     moves: int = 0
+    #: How near its deadline is; see expiry.py.
+    near: int = 0
 
 
 def view(record: JobRecord, job: Job | None) -> JobView:
@@ -211,6 +213,13 @@ class Jobs:
             job.not_before_ms = 0
             self._to_backlog(job)
 
+    def comes_near(self, job: Job, near: int) -> None:
+        """A queued job's deadline is so near now."""
+        if job.near != near:
+            job.near = near
+            if job.record.job_id in self.backlog:
+                self._to_backlog(job)
+
     def oldest_queued_utc_ms(self) -> int | None:
         """When the longest-waiting queued job was submitted. Live jobs are kept in the order in which they became so:
         what is looked at before the first queued one is what workers hold."""
@@ -243,6 +252,7 @@ class Jobs:
             pin=record.pin,
             priority=record.priority,
             sequence=record.sequence,
+            near=job.near,
         )
 
     def _dequeue(self, job: Job) -> None:

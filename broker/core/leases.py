@@ -151,7 +151,7 @@ class Leases:
             worker="", prompt_id="", failure=None, why=None, expect_ms=None,
         )  # fmt: skip
         self.abandon(step, session, job.record.job_id, attempt, f"taken back: {text}"[:500])
-        expiry.watch(self.deadlines, job, now)
+        expiry.watch(self.jobs, self.deadlines, job, now)
 
     def enter(self, job: Job, phase: Phase, now: Now) -> None:
         """Its worker is so far with it, and may take so long over that: a worker that beats can be broken too."""
@@ -222,7 +222,7 @@ class Leases:
         if verdict.backoff_ms:
             job.not_before_ms = now.mono_ms + verdict.backoff_ms
             self.deadlines.at(job.not_before_ms, "backoff", record.job_id)
-        expiry.watch(self.deadlines, job, now)
+        expiry.watch(self.jobs, self.deadlines, job, now)
         self.jobs.move(
             step, job, JobState.QUEUED, now, f"{why.reason}: {why.text}"[:4_000],
             burnt=verdict.burnt, deaths=verdict.deaths, worker="", prompt_id="", failure=why, why=None, expect_ms=None,

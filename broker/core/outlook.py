@@ -95,11 +95,11 @@ def in_order(backlog: Backlog, cost: Callable[[str], float]) -> Iterator[tuple[s
     heapq.heapify(ahead)
     left = JOBS
     while ahead and left:
-        (priority, share, turn), number, nth, group = heapq.heappop(ahead)
+        (priority, share, near, turn), number, nth, group = heapq.heappop(ahead)
         owner = group.key.owner
         now = backlog.share(owner) + had.get(owner, 0.0)
         if now > share:
-            heapq.heappush(ahead, ((priority, now, turn), number, nth, group))
+            heapq.heappush(ahead, ((priority, now, near, turn), number, nth, group))
             continue
         if nth + 1 >= len(entries.get(group, ())):
             entries[group] = backlog.upcoming(group, 2 * nth + 8)
@@ -109,4 +109,4 @@ def in_order(backlog: Backlog, cost: Callable[[str], float]) -> Iterator[tuple[s
         had[owner] = had.get(owner, 0.0) + cost(job_id)
         if nth + 1 < len(found):
             after = found[nth + 1]
-            heapq.heappush(ahead, ((-priority_of(after), now, after[0]), number, nth + 1, group))
+            heapq.heappush(ahead, ((-priority_of(after), now, near, after[0]), number, nth + 1, group))

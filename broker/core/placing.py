@@ -143,6 +143,9 @@ class Placing:
         candidates = self._candidates(job, self.rooms.able(group.key, tiers), now)
         if not any(candidate.room for candidate in candidates):
             return False
+        if job.record.deadline_utc_ms is not None:  # it does not wait for who comes to it too late
+            left_ms = job.record.deadline_utc_ms - now.utc_ms
+            candidates = [one for one in candidates if one.room or one.wait_ms < left_ms]
         choice = self._policy(candidates, self._waiting(group, candidates, now))
         if not choice.now:
             since_ms = group.wait.since_ms if group.wait is not None else now.mono_ms

@@ -55,6 +55,8 @@ class Rivals:
         """Whether a job of the other group may go before this one's first, to which a load of so long is in the way."""
         urgency, theirs = map(self._leases.jobs.backlog.urgency, (group, other))
         in_time = group.overtaken_ms is None or now.mono_ms - group.overtaken_ms <= LOADS * load_ms
+        if group.key.owner == other.key.owner and theirs[2] > urgency[2]:
+            return False  # its deadline is nearer
         return in_time and theirs[0] <= urgency[0] and theirs[1] - urgency[1] <= AHEAD * load_ms
 
     def _first(self, group: Group, models: Models, stand: Stand, chosen: Candidate, now: Now) -> Group | None:

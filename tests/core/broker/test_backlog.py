@@ -199,17 +199,22 @@ class Queue(RuleBasedStateMachine):
         self.shares = {"ann": 0.0, "bob": 0.0}
         self.backlog = backlog_of(self.shares)
         #: job -> (its group, turn, sequence)
-        self.model: dict[str, tuple[tuple[str, str], int, int]] = {}
+        self.model: dict[str, tuple[tuple[str, str, int], int, int]] = {}
 
     @rule(
-        job=jobs, needs=st.sampled_from([NEEDS, OTHER]), owner=owners, priority=st.integers(-1, 1), apart=st.booleans()
+        job=jobs,
+        needs=st.sampled_from([NEEDS, OTHER]),
+        owner=owners,
+        priority=st.integers(-1, 1),
+        near=st.integers(0, 2),
+        apart=st.booleans(),
     )
-    def put(self, job: str, needs: Needs, owner: str, priority: int, apart: bool) -> None:
+    def put(self, *, job: str, needs: Needs, owner: str, priority: int, near: int, apart: bool) -> None:
         sequence = int(job) * (PLACES if apart else 1)
         for _ in range(70 if apart else 1):
             self.backlog.discard(job)
-            self.backlog.add(job, needs, owner=owner, pin="", priority=priority, sequence=sequence)
-        self.model[job] = ((needs.nodes[0], owner), sequence - priority * PLACES, sequence)
+            self.backlog.add(job, needs, owner=owner, pin="", priority=priority, sequence=sequence, near=near)
+        self.model[job] = ((needs.nodes[0], owner, near), sequence - priority * PLACES, sequence)
 
     @rule(job=jobs)
     def take_out(self, job: str) -> None:
@@ -222,10 +227,10 @@ class Queue(RuleBasedStateMachine):
 
     @invariant()
     def the_first_of_each_order_is_first(self) -> None:
-        heads: dict[tuple[str, str], tuple[int, int]] = {}
+        heads: dict[tuple[str, str, int], tuple[int, int]] = {}
         for group, turn, sequence in sorted(self.model.values(), key=lambda job: job[1:]):
             heads.setdefault(group, (turn, sequence))
-        fair = [((t - s) // PLACES, self.shares[owner], t) for (_, owner), (t, s) in heads.items()]
+        fair = [((t - s) // PLACES, self.shares[owner], -near, t) for (_, owner, near), (t, s) in heads.items()]
         found: list[Group | None] = [self.backlog.next_in(ANYWHERE, by_age=by_age) for by_age in (False, True)]
         assert [group is not None for group in found] == [bool(heads)] * 2
         if found[0] is not None and found[1] is not None:

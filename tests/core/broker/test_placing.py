@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from broker.core import backlog, placing
-from broker.core.expiry import LOOK_MS
 from broker.core.outlook import TRIES, Forecast
 from broker.core.rivals import LOADS
 from broker.core.rooms import KINDS
@@ -17,7 +16,7 @@ from broker.core.rules import Now, Rules
 from broker.protocol import client
 from broker.protocol import worker as wire
 from broker.protocol.records import JobState, Needs, Phase, ProgressKind, Reason, Timings, Why
-from tests.core.broker.given import NEEDS, REQUEST, Given, Session, held, job_id, submit_of
+from tests.core.broker.given import NEEDS, Given, Session, held, job_id, submit_of
 
 XL, PONY = "checkpoints/xl.safetensors", "checkpoints/pony.safetensors"
 
@@ -449,45 +448,3 @@ def test_a_job_pinned_to_one_worker_leaves_the_others_in_the_order_in_which_they
     kind: Any = "kind"
     assert [free_ms for free_ms, _, _ in forecast._first(kind, "gpu-0")] == [0]
     assert [free_ms for free_ms, _, _ in forecast._first(kind, "")] == [10, 20, 50]
-
-
-def test_a_job_is_not_begun_after_its_deadline(broker: Given) -> None:
-    job, soon = broker.submitted(1, deadline_ms=5_000), broker.submitted(2, deadline_ms=60_000)
-    broker.passes(4_999)
-    assert broker.state(job) is JobState.QUEUED
-    broker.passes(1)
-    failed = broker.records[job].failure
-    assert broker.state(job) is JobState.FAILED and failed is not None and failed.reason is Reason.EXPIRED
-    broker.start("6" * 32)
-    gpu = broker.joined("gpu-1")
-    broker.tick()
-    gpu.accepts(soon)
-    broker.passes(60_000, gpu)
-    assert broker.state(soon) is JobState.RUNNING, "it was begun in time"
-
-
-def test_a_far_deadline_is_kept_and_costs_nothing_once_its_job_is_over(broker: Given) -> None:
-    far, over = broker.submitted(1, deadline_ms=2 * LOOK_MS + 1), broker.submitted(2, deadline_ms=1_000 * LOOK_MS)
-    broker.asks(client.Cancel(request_id=REQUEST, job_id=over))
-    broker.passes(2 * LOOK_MS)
-    assert broker.state(far) is JobState.QUEUED
-    broker.passes(1)
-    assert broker.state(far) is JobState.FAILED
-    assert broker.fleet.leases.deadlines.next_ms() is None
-
-
-def test_a_deadline_counts_again_when_an_attempt_was_lost(broker: Given) -> None:
-    gpu = broker.joined("gpu-1")
-    job = broker.running(gpu, 1, deadline_ms=5_000)
-    broker.passes(6_000, gpu)
-    gpu.fails(job, Reason.COMFY_LOST)
-    broker.tick()
-    assert broker.state(job) is JobState.FAILED
-
-
-def test_a_job_that_is_asked_for_again_has_no_deadline_any_more(broker: Given) -> None:
-    job = broker.submitted(1, deadline_ms=1_000)
-    broker.passes(1_000)
-    assert broker.asks(client.Retry(request_id=REQUEST, job_id=job)).job.deadline_utc_ms is None
-    broker.passes(60_000)
-    assert broker.state(job) is JobState.QUEUED
