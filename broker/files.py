@@ -203,7 +203,7 @@ class FileChannel:
     def _send(self, peer: bytes, message: Any) -> bool:
         """Whether the transport took it. A peer that is gone is forgotten."""
         try:
-            self._socket.send_multipart([peer, *encode(message)], zmq.NOBLOCK)
+            sockets.send(self._socket, peer, *encode(message))
         except zmq.Again:
             return False
         except zmq.ZMQError as e:

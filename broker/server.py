@@ -220,7 +220,7 @@ class Server:
             self._tell(message)
             topic = TOPICS[type(message)]
             if topic in self._watched:
-                self._events.send_multipart([topic, *encode(message)], zmq.NOBLOCK)
+                sockets.send(self._events, topic, *encode(message))
         for send in out.to_workers:
             if isinstance(send.message, Recorded):
                 self._deliver(send)
@@ -234,7 +234,7 @@ class Server:
     def _send_to(self, socket: zmq.Socket[bytes], routing_id: bytes, message: Any) -> bool:
         """Whether the transport took it; that it arrived, only an answer shows."""
         try:
-            socket.send_multipart([routing_id, *encode(message)], zmq.NOBLOCK)
+            sockets.send(socket, routing_id, *encode(message))
         except zmq.ZMQError as e:
             if e.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                 raise

@@ -15,6 +15,7 @@ import zmq
 
 from broker.protocol.codec import FILES_BROKER_SENDS, decode, encode
 from broker.protocol.errors import RemoteProtocolError
+from broker.runtime import sockets
 from broker.runtime.transfer import SILENCE_MS, Download, Transfer, Upload
 
 #: Messages taken in one turn of the loop: 4 MiB of a download.
@@ -96,6 +97,6 @@ class Courier:
     def _send(self, messages: list[Any]) -> None:
         for message in messages:
             try:
-                self.socket.send_multipart(encode(message), zmq.NOBLOCK)
+                sockets.send(self.socket, *encode(message))
             except zmq.Again:
                 return  # no broker, or a full queue: the silence that follows begins it again

@@ -18,7 +18,7 @@ from broker.protocol.codec import BROKER_TO_WORKER, decode, encode
 from broker.protocol.errors import RemoteProtocolError
 from broker.protocol.records import Reason
 from broker.protocol.worker import Complete, Fail, Heartbeat, Invalid, Refused, Welcome
-from broker.runtime import clock
+from broker.runtime import clock, sockets
 from broker.runtime.stop import Stop as Signals
 from comfyui.client import ComfyClient
 from worker.agenda import Agenda
@@ -224,7 +224,7 @@ class Loop:
         self._gather_ms = None
         while self._outbox:
             try:
-                self._socket.send_multipart(self._outbox[0], zmq.NOBLOCK)
+                sockets.send(self._socket, *self._outbox[0])
             except zmq.Again:
                 return  # no broker is connected
             self._outbox.popleft()
