@@ -16,6 +16,7 @@ import zmq
 from broker import server
 from broker.core.fleet import Fleet
 from broker.core.rules import Rules
+from broker.files import FileChannel
 from broker.protocol.client import Statistics
 from broker.protocol.codec import BROKER_TO_CLIENT, BROKER_TO_WORKER, decode, encode
 from broker.protocol.events import TOPIC_JOB
@@ -26,6 +27,7 @@ from broker.runtime.gate import Allowed
 from broker.runtime.keys import Identity
 from broker.runtime.settings import Network
 from broker.runtime.stop import Stop
+from broker.store.files import FileStore
 from broker.store.memory import MemoryStore
 from broker.turn import Turn
 from tests.core.broker.given import Given
@@ -38,7 +40,7 @@ ANY_PORT = Network(clients="tcp://127.0.0.1:*", workers="tcp://127.0.0.1:*", eve
 def config(tmp_path: Path) -> Config:
     """Keys for a broker, its web and the worker gpu-1."""
     path = tmp_path / "config.ini"
-    path.write_text("[security]\ncurve = yes\n")
+    path.write_text(f"[broker]\ndata = {tmp_path}\n[security]\ncurve = yes\n")
     found = load(path, environ={})
     keys.make_broker(found.security.keys)
     keys.make_peer(found, "web", "web", None)
@@ -62,7 +64,10 @@ def serving(config: Config) -> Iterator[Network]:
     allowed = Allowed(config.security.keys)
     with Stop() as stop:
         made = server.Server(context, ANY_PORT, of(config, "broker"), allowed, turn)
-        thread = threading.Thread(target=made.run, args=(stop, lambda: True))
+        router = sockets.router(context, "files", ANY_PORT, of(config, "broker"))
+        files = FileChannel(router, FileStore(config.broker.data / "files"), config.files)
+        files.start()
+        thread = threading.Thread(target=made.run, args=(stop, files, lambda: True))
         thread.start()
         try:
             endpoints: dict[str, Any] = made.endpoints()
@@ -70,6 +75,7 @@ def serving(config: Config) -> Iterator[Network]:
         finally:
             signal.raise_signal(signal.SIGTERM)
             thread.join()
+            files.stop()
             made.close()
             context.term()
 
