@@ -204,8 +204,14 @@ class Server:
         self._refusals[key] = self._refusals.get(key, 0) + 1
         if self._refusals[key] > INVALID_PER_MINUTE:
             return
-        log.warning("refused a message", extra={"fields": {"socket": name, "peer": routing_id.hex(), "why": str(why)}})
+        told = {"socket": name, "peer": routing_id.hex(), "worker": self._named(routing_id), "why": str(why)}
+        log.warning("refused a message", extra={"fields": told})
         self._send_to(socket, routing_id, Invalid(code=why.code, detail=why.detail[:500], count=self._turn.invalid))
+
+    def _named(self, routing_id: bytes) -> str | None:
+        """The worker whose session this is, so that an operator knows where to look."""
+        known = self._turn.fleet.roster.by_session.get(routing_id.decode("ascii", "replace"))
+        return known.name if known is not None else None
 
     # ---- out
 

@@ -135,12 +135,21 @@ class Placing:
         load_ms = sum(self._estimates.load_ms(model, "") for model in first.key.models)
         return self._rivals.may_overtake(first, group, load_ms, now)
 
+    def _open(self, group: Group, stands: list[Stand], now: Now) -> list[Stand]:
+        """Of these workers those that its first job may go to: to a busy one of another kind than that of the lane it
+        was found in only if it may go there, too."""
+        if not self._expects:
+            return stands
+        kinds = {stand.kind for stand in stands if stand.tier is Tier.ROOM}
+        shut = {kind for kind in kinds if not self._may_go(group, Lane(kind, models=group.key.models), now)}
+        return [stand for stand in stands if stand.tier is not Tier.ROOM or stand.kind not in shut] if shut else stands
+
     def _try(self, step: Step, group: Group, now: Now) -> bool:
         """Send the group's first job to a worker, or another job that may go before it; answers whether one was."""
         job = self._first(group)
         # While more waits than they could take, workers without room matter only where they hold the models.
         tiers = Tier if len(self._backlog) < DEEP else WITH_ROOM
-        candidates = self._candidates(job, self.rooms.able(group.key, tiers), now)
+        candidates = self._candidates(job, self._open(group, self.rooms.able(group.key, tiers), now), now)
         if not any(candidate.room for candidate in candidates):
             return False
         if job.record.deadline_utc_ms is not None:  # it does not wait for who comes to it too late
