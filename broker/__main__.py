@@ -14,7 +14,7 @@ from broker.core.fleet import Fleet
 from broker.core.rules import Rules
 from broker.files import FileChannel
 from broker.keeping import Keeping
-from broker.runtime import config, keys, logs, sockets
+from broker.runtime import config, keys, logs, memory, sockets
 from broker.runtime.entry import ready, run_main
 from broker.runtime.gate import Allowed
 from broker.runtime.settings import Broker, Placement
@@ -93,6 +93,7 @@ def main() -> None:
         router = sockets.router(context, "files", settings.network, identity)
         channel = FileChannel(router, files, settings.files, theirs)
         channel.start()
+        memory.stay_small()
         try:
             ready("broker", **server.endpoints(), files=channel.endpoint)
             server.run(stop, channel, lambda: channel.alive and searches.alive)

@@ -14,7 +14,7 @@ import gevent
 from gevent.event import AsyncResult
 from gevent.socket import wait_read
 
-from broker.runtime import config, keys, logs
+from broker.runtime import config, keys, logs, memory
 from broker.runtime.entry import ready, run_main
 from broker.runtime.stop import Stop
 from web.process import Web
@@ -34,6 +34,7 @@ def main() -> int:
         ended: AsyncResult[int] = AsyncResult()
         web.start(lambda: ended.set(1))
         gevent.spawn(_await_stop, stop, ended)
+        memory.stay_small()
         ready("web", url=web.url)
         status = ended.get()
         log.info("stopping")

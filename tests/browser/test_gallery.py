@@ -194,6 +194,8 @@ def test_what_was_submitted_as_one_is_one_card(fleet: Fleet, gallery: Page) -> N
     expect(card).to_have_count(1)
     expect(card.locator("[data-part=many]")).to_have_text("4 pictures")
     expect(card.locator("img")).to_have_count(4)
+    for image in card.locator("img").all():
+        expect(image).to_have_js_property("naturalWidth", 512)
     card.locator(".open").click()
     expect(gallery.locator(".strip button")).to_have_count(4)
     expect(gallery.locator("[data-part=where]")).to_have_text("1 of 4")

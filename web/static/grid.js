@@ -43,8 +43,10 @@ export class Grid {
   #first = null;
   /** The card that a tab reaches. */
   #stop;
-  /** Pictures that may still begin to load in this frame. */
+  /** Pictures that may still begin to load in this frame; those of one card begin together. */
   #eager = 0;
+  /** Whether some are left for a later one. */
+  #waiting = false;
 
   /** preview(job): the address of its newest preview, or "". moved(): the screen came to lie elsewhere. */
   constructor(list, template, words, choice, preview, moved) {
@@ -95,6 +97,7 @@ export class Grid {
     if (Math.abs(top - this.#top) / innerHeight > (FAST * (now - this.#at)) / 1_000) this.#rushed = now;
     [this.#at, this.#top] = [now, top];
     this.#eager = now - this.#rushed < CALM_MS ? 0 : EAGER;
+    this.#waiting = false;
     if (cards.length > 0 && this.#drawn.size === 0) this.#put(cards.slice(0, 1), { skip: 0, above: 0, below: 0 });
     if (cards.length > 0) this.#shape ??= this.#measured();
     const { columns, row } = this.#shape ?? { columns: 1, row: 1 };
@@ -102,7 +105,7 @@ export class Grid {
     this.#put(cards.slice(this.#range.first, this.#range.last), this.#range);
     const { whole } = this.#range;
     if (this.#goal !== null) this.#reach(whole);
-    if (this.#eager < 0 || !whole) this.#moved();
+    if (this.#waiting || !whole) this.#moved();
   }
 
   #reach(whole) {
@@ -195,8 +198,11 @@ export class Grid {
   /** Show its pictures, in a later frame if there are too many in this one. */
   #tile(card) {
     const { part, images, tiles: urls } = card;
-    if (images.some((image, at) => urls[at] && !image.hasAttribute("src"))) this.#eager -= urls.length;
-    if (this.#eager < 0) return;
+    if (images.some((image, at) => urls[at] && !image.hasAttribute("src"))) {
+      this.#waiting ||= this.#eager <= 0;
+      if (this.#eager <= 0) return;
+      this.#eager -= urls.length;
+    }
     card.tiles = null;
     part.mat.dataset.tiles = urls.length;
     while (images.length > urls.length) images.pop().remove();

@@ -14,7 +14,7 @@ from broker.runtime.config import Config, load
 def config(tmp_path: Path) -> Config:
     """Keys for a broker, its web and the worker gpu-1."""
     path = tmp_path / "config.ini"
-    path.write_text("[security]\ncurve = yes\n")
+    path.write_text(f"[broker]\ndata = {tmp_path}\n[security]\ncurve = yes\n")
     found = load(path, environ={})
     keys.make_broker(found.security.keys)
     keys.make_peer(found, "web", "web", None)

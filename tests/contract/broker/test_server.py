@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +15,7 @@ import zmq
 from broker import server
 from broker.core.fleet import Fleet
 from broker.core.rules import Rules
+from broker.files import FileChannel
 from broker.protocol.client import Statistics
 from broker.protocol.codec import BROKER_TO_CLIENT, BROKER_TO_WORKER, decode, encode
 from broker.protocol.events import TOPIC_JOB
@@ -27,6 +26,7 @@ from broker.runtime.gate import Allowed
 from broker.runtime.keys import Identity
 from broker.runtime.settings import Network
 from broker.runtime.stop import Stop
+from broker.store.files import FileStore
 from broker.store.memory import MemoryStore
 from broker.turn import Turn
 from tests.core.broker.given import Given
@@ -49,11 +49,12 @@ def serving(config: Config) -> Iterator[Network]:
     fleet = Fleet(Rules(), "e" * 32, jitter=lambda: 0.5, counts={}, last_sequence=0, now=now)
     turn = Turn(fleet, MemoryStore(), lambda sha256: False)
     allowed = Allowed(config.security.keys)
-    news = os.eventfd(0)
-    no_files: Any = SimpleNamespace(fileno=lambda: news, heed=lambda: None)
     with Stop() as stop:
         made = server.Server(context, ANY_PORT, of(config, "broker"), allowed, turn)
-        thread = threading.Thread(target=made.run, args=(stop, no_files, lambda: True))
+        router = sockets.router(context, "files", ANY_PORT, of(config, "broker"))
+        files = FileChannel(router, FileStore(config.broker.data / "files"), config.files)
+        files.start()
+        thread = threading.Thread(target=made.run, args=(stop, files, lambda: True))
         thread.start()
         try:
             endpoints: dict[str, Any] = made.endpoints()
@@ -61,9 +62,9 @@ def serving(config: Config) -> Iterator[Network]:
         finally:
             signal.raise_signal(signal.SIGTERM)
             thread.join()
+            files.stop()
             made.close()
             context.term()
-            os.close(news)
 
 
 @contextmanager
