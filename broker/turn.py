@@ -19,6 +19,7 @@ from broker.core.step import AddStory, SaveFigure, Send, Step, UpdateJob, Write
 from broker.core.submits import ids
 from broker.protocol import client
 from broker.protocol.records import JobState
+from broker.protocol.value import replace
 from broker.protocol.worker import Complete, Fail, OutputsMissing
 from broker.store.api import Page, Store
 
@@ -100,7 +101,7 @@ class Turn:
             if refusal is not None:
                 out.to_clients.append(Send(request.session, refusal))
                 continue
-            urgent |= self._handle(dataclasses.replace(request, stored=stored, deleted=deleted), now, out)
+            urgent |= self._handle(replace(request, stored=stored, deleted=deleted), now, out)
         urgent |= self._handle(Tick(), now, out)
         self._publish(out)
         leaving = bool(out.to_workers or out.to_clients)
@@ -162,7 +163,7 @@ class Turn:
         if isinstance(event, FromWorker) and isinstance(event.message, (Complete, Fail)):
             job_id = event.message.job_id
             if job_id not in self.fleet.jobs.live:
-                return dataclasses.replace(event, stored=self.store.job(job_id))
+                return replace(event, stored=self.store.job(job_id))
         return event
 
     def _named(self, said: Any) -> tuple[JobRecord | None, str]:
@@ -209,7 +210,7 @@ class Turn:
     def _with_workflow(self, send: Send) -> Send:
         if not send.workflow_of:
             return send
-        message = dataclasses.replace(send.message, workflow=self.store.workflow(send.workflow_of))
+        message = replace(send.message, workflow=self.store.workflow(send.workflow_of))
         return Send(send.session, message)
 
 

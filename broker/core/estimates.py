@@ -7,7 +7,6 @@ learnt for each model on each worker, then for the model anywhere, then taken fr
 
 from __future__ import annotations
 
-import dataclasses
 from collections import deque
 from collections.abc import Callable, Iterator
 from statistics import median
@@ -15,6 +14,7 @@ from typing import Final
 
 from broker.core import cards
 from broker.protocol.records import Needs
+from broker.protocol.value import dataclass
 
 #: The weight of the newest measurement.
 NEW: Final = 0.25
@@ -39,7 +39,7 @@ class Kind:
     LOAD: Final = "load"  # ms: model, worker; worker empty = anywhere, model empty = all that a job was missing
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Figure:
     """Something learnt, as the store keeps it."""
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 from broker.core.model import JobRecord
+from broker.protocol.value import dataclass
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class FromWorker:
     """A checked message on the workers socket.
 
@@ -22,7 +22,7 @@ class FromWorker:
     stored: JobRecord | None = None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class FromClient:
     """A checked request. stored: the job it names (for Submit: the one with the same key or id), if any.
 
@@ -35,21 +35,21 @@ class FromClient:
     deleted: str = ""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Outlived:
     """Stored jobs that have been over for longer than they are kept."""
 
     records: tuple[JobRecord, ...]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Unreachable:
     """A send to this worker session found no connection."""
 
     session: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Tick:
     """The end of a turn: every message that had arrived is handled. Deadlines fall and work is handed out now."""
 

@@ -16,7 +16,6 @@ The core's time stands still while its own loop was late (`_slip_ms`): a stopped
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -38,6 +37,7 @@ from broker.core.rules import Now, Rules
 from broker.core.step import SaveFigure, Step
 from broker.protocol.events import JobPreview, Outlook, StatsChanged, WorkerGone
 from broker.protocol.records import Expected, FleetStats, JobState, JobView, WorkerState, WorkerView
+from broker.protocol.value import replace
 
 
 class Fleet:
@@ -258,4 +258,4 @@ class Fleet:
         if isinstance(message, JobPreview):
             return message
         self.serial += 1
-        return dataclasses.replace(message, stream=self.stream, serial=self.serial)
+        return replace(message, stream=self.stream, serial=self.serial)

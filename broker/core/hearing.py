@@ -5,7 +5,6 @@ The fence is asked first wherever a message names an attempt. Nothing here hands
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -19,6 +18,7 @@ from broker.core.step import Send, Step
 from broker.protocol import worker
 from broker.protocol.events import JobPreview, JobProgress
 from broker.protocol.records import JobState, Phase, ProgressKind, Reason, WorkerState
+from broker.protocol.value import replace
 
 ANNOUNCE_FIRST: Final = "announce first"
 NAME_TAKEN: Final = "another process has taken this worker's name"
@@ -183,7 +183,7 @@ def _progress(leases: Leases, step: Step, speaker: Worker, event: FromWorker, no
     if said.progress.kind is ProgressKind.STARTED:
         # Lossy like all progress: it reaches the disk with the job's next change of state.
         leases.enter(job, Phase.RUNNING, now)
-        job.record = dataclasses.replace(job.record, started_utc_ms=now.utc_ms)
+        job.record = replace(job.record, started_utc_ms=now.utc_ms)
         learning.began(leases.estimates, speaker, job, now)
         leases.roster.touch(speaker.name)
         leases.jobs.show(step, job)

@@ -18,6 +18,7 @@ from broker.core.step import AddStory, DeleteJob, InsertJob, Step, UpdateJob
 from broker.protocol.events import JobChanged, JobGone
 from broker.protocol.records import JobState, JobView, Needs, Phase, Progress
 from broker.protocol.story import Decision, StoryLine
+from broker.protocol.value import replace
 
 #: States in which a worker has the job.
 HELD: Final = frozenset({JobState.LEASED, JobState.RUNNING, JobState.CANCELLING})
@@ -129,7 +130,7 @@ class Jobs:
         """Take a live job over from the store at start; it is counted already."""
         needs = self.shared(record.needs)
         if needs is not record.needs:
-            record = dataclasses.replace(record, needs=needs)
+            record = replace(record, needs=needs)
         job = self.live[record.job_id] = Job(record)
         if record.state is JobState.QUEUED:
             self._enqueue(job)
@@ -176,7 +177,7 @@ class Jobs:
         if state.terminal:
             changes.setdefault("finished_utc_ms", now.utc_ms)
             del self.live[before.job_id]
-        job.record = dataclasses.replace(before, state=state, **changes)
+        job.record = replace(before, state=state, **changes)
         self.counts[before.state] -= 1
         self.counts[state] += 1
         self._count_held(before.owner, (state in HELD) - (before.state in HELD))
@@ -197,7 +198,7 @@ class Jobs:
         queued = job.record.state is JobState.QUEUED
         if queued:
             self._dequeue(job)
-        job.record = dataclasses.replace(job.record, **changes)
+        job.record = replace(job.record, **changes)
         if queued:
             self._enqueue(job)
         step.writes.append(UpdateJob(job.record))

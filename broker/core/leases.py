@@ -6,7 +6,6 @@ it: a worker (hearing.py), a client (admission.py) or the clock (fleet.py).
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -25,6 +24,7 @@ from broker.core.step import Send, Step
 from broker.protocol.events import WorkerGone
 from broker.protocol.records import Failure, Held, JobState, Limits, Phase, Reason, Resume, WorkerState
 from broker.protocol.story import Decision
+from broker.protocol.value import replace
 from broker.protocol.worker import Abandon, CancelAttempt, Dispatch
 
 #: What a worker gets beyond a limit that is its own to hold.
@@ -211,7 +211,7 @@ class Leases:
             rules=self.rules,
         )
         if isinstance(verdict, GiveUp):
-            final = dataclasses.replace(why, reason=verdict.reason)
+            final = replace(why, reason=verdict.reason)
             self.jobs.move(step, job, JobState.FAILED, now, why.text, failure=final, **changes)
             return
         if why.reason is Reason.OUT_OF_MEMORY and holder is not None:
@@ -375,7 +375,7 @@ class Leases:
     def _has_larger(self, job: Job, vram_bytes: int) -> bool:
         """Whether a worker that gets work could run the job on a card with more memory than that."""
         record = job.record
-        key = group_key(dataclasses.replace(record.needs, vram_bytes=vram_bytes + 1), record.pin, record.owner)
+        key = group_key(replace(record.needs, vram_bytes=vram_bytes + 1), record.pin, record.owner)
         return any(
             self.roster.serves(present.kind, key)
             for present in self.roster.by_session.values()

@@ -5,7 +5,6 @@ Pure values: no clock, no socket, no store. Whatever is not in a table is illega
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Final
 
 from broker.protocol.records import (
@@ -20,6 +19,7 @@ from broker.protocol.records import (
     Why,
     WorkerState,
 )
+from broker.protocol.value import dataclass, replace
 
 #: state -> the states that may follow it.
 JOB_MOVES: Final[dict[JobState, frozenset[JobState]]] = {
@@ -45,7 +45,7 @@ WORKER_MOVES: Final[dict[WorkerState, frozenset[WorkerState]]] = {
 }  # fmt: skip
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobRecord:
     """All of a job that is durable, but its workflow and form, which stay in the store."""
 
@@ -99,4 +99,4 @@ class JobRecord:
         """What a worker must have, as it turned out."""
         if self.least_vram_bytes <= self.needs.vram_bytes:
             return self.needs
-        return dataclasses.replace(self.needs, vram_bytes=self.least_vram_bytes)
+        return replace(self.needs, vram_bytes=self.least_vram_bytes)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
+from broker.protocol.value import dataclass
 
-@dataclasses.dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True)
 class Now:
     """`mono_ms` decides, `utc_ms` is written down for people."""
 
@@ -14,7 +16,7 @@ class Now:
     utc_ms: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
     heartbeat_ms: int = 2_000
     #: A worker silent for so long is lost and what it holds is queued again.

@@ -11,9 +11,10 @@ from typing import Any
 from broker.core.estimates import Figure
 from broker.core.model import JobRecord
 from broker.protocol.story import StoryLine
+from broker.protocol.value import dataclass
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class InsertJob:
     record: JobRecord
     workflow: bytes
@@ -22,27 +23,27 @@ class InsertJob:
     text: str = ""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class UpdateJob:
     """Replaces the record of an existing job. What its submit fixed for life stays: a store refuses to change it."""
 
     record: JobRecord
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class AddStory:
     job_id: str
     line: StoryLine
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class DeleteJob:
     """Removes a job and everything about it. That its id and its key were used is remembered."""
 
     job_id: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Remember:
     """A word about the fleet itself that outlives the broker's process; an empty value forgets it."""
 
@@ -50,7 +51,7 @@ class Remember:
     value: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class SaveFigure:
     """Keep something learnt, in place of what was learnt before of the same."""
 
@@ -60,7 +61,7 @@ class SaveFigure:
 Write = InsertJob | UpdateJob | AddStory | DeleteJob | Remember | SaveFigure
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Send:
     """One message for one session. `workflow_of`: the workflow of that job, read from the store, goes with it."""
 
@@ -69,7 +70,7 @@ class Send:
     workflow_of: str = ""
 
 
-@dataclasses.dataclass(slots=True)
+@dataclass(slots=True)
 class Step:
     writes: list[Write] = dataclasses.field(default_factory=list)
     #: To workers.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections.abc import Iterator
 from typing import Final
 
 from broker.protocol import client
 from broker.protocol.records import Member
+from broker.protocol.value import replace
 
 #: Of one job, alone or in a group: what a dispatch and a reply can carry.
 WORKFLOW_BYTES: Final = 8 << 20
@@ -61,7 +61,7 @@ def jobs_of(said: client.Submit) -> Iterator[tuple[client.Submit, Member | None]
     workflow_at = form_at = 0
     for index, part in enumerate(said.parts):
         workflow_end, form_end = workflow_at + part.workflow_bytes, form_at + part.form_bytes
-        alone = dataclasses.replace(
+        alone = replace(
             said,
             job_id=part.job_id,
             idempotency_key="" if index else said.idempotency_key,

@@ -6,7 +6,6 @@ change is on disk.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated
 
 from broker.protocol.records import (
@@ -35,6 +34,7 @@ from broker.protocol.records import (
 )
 from broker.protocol.schema import Blob, Many, Text, Whole
 from broker.protocol.story import StoryLine
+from broker.protocol.value import dataclass
 
 # ---- requests of any client
 

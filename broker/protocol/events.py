@@ -6,7 +6,6 @@ and a gap means a lost event: ask for a Snapshot. Previews are lossy and carry n
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated
 
 from broker.protocol.records import (
@@ -24,6 +23,7 @@ from broker.protocol.records import (
     WorkerView,
 )
 from broker.protocol.schema import Blob, Many
+from broker.protocol.value import dataclass
 
 #: One topic a kind of event: a subscriber picks kinds, and the web takes all but may shed previews alone.
 TOPIC_JOB, TOPIC_PROGRESS, TOPIC_PREVIEW, TOPIC_WORKER, TOPIC_STATS = (

@@ -9,11 +9,11 @@ for a while begins again under a new request_id, where it stands; answers to the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated
 
 from broker.protocol.records import Bytes, Line, Name, RequestId, Sha256
 from broker.protocol.schema import Blob
+from broker.protocol.value import dataclass
 
 #: The largest chunk either side may send.
 MAX_CHUNK_BYTES = 1 << 20

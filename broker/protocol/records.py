@@ -6,11 +6,11 @@ Every field is checked where it is read (schema.py). Times called utc_ms are for
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 from typing import Annotated
 
 from broker.protocol.ids import JOB_ID, SESSION_ID, SHA256, WORKER_NAME
 from broker.protocol.schema import Many, Real, Text, Whole
+from broker.protocol.value import dataclass
 
 JobId = Annotated[str, Text(36, JOB_ID)]
 SessionId = Annotated[str, Text(32, SESSION_ID)]

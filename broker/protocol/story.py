@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated
 
 from broker.protocol.records import Line, Millis, Name, Prose, Why, WorkerName
 from broker.protocol.schema import Many, Text, Whole
+from broker.protocol.value import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

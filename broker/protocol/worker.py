@@ -5,7 +5,6 @@ A fence is (job, attempt, session): whatever carries a stale one changes nothing
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated
 
 from broker.protocol.records import (
@@ -32,6 +31,7 @@ from broker.protocol.records import (
     WorkerName,
 )
 from broker.protocol.schema import Blob, Many
+from broker.protocol.value import dataclass
 
 # ---- worker → broker
 
