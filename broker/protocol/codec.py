@@ -114,7 +114,7 @@ class _Form:
     tag: bytes
     kind: type[Any]
     write: Callable[[Any], dict[str, Any]]
-    read: Callable[[Any, str], dict[str, Any]]
+    read: Callable[..., Any]
     blobs: tuple[tuple[str, int], ...]  # field name, most bytes
 
 
@@ -127,6 +127,8 @@ def _form(tag: int, kind: type[Any]) -> _Form:
 
 _BY_KIND: Final[dict[type[Any], _Form]] = {kind: _form(tag, kind) for tag, kind in TYPES.items()}
 _BY_TAG: Final[dict[int, _Form]] = {form.tag[0]: form for form in _BY_KIND.values()}
+#: One for all threads, as making one costs more than a message: it calls nothing back, so none can run while it packs.
+_PACKER: Final = msgpack.Packer(use_bin_type=True)
 
 
 def encode(message: Any) -> list[bytes]:
@@ -134,8 +136,8 @@ def encode(message: Any) -> list[bytes]:
     form = _BY_KIND.get(type(message))
     if form is None:
         raise LocalProtocolError(f"{type(message).__name__} is not a message of the contract")
-    header = msgpack.packb(form.write(message), use_bin_type=True)
-    return [MAGIC, form.tag, header, *(getattr(message, name) for name, _ in form.blobs)]
+    header = _PACKER.pack(form.write(message))
+    return [MAGIC, form.tag, header, *[getattr(message, name) for name, _ in form.blobs]]
 
 
 def decode(frames: Sequence[bytes], allowed: frozenset[int]) -> Any:
@@ -156,12 +158,12 @@ def decode(frames: Sequence[bytes], allowed: frozenset[int]) -> Any:
     if len(frames) - 3 != len(form.blobs):
         raise RemoteProtocolError("INVALID", f"{form.kind.__name__} has {len(form.blobs)} blobs, not {len(frames) - 3}")
     most_bytes = MAX_REPLY_BYTES if form.tag[0] in BROKER_TO_CLIENT else MAX_HEADER_BYTES
-    fields = form.read(_unpack(frames[2], most_bytes), form.kind.__name__)
+    blobs = []
     for (name, most), blob in zip(form.blobs, frames[3:], strict=True):
         if len(blob) > most:
             raise RemoteProtocolError("INVALID", f"{form.kind.__name__}.{name}: {len(blob)} bytes, at most {most}")
-        fields[name] = bytes(blob)
-    return form.kind(**fields)
+        blobs.append(bytes(blob))
+    return form.read(_unpack(frames[2], most_bytes), form.kind.__name__, *blobs)
 
 
 def _unpack(header: bytes, most_bytes: int) -> Any:

@@ -1,8 +1,8 @@
 """Declares what a field may hold, and checks it: the types behind every message.
 
 A message is a frozen dataclass whose hints are the Annotated types below; `converter` turns a hint into the pair
-of functions that write it to and read it from msgpack's plain values. Reading is total: any value gives a checked
-one or a RemoteProtocolError that names the key. No I/O.
+of functions that write it to and read it from msgpack's plain values, `record` a whole dataclass. Reading is total: any
+value gives a checked one or a RemoteProtocolError that names the key. No I/O.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from broker.protocol.errors import RemoteProtocolError
+from broker.protocol.value import fields_of
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -58,6 +59,7 @@ class Blob:
 
 ToWire = Callable[[Any], Any]
 FromWire = Callable[[Any, str], Any]
+_Form = tuple[ToWire | None, FromWire]
 
 
 def _bad(path: str, want: str, value: object) -> RemoteProtocolError:
@@ -67,7 +69,7 @@ def _bad(path: str, want: str, value: object) -> RemoteProtocolError:
     return RemoteProtocolError("INVALID", f"{path}: want {want}, got {shown}"[:400])
 
 
-def _text(rule: Text) -> tuple[ToWire, FromWire]:
+def _text(rule: Text) -> _Form:
     def read(value: Any, path: str) -> str:
         if type(value) is not str or len(value) > rule.most or "\x00" in value:
             raise _bad(path, f"text of at most {rule.most} characters without NUL", value)
@@ -75,19 +77,19 @@ def _text(rule: Text) -> tuple[ToWire, FromWire]:
             raise _bad(path, f"text matching {rule.pattern.pattern}", value)
         return value
 
-    return _same, read
+    return None, read
 
 
-def _whole(rule: Whole) -> tuple[ToWire, FromWire]:
+def _whole(rule: Whole) -> _Form:
     def read(value: Any, path: str) -> int:
         if type(value) is not int or not rule.low <= value <= rule.high:
             raise _bad(path, f"an integer from {rule.low} to {rule.high}", value)
         return value
 
-    return _same, read
+    return None, read
 
 
-def _real(rule: Real) -> tuple[ToWire, FromWire]:
+def _real(rule: Real) -> _Form:
     def read(value: Any, path: str) -> float:
         if type(value) not in (int, float) or not math.isfinite(value) or not rule.low <= value <= rule.high:
             raise _bad(path, f"a number from {rule.low} to {rule.high}", value)
@@ -102,7 +104,7 @@ def _flag(value: Any, path: str) -> bool:
     return value
 
 
-def _choice(kind: type[enum.StrEnum]) -> tuple[ToWire, FromWire]:
+def _choice(kind: type[enum.StrEnum]) -> _Form:
     members = {member.value: member for member in kind}
 
     def read(value: Any, path: str) -> enum.StrEnum:
@@ -110,27 +112,24 @@ def _choice(kind: type[enum.StrEnum]) -> tuple[ToWire, FromWire]:
             raise _bad(path, "one of " + ", ".join(members), value)
         return members[value]
 
-    return str, read
+    return None, read
 
 
-def _many(rule: Many, item: Any) -> tuple[ToWire, FromWire]:
-    item_to, item_from = converter(item)
-
-    def write(values: Any) -> list[Any]:
-        return [item_to(value) for value in values]
+def _many(rule: Many, item: Any) -> _Form:
+    item_to, item_from = _form(item)
 
     def read(values: Any, path: str) -> tuple[Any, ...]:
         if type(values) is not list or len(values) > rule.most:
             raise _bad(path, f"a list of at most {rule.most}", values)
         return tuple([item_from(value, path) for value in values])
 
-    return write, read
+    return None if item_to is None else lambda values: [item_to(value) for value in values], read
 
 
-def _maybe(inner: Any) -> tuple[ToWire, FromWire]:
-    inner_to, inner_from = converter(inner)
+def _maybe(inner: Any) -> _Form:
+    inner_to, inner_from = _form(inner)
     return (
-        lambda value: None if value is None else inner_to(value),
+        None if inner_to is None else lambda value: None if value is None else inner_to(value),
         lambda value, path: None if value is None else inner_from(value, path),
     )
 
@@ -139,36 +138,39 @@ def _same(value: Any) -> Any:
     return value
 
 
-def record(kind: type[Any]) -> tuple[Callable[[Any], dict[str, Any]], Callable[[Any, str], dict[str, Any]]]:
-    """Functions for the header fields of a dataclass: to a plain map, and from one to checked keyword arguments.
-
-    Fields annotated as Blob are left out: they travel as frames.
+def record(kind: type[Any]) -> tuple[Callable[[Any], dict[str, Any]], Callable[..., Any]]:
+    """Functions for the header of a dataclass: from a value to a plain map, and from that, a path for errors, and the
+    blobs, to a checked value. Fields annotated as Blob are not in the header: they travel as frames.
     """
     hints = get_type_hints(kind, include_extras=True)
-    plan = {
-        field.name: converter(hints[field.name])
-        for field in dataclasses.fields(kind)
-        if blob_rule(hints[field.name]) is None
-    }
-    names = frozenset(plan)
+    every = [field.name for field in dataclasses.fields(kind)]
+    blob_names = [name for name in every if blob_rule(hints[name]) is not None]
+    forms = {name: _form(hints[name]) for name in every if name not in blob_names}
+    names, held = forms.keys(), fields_of(tuple(forms))
+    writers = [(name, to_wire) for name, (to_wire, _) in forms.items() if to_wire is not None]
+    #: By path, of which there are as many as places where such a record may stand: no text is put together for each
+    #: message.
+    readers: dict[str, list[tuple[str, FromWire, str]]] = {}
 
     def write(value: Any) -> dict[str, Any]:
-        return {name: to_wire(getattr(value, name)) for name, (to_wire, _) in plan.items()}
+        plain = dict(zip(names, held(value), strict=True))
+        for name, to_wire in writers:
+            plain[name] = to_wire(plain[name])
+        return plain
 
-    def read(value: Any, path: str) -> dict[str, Any]:
+    def read(value: Any, path: str, *blobs: bytes) -> Any:
         if type(value) is not dict:
             raise _bad(path, "a map", value)
         if value.keys() != names:
             missing, extra = sorted(names - value.keys()), sorted(map(str, value.keys() - names))
             raise RemoteProtocolError("INVALID", f"{path}: missing keys {missing[:5]}, unknown keys {extra[:5]}"[:400])
-        return {name: from_wire(value[name], f"{path}.{name}") for name, (_, from_wire) in plan.items()}
+        plan = readers.get(path)
+        if plan is None:
+            plan = readers[path] = [(name, from_wire, f"{path}.{name}") for name, (_, from_wire) in forms.items()]
+        fields = {name: from_wire(value[name], place) for name, from_wire, place in plan}
+        return kind(**fields, **dict(zip(blob_names, blobs, strict=True)))
 
     return write, read
-
-
-def _nested(kind: type[Any]) -> tuple[ToWire, FromWire]:
-    write, read = record(kind)
-    return write, lambda value, path: kind(**read(value, path))
 
 
 def blob_rule(hint: Any) -> Blob | None:
@@ -181,6 +183,12 @@ def blob_rule(hint: Any) -> Blob | None:
 
 def converter(hint: Any) -> tuple[ToWire, FromWire]:
     """The writer and the checking reader for one type hint. Raises TypeError for a hint the contract does not use."""
+    to_wire, from_wire = _form(hint)
+    return to_wire if to_wire is not None else _same, from_wire
+
+
+def _form(hint: Any) -> _Form:
+    """Likewise; no writer: msgpack and JSON take the value as it is."""
     if get_origin(hint) is Annotated:
         base, rule = get_args(hint)
         match rule:
@@ -197,11 +205,11 @@ def converter(hint: Any) -> tuple[ToWire, FromWire]:
         if len(inner) == 1:
             return _maybe(inner[0])
     if hint is bool:
-        return _same, _flag
+        return None, _flag
     if isinstance(hint, type) and issubclass(hint, enum.StrEnum):
         return _choice(hint)
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-        return _nested(hint)
+        return record(hint)
     raise TypeError(f"the contract has no wire form for {hint!r}")
 
 

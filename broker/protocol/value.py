@@ -7,28 +7,36 @@ value, three times what making one costs otherwise (ADR 0064).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dataclasses import dataclass, replace
 else:
-    import dataclasses
-    import functools
-    from operator import attrgetter
 
     def dataclass(*, frozen: bool = False, **options: bool):
         return dataclasses.dataclass(unsafe_hash=frozen, **options)
 
     def replace(value, **changes):
         """A copy with these fields changed."""
-        names, fields = _fields(type(value))
+        names, fields = _all_of(type(value))
         return type(value)(**dict(zip(names, fields(value), strict=True)) | changes)
 
     @functools.cache
-    def _fields(kind):
-        names = [field.name for field in dataclasses.fields(kind)]
-        # Of one name attrgetter would not make a tuple.
-        return names, attrgetter(*names) if len(names) > 1 else lambda value: (getattr(value, names[0]),)
+    def _all_of(kind):
+        names = tuple(field.name for field in dataclasses.fields(kind))
+        return names, fields_of(names)
 
 
-__all__ = ["dataclass", "replace"]
+def fields_of(names: Sequence[str]) -> Callable[[Any], tuple[Any, ...]]:
+    """A function for these fields of a value, all at once."""
+    if len(names) > 1:
+        return attrgetter(*names)
+    # For fewer attrgetter makes no tuple.
+    return lambda value: tuple([getattr(value, name) for name in names])
+
+
+__all__ = ["dataclass", "fields_of", "replace"]
