@@ -26,7 +26,7 @@ from broker.core.estimates import Estimates, Figure
 from broker.core.events import Event, FromClient, FromWorker, Outlived, Tick, Unreachable
 from broker.core.fairness import Fairness
 from broker.core.hearing import hear
-from broker.core.jobs import Jobs, view
+from broker.core.jobs import Job, Jobs, view
 from broker.core.leases import FORGET_LOST_MS, Leases
 from broker.core.model import JobRecord
 from broker.core.news import newest
@@ -35,7 +35,7 @@ from broker.core.placing import Placing
 from broker.core.roster import PAUSED, Roster
 from broker.core.rules import Now, Rules
 from broker.core.step import SaveFigure, Step
-from broker.protocol.events import JobPreview, Outlook, StatsChanged, WorkerGone
+from broker.protocol.events import JobChanged, JobPreview, Outlook, StatsChanged, WorkerGone
 from broker.protocol.records import Expected, FleetStats, JobState, JobView, WorkerState, WorkerView
 from broker.protocol.value import replace
 
@@ -258,4 +258,6 @@ class Fleet:
         if isinstance(message, JobPreview):
             return message
         self.serial += 1
+        if isinstance(message, Job):
+            return JobChanged(stream=self.stream, serial=self.serial, job=view(message.record, message))
         return replace(message, stream=self.stream, serial=self.serial)

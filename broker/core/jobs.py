@@ -15,7 +15,7 @@ from broker.core.fairness import Fairness
 from broker.core.model import JOB_MOVES, JobRecord
 from broker.core.rules import Now
 from broker.core.step import AddStory, DeleteJob, InsertJob, Step, UpdateJob
-from broker.protocol.events import JobChanged, JobGone
+from broker.protocol.events import JobGone
 from broker.protocol.records import JobState, JobView, Needs, Phase, Progress
 from broker.protocol.story import Decision, StoryLine
 from broker.protocol.value import replace
@@ -205,8 +205,8 @@ class Jobs:
         self.show(step, job)
 
     def show(self, step: Step, job: Job) -> None:
-        """Publish a job as it is now. The stream and serial are filled in where events leave the core."""
-        step.published.append(JobChanged(stream="", serial=0, job=view(job.record, job)))
+        """Publish a job, as it will be when the events of this turn leave the core."""
+        step.published.append(job)
 
     def ready_again(self, job: Job) -> None:
         """Its backoff is over."""

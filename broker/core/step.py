@@ -77,5 +77,5 @@ class Step:
     sends: list[Send] = dataclasses.field(default_factory=list)
     #: To clients, each the one answer to one request.
     replies: list[Send] = dataclasses.field(default_factory=list)
-    #: Messages of protocol.events, in order.
+    #: Messages of protocol.events, in order; a Job stands for the JobChanged of it.
     published: list[Any] = dataclasses.field(default_factory=list)

@@ -11,7 +11,6 @@ from broker.core.jobs import InvalidTransition, Job, Jobs, view
 from broker.core.model import JOB_MOVES
 from broker.core.rules import Now
 from broker.core.step import AddStory, InsertJob, Step, UpdateJob
-from broker.protocol.events import JobChanged
 from broker.protocol.records import JobState, Phase, Reason
 from tests.core.broker.given import OUTPUT, UTC_MS, because, drained, job_id, jobs_of, record
 
@@ -65,7 +64,7 @@ def test_a_move_writes_the_record_a_line_and_an_event(before: JobState, after: J
     assert isinstance(story, AddStory)
     assert (story.line.what, story.line.text, story.line.worker, story.line.attempt) == (after, "why", "gpu-7", 1)
     assert story.line.utc_ms == NOW.utc_ms
-    assert step.published == [JobChanged(stream="", serial=0, job=view(job.record, job))]
+    assert step.published == [job]
     assert +jobs.counts == {after: 1}
 
 

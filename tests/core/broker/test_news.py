@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from typing import Any
 
 import pytest
 
+from broker.core.jobs import Job
 from broker.core.news import newest
-from broker.protocol.events import JobChanged, JobGone, JobPreview, JobProgress, StatsChanged, WorkerChanged, WorkerGone
+from broker.protocol.events import JobGone, JobPreview, JobProgress, StatsChanged, WorkerChanged, WorkerGone
 from broker.protocol.records import JobState, ProgressKind
 from tests.core.broker.given import Given, job_id
 
@@ -23,16 +25,20 @@ def raw() -> dict[type[Any], Any]:
     gpu.reports(job, 2)
     broker.passes(2_000, gpu)
     found = {type(message): message for message in broker.published}
-    return {**found, WorkerGone: WorkerGone(stream="", serial=0, worker="gpu-0")}
+    return {
+        **found,
+        Job: copy.copy(broker.fleet.jobs.live[job]),
+        WorkerGone: WorkerGone(stream="", serial=0, worker="gpu-0"),
+    }
 
 
-def job_in(event: JobChanged, state: JobState, number: int = 1) -> JobChanged:
-    return dataclasses.replace(event, job=dataclasses.replace(event.job, job_id=job_id(number), state=state))
+def job_in(job: Job, state: JobState, number: int = 1) -> Job:
+    return dataclasses.replace(job, record=dataclasses.replace(job.record, job_id=job_id(number), state=state))
 
 
 def test_the_last_event_of_each_thing_stands_where_it_happened(raw: dict[type[Any], Any]) -> None:
-    queued, leased = (job_in(raw[JobChanged], state) for state in (JobState.QUEUED, JobState.LEASED))
-    other = job_in(raw[JobChanged], JobState.QUEUED, 2)
+    queued, leased = (job_in(raw[Job], state) for state in (JobState.QUEUED, JobState.LEASED))
+    other = job_in(raw[Job], JobState.QUEUED, 2)
     worker, stats = raw[WorkerChanged], raw[StatsChanged]
     assert newest([queued, worker, stats, other, leased, stats]) == [worker, other, leased, stats]
     assert newest([]) == []
@@ -46,16 +52,14 @@ def test_a_worker_that_leaves_and_comes_back_is_there_and_the_other_way_round(ra
 
 def test_a_job_that_is_deleted_is_told_to_be_gone_and_nothing_else_of_it(raw: dict[type[Any], Any]) -> None:
     gone = JobGone(stream="", serial=0, job_id=job_id(1), owner="ann")
-    assert newest([raw[JobProgress], raw[JobChanged], gone]) == [gone]
-    assert newest([raw[JobChanged], gone, raw[WorkerChanged]]) == [gone, raw[WorkerChanged]]
+    assert newest([raw[JobProgress], raw[Job], gone]) == [gone]
+    assert newest([raw[Job], gone, raw[WorkerChanged]]) == [gone, raw[WorkerChanged]]
 
 
 def test_progress_gives_way_to_the_jobs_own_event_that_shows_it(raw: dict[type[Any], Any]) -> None:
     progress: JobProgress = raw[JobProgress]
     further = dataclasses.replace(progress, progress=dataclasses.replace(progress.progress, fraction=0.9))
-    shows = dataclasses.replace(
-        raw[JobChanged], job=dataclasses.replace(raw[JobChanged].job, progress=progress.progress)
-    )
+    shows = dataclasses.replace(raw[Job], progress=progress.progress)
     assert newest([progress, shows]) == [shows]
     assert newest([shows, progress]) == [shows]
     assert newest([shows, further]) == [shows, further]
