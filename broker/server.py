@@ -179,11 +179,12 @@ class Server:
     def _receive(self, socket: zmq.Socket[bytes], name: str) -> tuple[list[bytes], str | None]:
         """One message, and the worker name its key is bound to: empty without CURVE, None when the key has left the
         list. Raises zmq.Again when none waits."""
+        parts = sockets.receive(socket)
+        frames = [part.bytes for part in parts]
         if self._allowed is None:
-            return socket.recv_multipart(zmq.NOBLOCK), ""
-        parts = socket.recv_multipart(zmq.NOBLOCK, copy=False)
+            return frames, ""
         peer = self._allowed.peer(sockets.key_of(parts[-1]), name)
-        return [part.bytes for part in parts], peer.name if peer is not None else None
+        return frames, peer.name if peer is not None else None
 
     def _turn_away(self, socket: zmq.Socket[bytes], routing_id: bytes, name: str) -> None:
         """Answer a peer whose key is gone; a worker stops at that."""
