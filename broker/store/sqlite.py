@@ -34,7 +34,7 @@ LOG_PAGES: Final = 8_192
 _LATEST: Final = 2**63 - 1
 #: Of the database, kept in memory. It fills with whatever was touched lately, of use again or not; the kernel has the
 #: rest.
-CACHE_KIB: Final = 8_000
+CACHE_KIB: Final = 5_000
 #: Rows changed before it is worth folding the log in when idle.
 FOLD_ROWS: Final = 1_000
 #: Records of live jobs read in one go at a start.
