@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import zmq
@@ -68,7 +69,7 @@ class Courier:
             for transfer in self._due_ms:
                 if transfer.request_id == getattr(message, "request_id", None):
                     self._due_ms[transfer] = now_ms + SILENCE_MS
-                    self._send(transfer.feed(message))
+                    self._move(transfer, partial(transfer.feed, message))
                     concerned = True
                     break
         return concerned
@@ -90,11 +91,16 @@ class Courier:
     def _begin(self, transfer: Transfer, now_ms: int) -> None:
         if self.socket.poll(0, zmq.POLLOUT):
             self._due_ms[transfer] = now_ms + SILENCE_MS
-            self._send(transfer.begin())
+            self._move(transfer, transfer.begin)
         else:
             self._due_ms[transfer] = now_ms + CONNECT_MS
 
-    def _send(self, messages: list[Any]) -> None:
+    def _move(self, transfer: Transfer, step: Callable[[], list[Any]]) -> None:
+        try:
+            messages = step()
+        except OSError as e:  # a full disk here ends this transfer, not the worker
+            transfer.fault = e
+            return
         for message in messages:
             try:
                 sockets.send(self.socket, *encode(message))

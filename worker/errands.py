@@ -219,7 +219,7 @@ class Porter:
     # ---- either way
 
     def _carried(self, transfer: Transfer, moving: Callable[[], None]) -> Errand:
-        """Until a transfer is over."""
+        """Until a transfer is over. Raises OSError when this machine cannot read or write the file."""
         try:
             offset = 0
             while not transfer.over:
@@ -227,6 +227,8 @@ class Porter:
                     offset = transfer.offset
                     moving()
                 yield NEWS
+            if transfer.fault is not None:
+                raise transfer.fault
         finally:
             self._courier.forget(transfer)
 

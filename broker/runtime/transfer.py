@@ -43,7 +43,7 @@ class TransferFailed(FleetError):
 
 
 class Transfer:
-    """What both directions share. Over when `done`, or when `failure` says why not."""
+    """What both directions share. Over when `done`, or when `failure` or `fault` says why not."""
 
     def __init__(self, request_id: str, sha256: str) -> None:
         self.sha256 = sha256
@@ -53,13 +53,15 @@ class Transfer:
         self.offset = 0
         self.done = False
         self.failure: TransferFailed | None = None
+        #: What the disk said to whoever reads or writes the file here.
+        self.fault: OSError | None = None
         #: Ids of the beginnings before this one.
         self._earlier: set[str] = set()
         self._begun = False
 
     @property
     def over(self) -> bool:
-        return self.done or self.failure is not None
+        return self.done or self.failure is not None or self.fault is not None
 
     def begin(self) -> list[Any]:
         """The messages that start it, or start it again where it stands."""

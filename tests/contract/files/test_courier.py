@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import os
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -80,3 +83,22 @@ def test_a_transfer_that_meets_nobody_tries_again_long_before_a_silence() -> Non
         assert due_ms < 1_000 + SILENCE_MS
     finally:
         courier.close()
+
+
+def test_a_disk_that_takes_no_more_ends_the_transfer_and_nothing_else(channel: FileChannel, store: FileStore) -> None:
+    def full(data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    data = b"a picture"
+    sha256 = hashlib.sha256(data).hexdigest()
+    with contextlib.closing(store.begin(sha256, len(data))) as partial:
+        partial.write(data)
+        partial.finish()
+    with contextlib.closing(Courier(lambda: dial(channel, secrets.token_hex(16).encode()))) as courier:
+        download = courier.download(sha256, full, 1 << 20, 0)
+        carry(courier, lambda: download.over)
+        assert download.fault is not None and download.fault.errno == errno.ENOSPC and not download.done
+        taken: list[bytes] = []
+        again = courier.download(sha256, taken.append, 1 << 20, 0)
+        carry(courier, lambda: again.over)
+        assert again.done and taken == [data]
