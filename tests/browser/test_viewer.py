@@ -178,7 +178,7 @@ def test_a_job_that_is_deleted_makes_room_for_the_next(fleet: Fleet, jobs: dict[
 def test_a_job_that_is_not_there_is_told(open_page: OpenPage) -> None:
     page = open_page("/gallery#job-11111111-1111-4111-8111-111111111111", faults=True)
     expect(part(page.get_by_role("dialog"), "title")).to_have_text("This job cannot be shown")
-    expect(part(page.get_by_role("dialog"), "note")).to_contain_text("no job has the id")
+    expect(part(page.get_by_role("dialog"), "note")).to_contain_text("It is not here")
 
 
 @pytest.mark.parametrize(("width", "lang"), [(360, "en-US"), (1280, "zh-CN")])
