@@ -130,7 +130,7 @@ class Upload(Transfer):
     @property
     def launched(self) -> bool:
         """Whether the beginning took along every byte: nothing more has to be sent, unless it is lost."""
-        return self._at_once and self._begun
+        return self._at_once and self._begun and not self.over
 
     def _opening(self) -> list[Any]:
         self._sent, self._all_ours = 0, True
