@@ -8,9 +8,9 @@ import pytest
 
 from broker.core.expiry import LOOK_MS, NEAR_MS, NEAREST, nearness
 from broker.protocol import client
-from broker.protocol.records import JobState, ProgressKind, Reason
+from broker.protocol.records import JobState, Reason
 from tests.core.broker.given import NEEDS, REQUEST, Given, Session, submit_of
-from tests.core.broker.test_placing import PONY, XL, needing, runs, taught, where, worker
+from tests.core.broker.test_placing import PONY, XL, busy_holder, needing, runs, taught, where, worker
 
 MINUTE_MS = 60_000
 
@@ -102,12 +102,7 @@ def test_ones_own_jobs_do_not_go_before_a_near_deadline_for_the_sake_of_loaded_m
 
 
 def test_a_job_does_not_wait_for_a_worker_that_comes_to_it_after_its_deadline(broker: Given) -> None:
-    holder = worker(broker, "gpu-1")
-    taught(broker, holder, 100, XL)
-    first = broker.submitted(1, needs=needing(XL))
-    broker.tick()
-    holder.accepts(first)
-    holder.reports(first, 1, ProgressKind.STARTED)
+    busy_holder(broker)
     worker(broker, "gpu-2")
     hasty = broker.submitted(2, needs=needing(XL), deadline_ms=3_000)
     broker.tick()

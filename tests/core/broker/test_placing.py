@@ -52,6 +52,17 @@ def taught(broker: Given, session: Session, number: int, model: str, *, run_ms: 
         runs(session, job, run_ms + loading_ms, loading_ms=loading_ms)
 
 
+def busy_holder(broker: Given) -> tuple[Session, str]:
+    """gpu-1, which holds XL and runs a job that needs it."""
+    holder = worker(broker, "gpu-1")
+    taught(broker, holder, 100, XL)
+    first = broker.submitted(1, needs=needing(XL))
+    broker.tick()
+    holder.accepts(first)
+    holder.reports(first, 1, ProgressKind.STARTED)
+    return holder, first
+
+
 def where(broker: Given, job: str) -> str:
     return broker.records[job].worker
 
@@ -74,12 +85,7 @@ def test_a_job_goes_to_who_holds_its_models_and_says_so(broker: Given) -> None:
 
 
 def test_a_job_waits_for_the_busy_holder_but_no_longer_than_loading_takes(broker: Given) -> None:
-    holder = worker(broker, "gpu-1")
-    taught(broker, holder, 100, XL)
-    first = broker.submitted(1, needs=needing(XL))
-    broker.tick()
-    holder.accepts(first)
-    holder.reports(first, 1, ProgressKind.STARTED)
+    holder, first = busy_holder(broker)
     idle = worker(broker, "gpu-2")
     second = broker.submitted(2, needs=needing(XL))
     broker.tick()
@@ -95,12 +101,7 @@ def test_a_job_waits_for_the_busy_holder_but_no_longer_than_loading_takes(broker
 
 
 def test_a_holder_that_hangs_is_not_waited_for_longer_than_loading_takes(broker: Given) -> None:
-    holder = worker(broker, "gpu-1")
-    taught(broker, holder, 100, XL)
-    first = broker.submitted(1, needs=needing(XL))
-    broker.tick()
-    holder.accepts(first)
-    holder.reports(first, 1, ProgressKind.STARTED)
+    holder, _first = busy_holder(broker)
     idle = worker(broker, "gpu-2")
     second = broker.submitted(2, needs=needing(XL))
     broker.passes(13_000, holder, idle)
