@@ -16,7 +16,8 @@ import heapq
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
-from broker.core.order import Order
+from broker.core.fairness import Fairness
+from broker.core.order import Order, Ranks
 from broker.protocol.records import Needs
 
 #: Jobs submitted later that a point of priority goes before, at most.
@@ -91,9 +92,10 @@ class Group:
 class _Line:
     """The groups of one lane in two orders."""
 
-    def __init__(self, fair: Callable[[Group], object], aged: Callable[[Group], object]) -> None:
-        self.fair = Order[Group](fair)
-        self.aged = Order[Group](aged)
+    def __init__(self, lane: Lane, backlog: Backlog) -> None:
+        self.lane = lane
+        self.fair = Ranks[Group](backlog.priority, backlog.urgency)
+        self.aged = Order[Group](backlog.turn)
 
     def put(self, group: Group) -> None:
         self.fair.put(group)
@@ -108,13 +110,15 @@ class Backlog:
     def __init__(
         self,
         serves: Callable[[Kind, GroupKey], bool],
-        share: Callable[[str], float],
+        fairness: Fairness,
         size: Callable[[Needs], float],
     ) -> None:
-        """serves: whether workers of a kind can run a group; it is asked once, until `forget`. share: how much of the
-        fleet an owner has had, for its weight; it may only grow. size: how much work a job is, 1 or more."""
+        """serves: whether workers of a kind can run a group; it is asked once, until `forget`. size: how much work a
+        job is, 1 or more."""
         self._serves = serves
-        self.share = share
+        self._fairness = fairness
+        #: How much of the fleet an owner has had, for its weight.
+        self.share = fairness.share
         self._size = size
         self._groups: dict[GroupKey, Group] = {}
         self._entry: dict[str, tuple[Group, Entry]] = {}
@@ -144,6 +148,7 @@ class Backlog:
         self, job_id: str, needs: Needs, *, owner: str, pin: str, priority: int, sequence: int, near: int = 0
     ) -> None:
         """Put a job in, or move it when it is in already."""
+        comes = owner not in self._by_owner
         self.discard(job_id)
         key = group_key(needs, pin, owner, int(self._size(needs)).bit_length(), near)
         group = self._groups.get(key)
@@ -157,6 +162,8 @@ class Backlog:
         self.work_for[key.models] = self.work_for.get(key.models, 0) + (1 << key.work)
         self.work += 1 << key.work
         heapq.heappush(group.heap, entry)
+        if comes:
+            self._fairness.comes(owner, self._level(group), self._by_owner)
         if first:
             self._show(group)
 
@@ -177,8 +184,8 @@ class Backlog:
         if len(group.heap) > 2 * group.waiting + 64:
             group.heap = [other for other in set(group.heap) if self._counts(group, other)]
             heapq.heapify(group.heap)
-        if priority_of(self.first_of(group)) > priority_of(entry):
-            self._show(group)  # it may go earlier than it did
+        if self.priority(group) != priority_of(entry):
+            self._show(group)  # it may go earlier than it did, or has to go later
 
     # ---- who is next
 
@@ -199,6 +206,9 @@ class Backlog:
         """Smaller goes first."""
         first = self.first_of(group)
         return -priority_of(first), self.share(group.key.owner), -group.key.near, first[0]
+
+    def priority(self, group: Group) -> int:
+        return priority_of(self.first_of(group))
 
     def turn(self, group: Group) -> int:
         return self.first_of(group)[0]
@@ -304,13 +314,28 @@ class Backlog:
         line = self._lines.get(lane)
         if line is not None:
             return line
-        line = self._lines[lane] = _Line(self.urgency, self.turn)
+        line = self._lines[lane] = _Line(lane, self)
         for group in self._groups.values():
             if self._stands_in(lane, group.key):
                 group.lanes.append(line)
                 if self.is_shown(group):
                     line.put(group)
         return line
+
+    def _level(self, group: Group) -> float | None:
+        """Where an owner begins that comes with this group: with the least share of those it competes with in a lane;
+        of several lanes where that is most, as there its turn comes soonest. None when nobody else waits."""
+        lines = (line for line in group.lanes if isinstance(line, _Line) and line.lane is not EVERYBODY)
+        return max((share for line in lines if (share := self._level_in(line, group)) is not None), default=None)
+
+    def _level_in(self, line: _Line, group: Group) -> float | None:
+        """The least share of others that wait there at the same priority, or else at any."""
+        # A worker to which jobs are pinned takes those that are not, too.
+        lines = [line, self._lines.get(Lane(line.lane.kind))] if line.lane.pin else [line]
+        heads = [head for one in lines if one is not None for head in one.fair.heads().items()]
+        shares = [(priority, self.share(first.key.owner)) for priority, first in heads]
+        alike = [share for priority, share in shares if priority == self.priority(group)]
+        return min(alike or [share for _, share in shares], default=None)
 
     def _stands_in(self, lane: Lane, key: GroupKey) -> bool:
         return lane is EVERYBODY or (lane.pin == key.pin and self._serves(lane.kind, key))

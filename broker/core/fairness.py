@@ -1,15 +1,18 @@
 """How much of the fleet each owner has had, for its weight: who has had least goes first. Pure.
 
 Counted in the expected time of a reference card, so that it does not matter whose jobs met the fast ones. An owner who
-comes back after a pause begins level with whoever is served now: time not asked for is not saved up.
+comes, or comes back after a pause, begins level with whoever has had least of those that wait for the same workers:
+time that was not asked for is not saved up. Whoever was served furthest on is no measure: that may have been by
+priority, or on a card that is nobody else's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import heapq
+from collections.abc import Collection, Mapping
 from typing import Final
 
-#: Owners remembered; beyond that those who are level anyway are forgotten.
+#: Owners remembered who wait for nothing; of more the half is forgotten that has had least.
 OWNERS: Final = 10_000
 
 
@@ -18,17 +21,20 @@ class Fairness:
         """weights: 1 for whoever is not named."""
         self._weights = weights
         self._had: dict[str, float] = {}
-        #: What the owner had who was served last: whoever comes in later begins here.
+        #: The most that an owner had who was served: whoever comes while nobody waits begins here.
         self._level = 0.0
 
     def share(self, owner: str) -> float:
         return self._had.get(owner, self._level)
 
-    def comes(self, owner: str) -> None:
-        """Its first job is in the queue."""
-        self._had[owner] = max(self._had.get(owner, 0.0), self._level)
-        if len(self._had) > OWNERS:
-            self._had = {name: had for name, had in self._had.items() if had > self._level or name == owner}
+    def comes(self, owner: str, level: float | None, waiting: Collection[str]) -> None:
+        """Its first job is in the queue. level: where those are that it competes with; None when there are none.
+        waiting: all owners that have jobs there."""
+        self._had[owner] = max(self._had.get(owner, 0.0), self._level if level is None else level)
+        if len(self._had) > OWNERS + len(waiting):
+            idle = [name for name in self._had if name not in waiting]
+            for name in heapq.nsmallest(len(idle) - OWNERS // 2, idle, key=self._had.__getitem__):
+                del self._had[name]
 
     def served(self, owner: str, cost_ms: float) -> None:
         """A job of its goes out, which costs this much."""

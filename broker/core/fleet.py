@@ -61,8 +61,8 @@ class Fleet:
         fairness = Fairness(rules.weights)
         self.roster = Roster()
         estimates = Estimates()
-        backlog = Backlog(self.roster.serves, fairness.share, estimates.size)
-        self.jobs = Jobs(counts, last_sequence, backlog, fairness, most_held=rules.max_running_per_owner)
+        backlog = Backlog(self.roster.serves, fairness, estimates.size)
+        self.jobs = Jobs(counts, last_sequence, backlog, most_held=rules.max_running_per_owner)
         self.leases = Leases(rules, self.jobs, self.roster, estimates, jitter)
         self.placing = Placing(self.leases, fairness)
         self._started_utc_ms = now.utc_ms

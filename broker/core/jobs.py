@@ -11,7 +11,6 @@ from collections import Counter
 from typing import Any, Final
 
 from broker.core.backlog import Backlog
-from broker.core.fairness import Fairness
 from broker.core.model import JOB_MOVES, JobRecord
 from broker.core.rules import Now
 from broker.core.step import AddStory, DeleteJob, InsertJob, Step, UpdateJob
@@ -101,7 +100,6 @@ class Jobs:
         counts: dict[JobState, int],
         last_sequence: int,
         backlog: Backlog,
-        fairness: Fairness,
         *,
         most_held: int = 0,
     ) -> None:
@@ -109,7 +107,6 @@ class Jobs:
         self.live: dict[str, Job] = {}
         self.backlog = backlog
         self._needs: dict[Needs, Needs] = {}
-        self._fairness = fairness
         self._most_held = most_held
         self.counts = Counter(counts)
         #: Queued jobs by owner, for the per-owner cap.
@@ -195,12 +192,9 @@ class Jobs:
 
     def amend(self, step: Step, job: Job, **changes: Any) -> None:
         """Change a job's record without changing its state."""
-        queued = job.record.state is JobState.QUEUED
-        if queued:
-            self._dequeue(job)
         job.record = replace(job.record, **changes)
-        if queued:
-            self._enqueue(job)
+        if job.record.job_id in self.backlog:
+            self._to_backlog(job)
         step.writes.append(UpdateJob(job.record))
         self.show(step, job)
 
@@ -238,8 +232,6 @@ class Jobs:
             del self.held_of[owner]
 
     def _enqueue(self, job: Job) -> None:
-        if not self.queued_of[job.record.owner]:
-            self._fairness.comes(job.record.owner)
         self.queued_of[job.record.owner] += 1
         if job.not_before_ms == 0:
             self._to_backlog(job)

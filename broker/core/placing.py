@@ -209,7 +209,8 @@ class Placing:
 
     def _send(self, step: Step, job: Job, candidates: list[Candidate], decision: Decision, now: Now) -> None:
         chosen = next(candidate for candidate in candidates if candidate.worker == decision.worker)
-        self._fairness.served(job.record.owner, self._estimates.reference_ms(job.record.needs))
+        if not job.moves:  # who was taken back has paid
+            self._fairness.served(job.record.owner, self._estimates.reference_ms(job.record.needs))
         holder = self._leases.roster.by_name[chosen.worker]
         self._placed[holder.kind] = self._placed.get(holder.kind, 0) + 1
         self._leases.dispatch(step, job, holder, now, decision=decision, expect_ms=chosen.load_ms + chosen.run_ms)

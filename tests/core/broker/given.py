@@ -70,8 +70,7 @@ ANYWHERE: Final = Lane((DIGEST, (), 0))
 
 def jobs_of(counts: dict[JobState, int], last_sequence: int, **rules: Any) -> Jobs:
     """The jobs of a core that has no workers."""
-    fairness = Fairness({})
-    return Jobs(counts, last_sequence, Backlog(lambda kind, group: True, fairness.share, work), fairness, **rules)
+    return Jobs(counts, last_sequence, Backlog(lambda kind, group: True, Fairness({}), work), **rules)
 
 
 def drained(backlog: Backlog) -> list[str]:

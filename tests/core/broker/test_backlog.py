@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from broker.core.backlog import PLACES, Backlog, Group, Lane, group_key
 from broker.core.estimates import work
+from broker.core.fairness import Fairness
 from broker.protocol.records import Needs
 from tests.core.broker.given import ANYWHERE, DIGEST, NEEDS, drained
 
@@ -19,8 +20,9 @@ OTHER = dataclasses.replace(NEEDS, nodes=("Other",))
 
 
 def backlog_of(shares: dict[str, float] | None = None) -> Backlog:
-    had = shares if shares is not None else {}
-    return Backlog(lambda kind, group: kind[2] >= group.vram_bytes, lambda owner: had.get(owner, 0.0), work)
+    fairness = Fairness({})
+    fairness._had = shares if shares is not None else {}
+    return Backlog(lambda kind, group: kind[2] >= group.vram_bytes, fairness, work)
 
 
 def put(backlog: Backlog, *jobs: tuple[str, int, int], needs: Needs = NEEDS, pin: str = "", owner: str = "ann") -> None:
@@ -126,7 +128,7 @@ def test_a_lane_of_certain_models_sees_what_needs_exactly_these() -> None:
 
 def test_a_lane_that_is_forgotten_is_asked_anew() -> None:
     able: set[str] = set()
-    backlog = Backlog(lambda kind, group: group.nodes[0] in able, lambda owner: 0.0, work)
+    backlog = Backlog(lambda kind, group: group.nodes[0] in able, Fairness({}), work)
     put(backlog, ("a", 0, 1))
     assert not first(backlog)
     able.add(NEEDS.nodes[0])
@@ -184,7 +186,8 @@ def test_moving_a_job_for_ever_does_not_grow_the_queue() -> None:
     (group,) = backlog._groups.values()
     line, alike = backlog._lines[ANYWHERE], backlog._by_models[NEEDS.models]
     assert group.lanes == [alike, line]
-    assert all(len(heap) < 200 for heap in (group.heap, alike._heap, line.fair._heap, line.aged._heap))
+    heaps = [group.heap, alike._heap, line.aged._heap, *(order._heap for order in line.fair._orders.values())]
+    assert all(len(heap) < 200 for heap in heaps)
     assert drained(backlog) == ["head", "restless"]
 
 
