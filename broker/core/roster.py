@@ -65,8 +65,9 @@ class Worker:
     succeeded: int = 0
     failed: int = 0
     breaker: Health = dataclasses.field(default_factory=Health)
-    #: Heartbeats in a row in which the card was busy though the worker held nothing.
+    #: Heartbeats in a row in which the card was busy though it held nothing, or ComfyUI's queue longer, by so many.
     strange_beats: int = 0
+    _strange_prompts: int = 0
     #: Runs in a row that took too long, by how much the last one did, and when that was.
     _slow_runs: int = 0
     _slowdown: float = 1.0
@@ -111,7 +112,9 @@ class Worker:
         self.forget_contests(now.mono_ms)
         self.stats = stats
         busy = stats.gpu_busy is not None and stats.gpu_busy >= BUSY
-        self.strange_beats = self.strange_beats + 1 if busy and not self.jobs else 0
+        self._strange_prompts = max(0, stats.comfy_queue - len(self.jobs))
+        strange = self._strange_prompts or (busy and not self.jobs)
+        self.strange_beats = self.strange_beats + 1 if strange else 0
         if not stats.comfy_alive:
             self.holds_nothing()
 
@@ -131,8 +134,10 @@ class Worker:
 
     def slowdown(self, now: Now) -> float:
         """By how much somebody else's work on its card seems to slow it: the card is busy though it holds nothing of
-        ours, or the last run took too long; that is forgotten by half every minute."""
-        seen = SLOW if self.strange_beats >= STRANGE_BEATS else 1.0
+        ours, prompts that are not ours go before, or the last run took too long; that is forgotten by half every
+        minute."""
+        strange = min(max(SLOW, 1.0 + self._strange_prompts), SLOWEST)
+        seen = strange if self.strange_beats >= STRANGE_BEATS else 1.0
         if self._slowdown == 1.0:
             return seen
         forgotten: float = 0.5 ** ((now.mono_ms - self._slowed_ms) / FORGET_SLOW_MS)

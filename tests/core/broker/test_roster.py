@@ -119,6 +119,17 @@ def test_a_card_that_is_busy_while_nothing_of_ours_runs_is_noticed_at_the_second
     assert one.slowdown(NOW) == 1
 
 
+def test_prompts_of_others_in_its_queue_slow_it_by_their_number_up_to_a_bound() -> None:
+    one = worker()
+    one.jobs[job_id(1)] = held(1)
+    for comfy_queue, slowdown in ((1, 1), (2, 2), (4, 4), (10**6, 20)):
+        for _ in range(2):
+            one.measured(dataclasses.replace(STATS, gpu_busy=1.0, comfy_queue=comfy_queue), NOW)
+        assert one.slowdown(NOW) == slowdown
+    one.measured(dataclasses.replace(STATS, comfy_queue=1), NOW)
+    assert one.slowdown(NOW) == 1
+
+
 def test_a_worker_holds_the_models_of_its_last_prompt_until_its_comfyui_dies() -> None:
     one = worker()
     one.holds(("a", "b"), len)
