@@ -162,4 +162,4 @@ def test_owners_are_forgotten_in_the_end_but_none_who_waits(monkeypatch: pytest.
         queue.comes(f"owner {number}", needs=FILM)
         queue.serve(1, Lane(LARGE))
     assert len(queue.fairness._had) <= 14
-    assert queue.fairness.share("a") == 200_000 and queue.fairness.share("z") == 0
+    assert queue.fairness.share("a") >= 200_000 and queue.fairness.share("z") == 0
