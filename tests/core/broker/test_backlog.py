@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import weakref
+from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -186,7 +187,8 @@ def test_moving_a_job_for_ever_does_not_grow_the_queue() -> None:
     (group,) = backlog._groups.values()
     line, alike = backlog._lines[ANYWHERE], backlog._by_models[NEEDS.models]
     assert group.lanes == [alike, line]
-    heaps = [group.heap, alike._heap, line.aged._heap, *(order._heap for order in line.fair._orders.values())]
+    heaps: list[list[Any]] = [group.heap, alike._heap, line.aged._heap]
+    heaps += [order._heap for order in line.fair._orders.values()]
     assert all(len(heap) < 200 for heap in heaps)
     assert drained(backlog) == ["head", "restless"]
 
