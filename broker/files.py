@@ -1,7 +1,8 @@
 """The files socket, served by a thread of its own that shares no state with the core.
 
 The thread owns the socket from `start` on and closes it. Syncing and hashing a whole file is done by a few helpers, so
-that nobody's transfer waits for another's disk. If the thread dies, `alive` says so and the broker must stop.
+that nobody's transfer waits for another's disk; so is settling what stands in the store's journal. If the thread dies,
+`alive` says so and the broker must stop.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ class FileChannel:
         self._transfers = Transfers(store, chunk_bytes=settings.chunk_bytes, credit_bytes=settings.credit_bytes)
         #: What the helpers have done with a whole file.
         self._finished: SimpleQueue[tuple[Partial, Future[None]]] = SimpleQueue()
+        self._settling: Future[None] | None = None
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._stored = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         #: When the log last said that the disk refuses files, by the code of refusal.
@@ -97,6 +99,9 @@ class FileChannel:
             helpers.shutdown()
             self._transfers.close()
             self._socket.close(linger=0)
+        if self._settling is not None:
+            self._settling.result()  # a disk that failed to sync once may say the next time that it did
+        self._store.settle()
 
     def _loop(self, helpers: ThreadPoolExecutor) -> None:
         poller = zmq.Poller()
@@ -112,15 +117,19 @@ class FileChannel:
             if self._socket in ready:
                 self._receive()
             for partial in self._transfers.take_whole():
-                # Two changes of thread take as long as a small file; with others about, none waits for another's disk.
+                # Two changes of thread take as long as a small file; with others about, none waits for another's disk,
+                # and the journal would only be one sync more.
                 if partial.size_bytes <= AT_ONCE_BYTES and self._transfers.idle:
                     self._finish(partial)
                 else:
                     helpers.submit(partial.finish).add_done_callback(self._finisher(partial))
             wait_ms = self._send_chunks()
             now_s = _now_s()
+            if self._store.crowded:
+                self._settle(helpers)
             if now_s - tidied_s > IDLE_MS / 1_000:
                 tidied_s = now_s
+                self._settle(helpers)
                 self._transfers.expire(now_s)
                 if self._allowed is not None and self._allowed.revoked():
                     sockets.rebind(self._socket)
@@ -144,10 +153,18 @@ class FileChannel:
     def _finish(self, partial: Partial) -> None:
         problem = None
         try:
-            partial.finish()
+            partial.finish(at_once=True)
         except FileProblem as e:
             problem = e
         self._told(partial, problem)
+
+    def _settle(self, helpers: ThreadPoolExecutor) -> None:
+        """Have what stands in the journal synced in its place, later than whoever sent it waits for."""
+        if self._settling is not None and self._settling.done():
+            self._settling.result()
+            self._settling = None
+        if self._settling is None and self._store.unsettled:
+            self._settling = helpers.submit(self._store.settle)
 
     def _finisher(self, partial: Partial) -> Callable[[Future[None]], None]:
         def done(future: Future[None]) -> None:

@@ -1,8 +1,8 @@
 """The file store: a folder of files named by their sha256. The folder is the index; there is no other.
 
 A file has its name only once it is whole, checked and on disk: written under tmp/, synced, hashed, renamed, and then
-its folder synced. What tmp/ holds of a broken transfer is kept for a day, so that it can go on. Any thread may read and
-ask; each Partial belongs to one thread at a time.
+its folder synced; or, a small one, written to the journal and synced there first. What tmp/ holds of a broken transfer
+is kept for a day, so that it can go on. Any thread may read and ask; each Partial belongs to one thread at a time.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from typing import Final
 
 from broker.protocol.errors import FleetError, StoreError
 from broker.protocol.ids import SHA256
-from broker.store.disk import make_folder, sync_folder
+from broker.store.disk import make_folder, sync_file, sync_folder
+from broker.store.journal import SLOTS, Journal
 
 #: Room that uploads leave for the database, which must still record how running jobs end.
 RESERVE_BYTES: Final = 64 << 20
@@ -55,11 +56,12 @@ def _told(doing: str) -> Iterator[None]:
 class Partial:
     """A file on its way in: `offset` bytes of `size_bytes` are there, in order."""
 
-    def __init__(self, path: str, final: str, size_bytes: int, settling: set[str]) -> None:
+    def __init__(self, path: str, final: str, size_bytes: int, settling: set[str], journal: Journal) -> None:
         """settling: of the store; holds the sha256 while the file has its name and may lose it in a power cut."""
         self.sha256 = os.path.basename(final)
         self.size_bytes = size_bytes
         self._settling = settling
+        self._journal = journal
         self._path = path
         self._final = final
         with _told("cannot open a partial file"):
@@ -78,28 +80,45 @@ class Partial:
                 self.offset += written
                 rest = rest[written:]
 
-    def finish(self) -> None:
-        """Check the whole file and give it its name, durably: slow. Raises FileProblem; the partial is then gone."""
+    def finish(self, *, at_once: bool = False) -> None:
+        """Check the whole file and give it its name, durably: slow. Raises FileProblem; the partial is then gone.
+
+        at_once: sooner, by the journal if that has room; only for a file of AT_ONCE_BYTES, and one at a time.
+        """
         try:
             with _told("cannot keep a file"):
-                os.fsync(self._fd)
-                found = self._digest()
-                if found != self.sha256:
-                    raise FileProblem("digest_mismatch", f"these {self.offset} bytes have the sha256 {found}")
-                os.utime(self._fd)  # its day begins now, whenever its last byte came
-                self._settling.add(self.sha256)
-                os.rename(self._path, self._final)
-                try:
-                    sync_folder(os.path.dirname(self._final))
-                except OSError:
-                    os.unlink(self._final)  # visible, but perhaps not after a power cut: nobody may rely on it
-                    raise
+                if at_once and not self._journal.full:
+                    data = os.pread(self._fd, self.offset, 0)
+                    self._check(hashlib.sha256(data).hexdigest())
+                    os.utime(self._fd)  # its day begins now, whenever its last byte came
+                    with self._journal.keep(self.sha256, data):
+                        os.rename(self._path, self._final)
+                else:
+                    os.fsync(self._fd)
+                    self._check(self._digest())
+                    os.utime(self._fd)
+                    self._name()
         except FileProblem:
             self._remove()
             raise
         finally:
-            self._settling.discard(self.sha256)
             self.close()
+
+    def _name(self) -> None:
+        self._settling.add(self.sha256)
+        try:
+            os.rename(self._path, self._final)
+            try:
+                sync_folder(os.path.dirname(self._final))
+            except OSError:
+                os.unlink(self._final)  # visible, but perhaps not after a power cut: nobody may rely on it
+                raise
+        finally:
+            self._settling.discard(self.sha256)
+
+    def _check(self, found: str) -> None:
+        if found != self.sha256:
+            raise FileProblem("digest_mismatch", f"these {self.offset} bytes have the sha256 {found}")
 
     def _digest(self) -> str:
         """Of what the disk gives back."""
@@ -139,10 +158,14 @@ class FileStore:
             # All at once, so that no file has to wait until the name of its folder is on disk.
             for number in range(256):
                 (root / f"{number:02x}").mkdir(mode=0o700, exist_ok=True)
+            self._journal = Journal(root / "journal")
             for folder in (root, *filter(Path.is_dir, root.iterdir())):
                 sync_folder(folder)  # a crash may have come between a new name and its sync
+            self._restore()
         except OSError as e:
-            raise StoreError(f"{root}: cannot keep files there: {e.strerror}. Check the disk and its rights") from e
+            raise self._fail(e.strerror) from e
+        except FileProblem as e:
+            raise self._fail(str(e)) from e
         self.sweep()
 
     def has(self, sha256: str) -> bool:
@@ -217,7 +240,45 @@ class FileStore:
             raise FileProblem(
                 "full", f"{size_bytes} bytes do not fit: {free_bytes} are free, {self._reserve_bytes} kept"
             )
-        return Partial(f"{self._partials}/{sha256}", self._path(sha256), size_bytes, self._settling)
+        return self._partial(sha256, size_bytes)
+
+    def _partial(self, sha256: str, size_bytes: int) -> Partial:
+        return Partial(f"{self._partials}/{sha256}", self._path(sha256), size_bytes, self._settling, self._journal)
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether `settle` has anything to do."""
+        return not self._journal.empty
+
+    @property
+    def crowded(self) -> bool:
+        """Whether it should be called now, lest small files become slow."""
+        return self._journal.crowded
+
+    def settle(self) -> None:
+        """Make durable where it lies what the journal stands for: slow. One call at a time. Raises StoreError."""
+        taken = self._journal.taken()
+        paths = [self._path(sha256) for sha256 in taken.values()]
+        try:
+            for path in paths:
+                with contextlib.suppress(FileNotFoundError):  # somebody removed it
+                    sync_file(path)
+            for folder in {os.path.dirname(path) for path in paths}:
+                sync_folder(folder)
+            self._journal.free(taken)
+        except OSError as e:
+            # Whoever sent such a file was told that it is durable. It is, in the journal; a new process tries again.
+            raise self._fail(e.strerror) from e
+
+    def _restore(self) -> None:
+        """Put what stands in the journal in its place, whatever is there: a power cut may have left a part of it."""
+        for sha256, data in self._journal.found():
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(f"{self._partials}/{sha256}")
+            partial = self._partial(sha256, len(data))
+            partial.write(data)
+            partial.finish()
+        self._journal.free(range(SLOTS))
 
     def sweep(self, older_than_s: float = KEEP_PARTIAL_S) -> None:
         """Remove what nobody went on with."""
@@ -233,3 +294,6 @@ class FileStore:
         if SHA256.fullmatch(sha256) is None:
             raise ValueError(f"not a sha256: {sha256[:80]!r}")
         return f"{self._root}/{sha256[:2]}/{sha256}"
+
+    def _fail(self, why: str | None) -> StoreError:
+        return StoreError(f"{self._root}: cannot keep files there: {why}. Check the disk and its rights")

@@ -18,13 +18,14 @@ import zmq
 
 from broker.files import FileChannel
 from broker.protocol.codec import FILES_BROKER_SENDS, decode, encode
-from broker.protocol.errors import ConfigError
+from broker.protocol.errors import ConfigError, StoreError
 from broker.protocol.files import AT_ONCE_BYTES, Chunk, FileRefused, GetFile, Have, PutFile, SendFrom, StatFile
 from broker.protocol.worker import Invalid
 from broker.runtime import sockets
 from broker.runtime.settings import Files, Network
 from broker.runtime.transfer import Download, TransferFailed, Upload, get_bytes, put_bytes
 from broker.store.files import FileProblem, FileStore, Partial
+from broker.store.journal import SLOTS
 
 #: A bound on liveness, never a measure.
 PATIENCE_MS = 30_000
@@ -218,7 +219,7 @@ def test_a_slow_disk_holds_up_only_the_file_that_is_being_finished(wire: Wire, m
     finish = Partial.finish
     slow = hashlib.sha256(SLOW).hexdigest()
 
-    def sometimes_slow(partial: Partial) -> None:
+    def sometimes_slow(partial: Partial, **_how: bool) -> None:
         if partial.sha256 == slow:
             assert release.wait(PATIENCE_MS / 1_000)
         finish(partial)
@@ -290,7 +291,7 @@ def test_stopping_finishes_whole_files_and_frees_the_port(wire: Wire) -> None:
 
 
 def test_an_error_that_nobody_expected_ends_the_thread_and_shows(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(partial: Partial) -> None:
+    def broken(partial: Partial, **_how: bool) -> None:
         raise RuntimeError("a bug")
 
     died: list[threading.ExceptHookArgs] = []
@@ -302,8 +303,35 @@ def test_an_error_that_nobody_expected_ends_the_thread_and_shows(wire: Wire, mon
     assert [str(args.exc_value) for args in died] == ["a bug"]
 
 
+def test_small_files_are_settled_a_little_later(wire: Wire) -> None:
+    names = [put_bytes(wire.dial(), b"%d" % number, rid()) for number in range(3)]
+    until(lambda: not wire.store.unsettled)
+    assert all(wire.store.has(name) for name in names)
+
+
+def test_more_small_files_than_the_journal_holds(wire: Wire) -> None:
+    dealer = wire.dial()
+    names = [put_bytes(dealer, b"%d" % number, rid()) for number in range(3 * SLOTS)]
+    assert all(wire.store.has(name) for name in names)
+    wire.channel.stop()
+    assert not wire.store.unsettled
+    wire.channel = wire.serve()
+
+
+def test_a_disk_that_does_not_settle_them_ends_the_thread(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing() -> None:
+        raise StoreError("cannot keep files there")
+
+    died: list[threading.ExceptHookArgs] = []
+    monkeypatch.setattr(threading, "excepthook", died.append)
+    monkeypatch.setattr(wire.store, "settle", failing)
+    put_bytes(wire.dial(), b"x", rid())
+    until(lambda: not wire.channel.alive)
+    assert [str(args.exc_value) for args in died] == ["cannot keep files there"]
+
+
 def test_a_refused_file_is_said_in_words(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
-    def failing(partial: Partial) -> None:
+    def failing(partial: Partial, **_how: bool) -> None:
         partial.discard()
         raise FileProblem("damaged", "the disk failed")
 
