@@ -2,7 +2,7 @@
 server of this kind can do.
 
 POST /check reads JSON and refuses a key it does not know; POST /keep commits it to SQLite before it answers; GET
-/pictures/NAME is that file of FOLDER.
+/pictures/NAME is that file of FOLDER, and GET /page a page of one line.
 """
 
 # ruff: noqa: E402  # as in web/__main__.py
@@ -30,11 +30,16 @@ class Bare(WSGIServer):
         super().handle(sock, address)
 
 
+PAGE = b"<!doctype html><html lang=en><meta charset=utf-8><title>A page</title><p>One line."
+
+
 def application(folder: Path, ledger: sqlite3.Connection) -> Any:
     def serve(environ: Any, start_response: Any) -> list[bytes]:
         path = environ["PATH_INFO"]
         if path.startswith("/pictures/"):
             body, status, kind = (folder / path[10:]).read_bytes(), "200 OK", "image/png"
+        elif path == "/page":
+            body, status, kind = PAGE, "200 OK", "text/html; charset=UTF-8"
         else:
             kind = "application/json"
             asked = json.loads(environ["wsgi.input"].read())
