@@ -25,7 +25,7 @@ DELAY_MS = 20.0
 
 
 def measure(*, quick: bool) -> Iterator[Figure]:
-    for step_s in (0.1,) if quick else (0.1, 5.0):
+    for step_s in (0.02,) if quick else (0.1, 5.0):
         for delay_ms in (0.0,) if quick else (0.0, DELAY_MS):
             line = f"steps of {step_s:g} s, {2 * delay_ms:g} ms of line"
             through, direct = gaps(step_s, 1, delay_ms, quick=quick)

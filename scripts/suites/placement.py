@@ -47,7 +47,7 @@ UTC_MS: Final = 1_800_000_000_000
 
 
 def measure(*, quick: bool) -> list[Figure]:
-    many, decisions = (20_000, 2_000) if quick else (MANY, 20_000)
+    many, decisions = (5_000, 300) if quick else (MANY, 20_000)
     rates = {queued: _rate(queued, decisions) for queued in (FEW, many)}
     for queued, rate in rates.items():
         print(f"placement: {queued:,} queued: {rate:,.0f} decisions/s, {1e6 / rate:.0f} us each")
