@@ -97,7 +97,7 @@ def test_an_answer_on_a_kept_connection_never_waits_for_an_acknowledgement(
     )
     # Without TCP_NODELAY every one of these answers takes 40 ms, a hundred times the bare server's.
     assert ours50 < 10 * theirs50
-    assert ours99 < 10 * theirs99 + 5
+    assert ours99 < 10 * theirs99 + 30
 
 
 # ---- fan-out

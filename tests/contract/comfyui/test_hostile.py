@@ -5,6 +5,7 @@ import json
 import select
 import socket
 import struct
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -23,6 +24,8 @@ from tests.contract.comfyui.driving import model_free, until
 from tests.contract.comfyui.hostile import USUAL, Answer, Hostile, answer, frame, http, says, stay
 
 LIMIT_S = 0.3
+#: A busy machine takes its time; what is not held by the limit never ends.
+SLACK_S = 10.0
 STATUS = json.dumps({"type": "status", "data": {"status": {"exec_info": {"queue_remaining": 1}}}}).encode()
 FILE = OutputFile("9", "images", "a.png", "", "output")
 TEXT, BINARY, CLOSE, PING, CONT = 1, 2, 8, 9, 0
@@ -96,7 +99,7 @@ def ends_in_time(client: ComfyClient, call: str) -> None:
     began = time.monotonic()
     with pytest.raises((ComfyUnreachable, ComfyLost, ComfyFailed)) as caught:
         CALLS[call](client)
-    assert time.monotonic() - began < LIMIT_S + 3
+    assert time.monotonic() - began < LIMIT_S + SLACK_S
     assert 20 < len(str(caught.value)) < 1000
 
 
@@ -273,26 +276,29 @@ def test_garbage_is_counted_and_passed_over() -> None:
 
 
 def test_a_frame_in_flight_is_not_waited_for() -> None:
-    picture = b"\0\0\0\1\0\0\0\1\xff\xd8\xff" + bytes(1 << 20)
+    picture = b"\0\0\0\1\0\0\0\1\xff\xd8\xff" + bytes(30_000)
     whole = frame(BINARY, picture)
-    step = len(whole) // 3
+    step = len(whole) // 3 + 1
+    sent, returned = threading.Semaphore(0), threading.Semaphore(0)
 
     def send(connection: socket.socket) -> None:
         for start in range(0, len(whole), step):
             connection.sendall(whole[start : start + step])
-            time.sleep(0.6)
+            sent.release()
+            returned.acquire(timeout=SLACK_S)  # only then goes the next part
         stay(connection)
 
     with Hostile({**USUAL, "/ws": send}) as server, facing(server) as client:
         client.connect()
-        longest = 0.0
         messages: list[Message] = []
-        while not messages:
-            began = time.monotonic()
+        for last in (False, False, True):
+            sent.acquire()
             messages = client.receive()
-            longest = max(longest, time.monotonic() - began)
+            while last and not messages:
+                messages = client.receive()
+            assert bool(messages) == last
+            returned.release()
         assert messages == [Preview(None, None, "image/jpeg", picture[8:])]
-        assert longest < 1.0  # waiting for the whole frame takes 1.2 s; a busy machine may take a while for its parts
 
 
 def test_a_frame_of_a_gigabyte_ends_the_socket_unread() -> None:
@@ -328,9 +334,7 @@ def test_a_flood_is_taken_in_turns(one: bytes) -> None:
         client.connect()
         for _ in range(20):
             select.select([client.fileno()], [], [], 1)
-            began = time.monotonic()
-            assert len(client.receive()) <= FRAMES_AT_ONCE
-            assert time.monotonic() - began < 1
+            assert len(client.receive()) <= FRAMES_AT_ONCE  # and it returns, though there is always more
 
 
 def test_unknown_messages_are_handed_over() -> None:
@@ -361,7 +365,7 @@ def test_a_server_that_never_says_goodbye_is_left_in_time() -> None:
         client.connect()
         began = time.monotonic()
         client.disconnect()
-        assert time.monotonic() - began < LIMIT_S + 1 and not client.connected
+        assert time.monotonic() - began < LIMIT_S + SLACK_S and not client.connected
 
 
 @pytest.mark.parametrize(

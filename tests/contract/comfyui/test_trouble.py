@@ -62,7 +62,7 @@ def test_a_hung_server_holds_no_call_beyond_its_limit(simulator: SimulatorProces
         else:
             with pytest.raises(ComfyUnreachable):
                 call()
-        assert time.monotonic() - began < 0.4 + 2
+        assert time.monotonic() - began < 0.4 + 10  # without it, never: it does not wake before
     assert not client.connected
     simulator.signal(signal.SIGCONT)
     until("it answers again", lambda: _connects(client))
