@@ -99,9 +99,8 @@ class FileChannel:
             helpers.shutdown()
             self._transfers.close()
             self._socket.close(linger=0)
-        if self._settling is not None:
-            self._settling.result()  # a disk that failed to sync once may say the next time that it did
-        self._store.settle()
+        with contextlib.suppress(FileProblem):  # it is as durable where it is
+            self._store.settle()
 
     def _loop(self, helpers: ThreadPoolExecutor) -> None:
         poller = zmq.Poller()
@@ -117,8 +116,7 @@ class FileChannel:
             if self._socket in ready:
                 self._receive()
             for partial in self._transfers.take_whole():
-                # Two changes of thread take as long as a small file; with others about, none waits for another's disk,
-                # and the journal would only be one sync more.
+                # Two changes of thread take as long as a small file; with others about, none waits for another's disk.
                 if partial.size_bytes <= AT_ONCE_BYTES and self._transfers.idle:
                     self._finish(partial)
                 else:
@@ -148,23 +146,30 @@ class FileChannel:
             except RemoteProtocolError as e:
                 self.invalid += 1
                 replies = [(peer, Invalid(code=e.code, detail=e.detail[:500], count=self.invalid))]
+            if self._transfers.kept:
+                self._transfers.kept = False
+                os.eventfd_write(self._stored, 1)
             self._reply(replies)
+
+    def _settle(self, helpers: ThreadPoolExecutor) -> None:
+        """Have what stands in the journal put in its place, later than whoever sent it waits for."""
+        if self._settling is not None and self._settling.done():
+            problem = self._settling.exception()
+            self._settling = None
+            if isinstance(problem, FileProblem):
+                self._complain(problem.code, str(problem))
+            elif problem is not None:
+                raise problem
+        if self._settling is None and self._store.unsettled:
+            self._settling = helpers.submit(self._store.settle)
 
     def _finish(self, partial: Partial) -> None:
         problem = None
         try:
-            partial.finish(at_once=True)
+            partial.finish()
         except FileProblem as e:
             problem = e
         self._told(partial, problem)
-
-    def _settle(self, helpers: ThreadPoolExecutor) -> None:
-        """Have what stands in the journal synced in its place, later than whoever sent it waits for."""
-        if self._settling is not None and self._settling.done():
-            self._settling.result()
-            self._settling = None
-        if self._settling is None and self._store.unsettled:
-            self._settling = helpers.submit(self._store.settle)
 
     def _finisher(self, partial: Partial) -> Callable[[Future[None]], None]:
         def done(future: Future[None]) -> None:
@@ -207,15 +212,15 @@ class FileChannel:
     def _reply(self, replies: list[Reply]) -> None:
         for peer, message in replies:
             if isinstance(message, FileRefused) and message.code in ("full", "damaged"):
-                self._complain(message)
+                self._complain(message.code, message.text)
             self._send(peer, message)  # one that is not taken is made up for: its peer asks again after a silence
 
-    def _complain(self, refused: FileRefused) -> None:
+    def _complain(self, code: str, why: str) -> None:
         """Say that the disk refuses files, not how often: peers ask again every few seconds, for each file."""
         now_s = _now_s()
-        if now_s - self._complained_s.get(refused.code, -COMPLAIN_S) >= COMPLAIN_S:
-            self._complained_s[refused.code] = now_s
-            log.error("the disk refuses files", extra={"fields": {"code": refused.code, "why": refused.text}})
+        if now_s - self._complained_s.get(code, -COMPLAIN_S) >= COMPLAIN_S:
+            self._complained_s[code] = now_s
+            log.error("the disk refuses files", extra={"fields": {"code": code, "why": why}})
 
     def _send(self, peer: bytes, message: Any) -> bool:
         """Whether the transport took it. A peer that is gone is forgotten."""

@@ -71,6 +71,8 @@ class Transfers:
         #: In the order of their turns.
         self._downloads: dict[Key, Outgoing] = {}
         self._whole: list[Partial] = []
+        #: Whether a file has become durable in `handle`; whoever looks takes it back.
+        self.kept = False
 
     def handle(self, peer: bytes, message: Any, now_s: float) -> list[Reply]:
         """The replies to a client's message. Raises RemoteProtocolError for one that no client of ours sends."""
@@ -97,6 +99,11 @@ class Transfers:
         # A stored file of another size is damaged, or the peer errs: let it send, the digest decides.
         if upload is None and size == message.size_bytes:
             return [(key[0], Have(request_id=key[1], sha256=message.sha256, size_bytes=size))]
+        # With others about a journal would only be one write more: syncs wait for each other anyway.
+        small = len(message.data) == message.size_bytes and not self._uploads and not self._downloads
+        if small and self._store.keep(message.sha256, message.data):
+            self.kept = True
+            return [(key[0], Have(request_id=key[1], sha256=message.sha256, size_bytes=message.size_bytes))]
         if self._sha256_of.get(key, message.sha256) != message.sha256:
             raise RemoteProtocolError("INVALID", "PutFile.request_id: in use for another file")
         if message.sha256 not in self._sent_by(key[0]):

@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import Final
 
 from broker.protocol.errors import StoreError
+from broker.store import journal
 from broker.store.disk import make_folder, sync_folder
+from broker.store.files import JOURNAL
 from broker.store.sqlite import SqliteStore
 
 DATABASE: Final = "fleet.sqlite3"
@@ -57,8 +59,12 @@ def make(data: Path, folder: Path, stamp: str) -> Summary:
         with _alone(folder):
             _copy_database(data / DATABASE, partial)
             jobs, names = _named(partial)
-            present = [name for name in names if _place(data, name).exists() or _place(folder, name).exists()]
-            copied = sum(_copy_file(data, folder, name) for name in present)
+            # Before the folders are looked at: what leaves the journal meanwhile is in one of them by then.
+            kept = {name: content for name, (_, content) in journal.found(data / "files" / JOURNAL).items()}
+            present = [
+                name for name in names if name in kept or _place(data, name).exists() or _place(folder, name).exists()
+            ]
+            copied = sum(_copy_file(data, folder, name, kept.get(name)) for name in present)
             # Only now is it a backup: whatever it names is beside it.
             partial.rename(target)
             sync_folder(folder)
@@ -136,15 +142,18 @@ def _named(database: Path) -> tuple[int, list[str]]:
         return jobs, sorted(name for (name,) in db.execute(_NAMED))
 
 
-def _copy_file(data: Path, folder: Path, name: str) -> bool:
-    """Whether it had to be copied."""
+def _copy_file(data: Path, folder: Path, name: str, content: bytes | None) -> bool:
+    """Whether it had to be copied. content: of a file that has no place of its own yet."""
     source, target = _place(data, name), _place(folder, name)
     if target.exists():
         return False
     make_folder(target.parent)
     partial = target.with_name(name + ".part")
     try:
-        shutil.copyfile(source, partial)
+        if content is not None:
+            partial.write_bytes(content)
+        else:
+            shutil.copyfile(source, partial)
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         partial.rename(target)

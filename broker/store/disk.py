@@ -17,16 +17,7 @@ def make_folder(path: Path) -> None:
 
 def sync_folder(path: str | Path) -> None:
     """Make the names in a folder durable. Raises OSError."""
-    _sync(path, os.O_RDONLY | os.O_DIRECTORY)
-
-
-def sync_file(path: str | Path) -> None:
-    """Make what a file holds durable. Raises OSError."""
-    _sync(path, os.O_RDONLY)
-
-
-def _sync(path: str | Path, flags: int) -> None:
-    fd = os.open(path, flags)
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)
     finally:

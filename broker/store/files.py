@@ -1,8 +1,9 @@
 """The file store: a folder of files named by their sha256. The folder is the index; there is no other.
 
 A file has its name only once it is whole, checked and on disk: written under tmp/, synced, hashed, renamed, and then
-its folder synced; or, a small one, written to the journal and synced there first. What tmp/ holds of a broken transfer
-is kept for a day, so that it can go on. Any thread may read and ask; each Partial belongs to one thread at a time.
+its folder synced. A small one may be kept in the journal first, which is as durable, and gets its name a little later.
+What tmp/ holds of a broken transfer is kept for a day, so that it can go on. Any thread may read and ask; each Partial
+belongs to one thread at a time.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from typing import Final
 
 from broker.protocol.errors import FleetError, StoreError
 from broker.protocol.ids import SHA256
-from broker.store.disk import make_folder, sync_file, sync_folder
-from broker.store.journal import SLOTS, Journal
+from broker.store.disk import make_folder, sync_folder
+from broker.store.journal import Journal
 
 #: Room that uploads leave for the database, which must still record how running jobs end.
 RESERVE_BYTES: Final = 64 << 20
@@ -31,6 +32,8 @@ KEEP_PARTIAL_S: Final = 24 * 3_600
 #: A file that no job names stays for so long after somebody stored it or asked for it: an upload waits for its submit.
 KEEP_UNNAMED_S: Final = 24 * 3_600
 READ_BYTES: Final = 1 << 20
+#: Beside the folders of files.
+JOURNAL: Final = "journal"
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 _OUT_OF_FDS: Final = (errno.EMFILE, errno.ENFILE)
 
@@ -53,15 +56,19 @@ def _told(doing: str) -> Iterator[None]:
         raise FileProblem(code, f"{doing}: {e.strerror}") from e
 
 
+def _check(sha256: str, found: str, size_bytes: int) -> None:
+    if found != sha256:
+        raise FileProblem("digest_mismatch", f"these {size_bytes} bytes have the sha256 {found}")
+
+
 class Partial:
     """A file on its way in: `offset` bytes of `size_bytes` are there, in order."""
 
-    def __init__(self, path: str, final: str, size_bytes: int, settling: set[str], journal: Journal) -> None:
+    def __init__(self, path: str, final: str, size_bytes: int, settling: set[str]) -> None:
         """settling: of the store; holds the sha256 while the file has its name and may lose it in a power cut."""
         self.sha256 = os.path.basename(final)
         self.size_bytes = size_bytes
         self._settling = settling
-        self._journal = journal
         self._path = path
         self._final = final
         with _told("cannot open a partial file"):
@@ -80,45 +87,26 @@ class Partial:
                 self.offset += written
                 rest = rest[written:]
 
-    def finish(self, *, at_once: bool = False) -> None:
-        """Check the whole file and give it its name, durably: slow. Raises FileProblem; the partial is then gone.
-
-        at_once: sooner, by the journal if that has room; only for a file of AT_ONCE_BYTES, and one at a time.
-        """
+    def finish(self) -> None:
+        """Check the whole file and give it its name, durably: slow. Raises FileProblem; the partial is then gone."""
         try:
             with _told("cannot keep a file"):
-                if at_once and not self._journal.full:
-                    data = os.pread(self._fd, self.offset, 0)
-                    self._check(hashlib.sha256(data).hexdigest())
-                    os.utime(self._fd)  # its day begins now, whenever its last byte came
-                    with self._journal.keep(self.sha256, data):
-                        os.rename(self._path, self._final)
-                else:
-                    os.fsync(self._fd)
-                    self._check(self._digest())
-                    os.utime(self._fd)
-                    self._name()
+                os.fsync(self._fd)
+                _check(self.sha256, self._digest(), self.offset)
+                os.utime(self._fd)  # its day begins now, whenever its last byte came
+                self._settling.add(self.sha256)
+                os.rename(self._path, self._final)
+                try:
+                    sync_folder(os.path.dirname(self._final))
+                except OSError:
+                    os.unlink(self._final)  # visible, but perhaps not after a power cut: nobody may rely on it
+                    raise
         except FileProblem:
             self._remove()
             raise
         finally:
-            self.close()
-
-    def _name(self) -> None:
-        self._settling.add(self.sha256)
-        try:
-            os.rename(self._path, self._final)
-            try:
-                sync_folder(os.path.dirname(self._final))
-            except OSError:
-                os.unlink(self._final)  # visible, but perhaps not after a power cut: nobody may rely on it
-                raise
-        finally:
             self._settling.discard(self.sha256)
-
-    def _check(self, found: str) -> None:
-        if found != self.sha256:
-            raise FileProblem("digest_mismatch", f"these {self.offset} bytes have the sha256 {found}")
+            self.close()
 
     def _digest(self) -> str:
         """Of what the disk gives back."""
@@ -158,14 +146,11 @@ class FileStore:
             # All at once, so that no file has to wait until the name of its folder is on disk.
             for number in range(256):
                 (root / f"{number:02x}").mkdir(mode=0o700, exist_ok=True)
-            self._journal = Journal(root / "journal")
+            self._journal = Journal(root / JOURNAL)
             for folder in (root, *filter(Path.is_dir, root.iterdir())):
                 sync_folder(folder)  # a crash may have come between a new name and its sync
-            self._restore()
         except OSError as e:
-            raise self._fail(e.strerror) from e
-        except FileProblem as e:
-            raise self._fail(str(e)) from e
+            raise StoreError(f"{root}: cannot keep files there: {e.strerror}. Check the disk and its rights") from e
         self.sweep()
 
     def has(self, sha256: str) -> bool:
@@ -175,6 +160,8 @@ class FileStore:
     def size(self, sha256: str) -> int | None:
         """Bytes of a stored file; None when it is not here. Raises FileProblem when the disk cannot tell."""
         path = self._path(sha256)
+        if (kept := self._journal.get(sha256)) is not None:
+            return len(kept)
         with _told("cannot look for a stored file"):
             try:
                 size = os.stat(path).st_size
@@ -219,6 +206,8 @@ class FileStore:
 
     def read(self, sha256: str, offset: int, size_bytes: int) -> bytes:
         """That part of a stored file, fewer bytes past its end. Raises FileProblem."""
+        if (kept := self._journal.get(sha256)) is not None:
+            return kept[offset : offset + size_bytes]
         try:
             with _told("cannot read a stored file"), open(self._path(sha256), "rb", buffering=0) as file:
                 return os.pread(file.fileno(), size_bytes, offset)
@@ -234,21 +223,36 @@ class FileStore:
         """
         if size_bytes > self._max_file_bytes:
             raise FileProblem("too_large", f"{size_bytes} bytes; at most {self._max_file_bytes} are taken")
+        self._check_room(size_bytes)
+        return Partial(f"{self._partials}/{sha256}", self._path(sha256), size_bytes, self._settling)
+
+    def _check_room(self, size_bytes: int) -> None:
         with _told("cannot make room for a file"):
             free_bytes = shutil.disk_usage(self._root).free
         if free_bytes < size_bytes + self._reserve_bytes:
             raise FileProblem(
                 "full", f"{size_bytes} bytes do not fit: {free_bytes} are free, {self._reserve_bytes} kept"
             )
-        return self._partial(sha256, size_bytes)
 
-    def _partial(self, sha256: str, size_bytes: int) -> Partial:
-        return Partial(f"{self._partials}/{sha256}", self._path(sha256), size_bytes, self._settling, self._journal)
+    # ---- small files
+
+    def keep(self, sha256: str, data: bytes) -> bool:
+        """Take a small file in at once, durably. False: not now, `begin` it. Raises FileProblem as Partial does.
+
+        One thread keeps; `data` is at most AT_ONCE_BYTES.
+        """
+        if self._journal.full:
+            return False
+        self._check_room(len(data))
+        _check(sha256, hashlib.sha256(data).hexdigest(), len(data))
+        with _told("cannot keep a file"):
+            self._journal.keep(sha256, data)
+        return True
 
     @property
     def unsettled(self) -> bool:
         """Whether `settle` has anything to do."""
-        return not self._journal.empty
+        return bool(self._journal.kept())
 
     @property
     def crowded(self) -> bool:
@@ -256,29 +260,24 @@ class FileStore:
         return self._journal.crowded
 
     def settle(self) -> None:
-        """Make durable where it lies what the journal stands for: slow. One call at a time. Raises StoreError."""
-        taken = self._journal.taken()
-        paths = [self._path(sha256) for sha256 in taken.values()]
-        try:
-            for path in paths:
-                with contextlib.suppress(FileNotFoundError):  # somebody removed it
-                    sync_file(path)
-            for folder in {os.path.dirname(path) for path in paths}:
-                sync_folder(folder)
-            self._journal.free(taken)
-        except OSError as e:
-            # Whoever sent such a file was told that it is durable. It is, in the journal; a new process tries again.
-            raise self._fail(e.strerror) from e
+        """Put what the journal keeps among the other files: slow. One call at a time.
 
-    def _restore(self) -> None:
-        """Put what stands in the journal in its place, whatever is there: a power cut may have left a part of it."""
-        for sha256, data in self._journal.found():
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(f"{self._partials}/{sha256}")
-            partial = self._partial(sha256, len(data))
-            partial.write(data)
+        Raises FileProblem: the rest stays in the journal, and is as durable there.
+        """
+        for sha256, data in self._journal.kept():
+            # Not the name of an upload: somebody may send other bytes under this sha256.
+            path = f"{self._partials}/{sha256}.kept"
+            with _told("cannot keep a file"), contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+            partial = Partial(path, self._path(sha256), len(data), self._settling)
+            try:
+                partial.write(data)
+            except FileProblem:
+                partial.discard()
+                raise
             partial.finish()
-        self._journal.free(range(SLOTS))
+            with _told("cannot keep a file"):
+                self._journal.free(sha256)
 
     def sweep(self, older_than_s: float = KEEP_PARTIAL_S) -> None:
         """Remove what nobody went on with."""
@@ -294,6 +293,3 @@ class FileStore:
         if SHA256.fullmatch(sha256) is None:
             raise ValueError(f"not a sha256: {sha256[:80]!r}")
         return f"{self._root}/{sha256[:2]}/{sha256}"
-
-    def _fail(self, why: str | None) -> StoreError:
-        return StoreError(f"{self._root}: cannot keep files there: {why}. Check the disk and its rights")

@@ -18,7 +18,7 @@ import zmq
 
 from broker.files import FileChannel
 from broker.protocol.codec import FILES_BROKER_SENDS, decode, encode
-from broker.protocol.errors import ConfigError, StoreError
+from broker.protocol.errors import ConfigError
 from broker.protocol.files import AT_ONCE_BYTES, Chunk, FileRefused, GetFile, Have, PutFile, SendFrom, StatFile
 from broker.protocol.worker import Invalid
 from broker.runtime import sockets
@@ -219,7 +219,7 @@ def test_a_slow_disk_holds_up_only_the_file_that_is_being_finished(wire: Wire, m
     finish = Partial.finish
     slow = hashlib.sha256(SLOW).hexdigest()
 
-    def sometimes_slow(partial: Partial, **_how: bool) -> None:
+    def sometimes_slow(partial: Partial) -> None:
         if partial.sha256 == slow:
             assert release.wait(PATIENCE_MS / 1_000)
         finish(partial)
@@ -291,12 +291,12 @@ def test_stopping_finishes_whole_files_and_frees_the_port(wire: Wire) -> None:
 
 
 def test_an_error_that_nobody_expected_ends_the_thread_and_shows(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(partial: Partial, **_how: bool) -> None:
+    def broken(_store: FileStore, _sha256: str, _data: bytes) -> bool:
         raise RuntimeError("a bug")
 
     died: list[threading.ExceptHookArgs] = []
     monkeypatch.setattr(threading, "excepthook", died.append)
-    monkeypatch.setattr(Partial, "finish", broken)
+    monkeypatch.setattr(FileStore, "keep", broken)
     dealer = wire.dial()
     say(dealer, PutFile(request_id="a" * 32, sha256="b" * 64, size_bytes=0, data=b""))
     until(lambda: not wire.channel.alive)
@@ -318,24 +318,26 @@ def test_more_small_files_than_the_journal_holds(wire: Wire) -> None:
     wire.channel = wire.serve()
 
 
-def test_a_disk_that_does_not_settle_them_ends_the_thread(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_takes_no_more_files_is_told_of_and_waited_for(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     def failing() -> None:
-        raise StoreError("cannot keep files there")
+        raise FileProblem("full", "no room")
 
-    died: list[threading.ExceptHookArgs] = []
-    monkeypatch.setattr(threading, "excepthook", died.append)
-    monkeypatch.setattr(wire.store, "settle", failing)
-    put_bytes(wire.dial(), b"x", rid())
-    until(lambda: not wire.channel.alive)
-    assert [str(args.exc_value) for args in died] == ["cannot keep files there"]
+    with monkeypatch.context() as patched:
+        patched.setattr(wire.store, "settle", failing)
+        sha256 = put_bytes(wire.dial(), b"x", rid())
+        until(lambda: "the disk refuses files" in caplog.text)
+    assert wire.store.has(sha256)
+    until(lambda: not wire.store.unsettled)
+    assert wire.store.has(sha256)
 
 
 def test_a_refused_file_is_said_in_words(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
-    def failing(partial: Partial, **_how: bool) -> None:
-        partial.discard()
+    def failing(_store: FileStore, _sha256: str, _data: bytes) -> bool:
         raise FileProblem("damaged", "the disk failed")
 
-    monkeypatch.setattr(Partial, "finish", failing)
+    monkeypatch.setattr(FileStore, "keep", failing)
     dealer = wire.dial()
     say(dealer, PutFile(request_id="a" * 32, sha256="b" * 64, size_bytes=0, data=b""))
     assert hear(dealer) == FileRefused(request_id="a" * 32, code="damaged", text="the disk failed")

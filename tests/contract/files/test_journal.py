@@ -1,4 +1,5 @@
-"""Small files that are durable before their places are: what was said to be stored depends on no later sync."""
+"""Small files that are durable before they have a place of their own: what was said to be stored depends on no later
+sync."""
 
 from __future__ import annotations
 
@@ -11,10 +12,9 @@ from typing import Any, Final
 
 import pytest
 
-from broker.protocol.errors import StoreError
 from broker.protocol.files import AT_ONCE_BYTES
-from broker.store import files
-from broker.store.files import FileProblem, FileStore, Partial
+from broker.store import journal
+from broker.store.files import FileProblem, FileStore
 from broker.store.journal import SLOTS
 
 DATA: Final = os.urandom(300)
@@ -34,16 +34,8 @@ def store(root: Path) -> FileStore:
     return FileStore(root, reserve_bytes=0)
 
 
-def begun(store: FileStore, data: bytes) -> Partial:
-    partial = store.begin(sha256_of(data), len(data))
-    partial.write(data[partial.offset :])
-    return partial
-
-
-def keep(store: FileStore, data: bytes = DATA) -> str:
-    partial = begun(store, data)
-    partial.finish(at_once=True)
-    return partial.sha256
+def keep(store: FileStore, data: bytes = DATA) -> bool:
+    return store.keep(sha256_of(data), data)
 
 
 def place(root: Path, data: bytes = DATA) -> Path:
@@ -57,125 +49,107 @@ def failing(number: int) -> Callable[..., None]:
     return fail
 
 
-@pytest.mark.parametrize("data", [b"x", DATA, os.urandom(AT_ONCE_BYTES)], ids=["one", "some", "most"])
-@pytest.mark.parametrize("left", [None, 0, 200], ids=["no name", "nothing", "a part"])
-def test_what_a_power_cut_leaves_of_the_file_does_not_matter(
-    store: FileStore, root: Path, data: bytes, left: int | None
-) -> None:
-    keep(store, data)
-    assert store.has(sha256_of(data)) and place(root, data).read_bytes() == data
-    if left is None:
-        place(root, data).rename(root / "tmp" / sha256_of(data))
-        (root / "tmp" / sha256_of(data)).write_bytes(data[: len(data) // 2])
-    else:
-        place(root, data).write_bytes(data[:left])
-    later = FileStore(root)
-    assert later.has(sha256_of(data)) and place(root, data).read_bytes() == data
+@pytest.mark.parametrize("data", [b"", b"x", DATA, os.urandom(AT_ONCE_BYTES)], ids=["empty", "one", "some", "most"])
+def test_what_is_kept_is_there_at_once_and_after_a_power_cut(store: FileStore, root: Path, data: bytes) -> None:
+    assert keep(store, data)
+    for again in (store, FileStore(root)):
+        assert again.has(sha256_of(data)) and again.claim(sha256_of(data)) == len(data)
+        assert again.read(sha256_of(data), 0, AT_ONCE_BYTES) == data
+        assert again.read(sha256_of(data), 1, 5) == data[1:6]
+        assert not place(root, data).exists()
+    again.settle()
+    assert not again.unsettled and place(root, data).read_bytes() == data
+    assert again.read(sha256_of(data), 1, 5) == data[1:6]
     assert list((root / "tmp").iterdir()) == []
-    place(root, data).unlink()
-    assert not FileStore(root).has(sha256_of(data)), "put back once, it does not come again"
 
 
-def test_it_has_its_name_only_once_it_is_durable(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    order: list[str] = []
+def test_it_is_there_only_once_the_journal_is_synced(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, sync = [], os.fdatasync
 
-    def noted(name: str, call: Callable[..., None]) -> Callable[..., None]:
-        def do(*given: Any) -> None:
-            order.append(name)
-            call(*given)
+    def looking(fd: int) -> None:
+        seen.append(store.has(sha256_of(DATA)))
+        sync(fd)
 
-        return do
-
-    monkeypatch.setattr(os, "fdatasync", noted("sync", os.fdatasync))
-    monkeypatch.setattr(os, "rename", noted("name", os.rename))
-    keep(store)
-    assert order == ["sync", "name"]
+    monkeypatch.setattr(os, "fdatasync", looking)
+    assert keep(store) and keep(store)
+    assert seen == [False], "the second time it is there already"
+    assert store.has(sha256_of(DATA))
 
 
-def test_what_is_settled_does_not_come_back_once_it_is_deleted(store: FileStore, root: Path) -> None:
+def test_what_has_its_place_does_not_come_back_once_it_is_deleted(store: FileStore, root: Path) -> None:
     keep(store)
     store.settle()
-    assert not store.unsettled
     place(root).unlink()
-    assert not FileStore(root).has(sha256_of(DATA))
+    assert not store.has(sha256_of(DATA)) and not FileStore(root).has(sha256_of(DATA))
 
 
-def test_a_slot_is_free_only_once_file_and_folder_are_synced(
-    store: FileStore, root: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_a_power_cut_left_of_an_earlier_try_does_not_matter(store: FileStore, root: Path) -> None:
+    keep(store)
+    (root / "tmp" / f"{sha256_of(DATA)}.kept").write_bytes(b"something else")
+    (root / "tmp" / sha256_of(DATA)).write_bytes(b"of an upload")
+    later = FileStore(root)
+    later.settle()
+    assert place(root).read_bytes() == DATA
+    assert [path.name for path in (root / "tmp").iterdir()] == [sha256_of(DATA)]
+
+
+@pytest.mark.parametrize("broken", ["open", "pwrite", "fsync", "rename"])
+def test_what_cannot_be_put_in_its_place_stays_in_the_journal(
+    store: FileStore, root: Path, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
-    for broken in ("sync_file", "sync_folder"):
-        keep(store)
+    keep(store)
+    for number, code in ((errno.ENOSPC, "full"), (errno.EIO, "damaged")):
         with monkeypatch.context() as patched:
-            patched.setattr(files, broken, failing(errno.EIO))
-            with pytest.raises(StoreError, match="cannot keep files there: Input/output error"):
+            patched.setattr(os, broken, failing(number))
+            with pytest.raises(FileProblem) as caught:
                 store.settle()
-        place(root).unlink()
-        assert FileStore(root).has(sha256_of(DATA))
-        store.settle()
+        assert caught.value.code == code
+        assert not place(root).exists() and list((root / "tmp").iterdir()) == []
+        assert store.has(sha256_of(DATA)) and FileStore(root).has(sha256_of(DATA))
+    store.settle()
+    assert place(root).read_bytes() == DATA
 
 
 def test_a_torn_slot_is_as_good_as_empty(store: FileStore, root: Path) -> None:
     keep(store)
     content = (root / "journal").read_bytes()
-    place(root).unlink()
     at = content.index(DATA)
-    for begin in (0, at, at + len(DATA) - 1):
+    for begin in (0, 33, 35, at, at + len(DATA) - 1):
         (root / "journal").write_bytes(content[:begin] + bytes([content[begin] ^ 1]) + content[begin + 1 :])
-        assert not FileStore(root).has(sha256_of(DATA))
+        assert journal.found(root / "journal") == {}
     (root / "journal").write_bytes(content)
-    assert FileStore(root).has(sha256_of(DATA))
+    assert journal.found(root / "journal") == {sha256_of(DATA): (0, DATA)}
+    assert journal.found(root / "none") == {}
 
 
-def test_with_the_journal_full_a_file_is_synced_where_it_lies(
-    store: FileStore, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_slots_are_free_again_once_their_files_have_places(store: FileStore, root: Path) -> None:
     for number in range(SLOTS):
         assert store.crowded is (number >= SLOTS // 2)
-        keep(store, b"%d" % number)
-    synced: list[str] = []
-    with monkeypatch.context() as patched:
-        patched.setattr(files, "sync_folder", synced.append)
-        keep(store)
-    assert synced == [str(place(root).parent)]
+        assert keep(store, b"%d" % number)
+    assert not keep(store)
     store.settle()
-    assert not store.crowded
+    assert not store.crowded and keep(store)
+    assert FileStore(root).has(sha256_of(DATA))
     assert all(store.has(sha256_of(b"%d" % number)) for number in range(SLOTS))
 
 
-@pytest.mark.parametrize("broken", ["pwrite", "fdatasync", "rename"])
+@pytest.mark.parametrize("broken", ["pwrite", "fdatasync"])
 def test_a_disk_that_refuses_is_told_and_nothing_is_kept(
-    store: FileStore, root: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+    store: FileStore, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
     for number, code in ((errno.ENOSPC, "full"), (errno.EIO, "damaged")):
-        partial = begun(store, DATA)
         with monkeypatch.context() as patched:
             patched.setattr(os, broken, failing(number))
             with pytest.raises(FileProblem) as caught:
-                partial.finish(at_once=True)
+                keep(store)
         assert caught.value.code == code
         assert not store.has(sha256_of(DATA)) and not store.unsettled
-        assert list((root / "tmp").iterdir()) == []
 
 
-def test_other_bytes_than_promised_are_not_kept(store: FileStore) -> None:
-    partial = store.begin(sha256_of(b"right"), 5)
-    partial.write(b"wrong")
-    with pytest.raises(FileProblem, match="these 5 bytes have the sha256"):
-        partial.finish(at_once=True)
-    assert not store.has(sha256_of(b"right")) and not store.unsettled
-
-
-def test_a_start_that_cannot_put_it_back_says_so(store: FileStore, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    keep(store)
-    monkeypatch.setattr(os, "rename", failing(errno.ENOSPC))
-    with pytest.raises(StoreError, match=r"files: cannot keep files there: .*No space left"):
-        FileStore(root)
-    monkeypatch.undo()
-    assert FileStore(root).has(sha256_of(DATA))
-
-
-def test_a_file_removed_by_hand_is_not_waited_for(store: FileStore, root: Path) -> None:
-    keep(store)
-    place(root).unlink()
-    store.settle()
-    assert not store.unsettled
+def test_other_bytes_than_promised_and_more_than_there_is_room_for_are_not_kept(tmp_path: Path) -> None:
+    for reserve_bytes, code in ((0, "digest_mismatch"), (1 << 60, "full")):
+        store = FileStore(tmp_path / code, reserve_bytes=reserve_bytes)
+        with pytest.raises(FileProblem) as caught:
+            store.keep(sha256_of(b"right"), b"wrong")
+        assert caught.value.code == code
+        assert not store.has(sha256_of(b"right")) and not store.unsettled

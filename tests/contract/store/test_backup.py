@@ -122,6 +122,21 @@ def test_a_file_that_the_data_has_lost_is_told(data: Path, store: SqliteStore, t
     store.close()
 
 
+def test_a_small_file_that_has_no_place_yet_is_in_the_backup(
+    data: Path, store: SqliteStore, new_job: NewJob, tmp_path: Path
+) -> None:
+    sha256 = hashlib.sha256(b"small").hexdigest()
+    files = FileStore(data / "files", reserve_bytes=0)
+    assert files.keep(sha256, b"small")
+    store.apply(InsertJob(new_job(3, files=(InputFile(name="in.png", sha256=sha256, size_bytes=5),)), b"w3", b"f"))
+    store.commit()
+    assert backup.make(data, tmp_path / "backup", "1").missing == ()
+    assert (tmp_path / "backup" / "files" / sha256[:2] / sha256).read_bytes() == b"small"
+    files.settle()
+    assert backup.make(data, tmp_path / "backup", "2").copied == 0
+    store.close()
+
+
 def test_the_way_back_is_as_the_page_tells_it(data: Path, store: SqliteStore, tmp_path: Path) -> None:
     made = backup.make(data, tmp_path / "backup", "1")
     store.close()

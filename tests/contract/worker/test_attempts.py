@@ -129,7 +129,8 @@ def test_outputs_the_store_has_lost_are_sent_again(at_work: BrokerStandIn, tmp_p
     at_work.records = False
     key = at_work.dispatch(plain(7))
     sha256 = at_work.first(Complete, key).outputs[0].sha256
-    next(path for path in (tmp_path / "files").rglob("*") if path.is_file() and path.name in sha256).unlink()
+    at_work.until(lambda: not at_work.store.unsettled)
+    (tmp_path / "files" / sha256[:2] / sha256).unlink()
     assert not at_work.store.has(sha256)
     at_work.records = True
     at_work.say(OutputsMissing(job_id=key[0], attempt=key[1], missing=(sha256,)))
