@@ -14,7 +14,7 @@ from scripts.fleet import ROOT
 from tests.process.journal import until
 
 #: What the last word of each part's command names.
-PARTS = ("tests/web", "tests/browser", "--ignore=tests/process", "tests/process")
+PARTS = ("tests/web", "tests/browser", "tests/process", "tests/contract", "--ignore=tests/contract")
 PYTHON = """#!/bin/sh
 for last; do :; done
 [ "$2" = compileall ] && exit

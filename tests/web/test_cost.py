@@ -205,7 +205,7 @@ def test_a_stalled_browser_does_not_slow_the_others(capsys: pytest.CaptureFixtur
         for clock in (0, 1)
     )
     show(capsys, f"one stalled browser of {BROWSERS}: the others take {wall:.2f} times as long ({processor:.2f})")
-    assert processor < 1.5
+    assert processor < 3  # waiting for one would have no end
 
 
 def fill(stage: Stage, job_id: str) -> None:
