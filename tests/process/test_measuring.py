@@ -66,12 +66,12 @@ def figures_of(folder: Path, script: str, *flags: str) -> dict[str, float]:
     return {row["figure"]: row["value"] for row in json.loads(figures.read_text())}
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_quick_bench_measures(tmp_path: Path) -> None:
     figures, page = tmp_path / "figures.json", tmp_path / "page"
     ended = subprocess.run(
         [ROOT / "scripts" / "bench", "--quick", "--json", figures, "--page", page],
-        capture_output=True, text=True, timeout=280, check=False,
+        capture_output=True, text=True, timeout=580, check=False,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     rows = json.loads(figures.read_text())
