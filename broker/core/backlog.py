@@ -14,10 +14,11 @@ from __future__ import annotations
 import dataclasses
 import heapq
 from collections.abc import Callable, Iterator
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from broker.core.fairness import Fairness
-from broker.core.order import Order, Ranks
+from broker.core.order import Order
+from broker.core.ranks import Ranks
 from broker.protocol.records import Needs
 
 #: Jobs submitted later that a point of priority goes before, at most.
@@ -82,7 +83,7 @@ class Group:
     #: Entries of the heap that count; never 0 while the group is known.
     waiting: int = 0
     #: The lanes it stands in, and the order of those that need the same models.
-    lanes: list[_Line | Order[Group]] = dataclasses.field(default_factory=list)
+    lanes: list[_Line | Ranks[Group]] = dataclasses.field(default_factory=list)
     #: How its first job waits for a worker that would be better, though another has room; None when it does not.
     wait: Wait | None = None
     #: Since when others are let go before its first job because a worker holds their models; None when none were.
@@ -92,10 +93,9 @@ class Group:
 class _Line:
     """The groups of one lane in two orders."""
 
-    def __init__(self, lane: Lane, backlog: Backlog) -> None:
-        self.lane = lane
-        self.fair = Ranks[Group](backlog.priority, backlog.urgency)
-        self.aged = Order[Group](backlog.turn)
+    def __init__(self, fair: Ranks[Group], aged: Callable[[Group], int]) -> None:
+        self.fair = fair
+        self.aged = Order[Group](aged)
 
     def put(self, group: Group) -> None:
         self.fair.put(group)
@@ -103,6 +103,10 @@ class _Line:
 
     def remove(self, group: Group) -> None:
         self.fair.remove(group)
+        self.aged.remove(group)
+
+    def leave(self, group: Group) -> None:
+        self.fair.leave(group)
         self.aged.remove(group)
 
 
@@ -117,14 +121,12 @@ class Backlog:
         job is, 1 or more."""
         self._serves = serves
         self._fairness = fairness
-        #: How much of the fleet an owner has had, for its weight.
-        self.share = fairness.share
         self._size = size
         self._groups: dict[GroupKey, Group] = {}
         self._entry: dict[str, tuple[Group, Entry]] = {}
         self._lines: dict[Lane, _Line] = {}
         #: Groups by the models they need, and by their owner; and how many are pinned to a worker.
-        self._by_models: dict[Models, Order[Group]] = {}
+        self._by_models: dict[Models, Ranks[Group]] = {}
         self._by_owner: dict[str, dict[Group, None]] = {}
         self.pinned: dict[str, int] = {}
         #: Jobs by the models they need, and how much work they are together: each two to the power of its group's.
@@ -148,29 +150,29 @@ class Backlog:
         self, job_id: str, needs: Needs, *, owner: str, pin: str, priority: int, sequence: int, near: int = 0
     ) -> None:
         """Put a job in, or move it when it is in already."""
-        comes = owner not in self._by_owner
-        self.discard(job_id)
+        before = self._entry.pop(job_id, None)
         key = group_key(needs, pin, owner, int(self._size(needs)).bit_length(), near)
         group = self._groups.get(key)
         if group is None:
             group = self._found(key)
         entry = (sequence - priority * PLACES, sequence, job_id)
-        first = not group.waiting or entry < self.first_of(group)
         self._entry[job_id] = (group, entry)
         group.waiting += 1
         self.waiting_for[key.models] = self.waiting_for.get(key.models, 0) + 1
         self.work_for[key.models] = self.work_for.get(key.models, 0) + (1 << key.work)
         self.work += 1 << key.work
         heapq.heappush(group.heap, entry)
-        if comes:
-            self._fairness.comes(owner, self._level(group), self._by_owner)
-        if first:
+        if self.first_of(group) is entry:
             self._show(group)
+        if before is not None:  # only now, so that its owner's place is kept
+            self._drop(*before)
 
     def discard(self, job_id: str) -> None:
-        group, entry = self._entry.pop(job_id, (None, None))
-        if group is None or entry is None:
-            return
+        before = self._entry.pop(job_id, None)
+        if before is not None:
+            self._drop(*before)
+
+    def _drop(self, group: Group, entry: Entry) -> None:
         group.waiting -= 1
         models = group.key.models
         self.waiting_for[models] -= 1
@@ -202,10 +204,9 @@ class Backlog:
             heapq.heappop(group.heap)
         return group.heap[0]
 
-    def urgency(self, group: Group) -> tuple[int, float, int, int]:
-        """Smaller goes first."""
-        first = self.first_of(group)
-        return -priority_of(first), self.share(group.key.owner), -group.key.near, first[0]
+    def urgency(self, group: Group, kind: Kind) -> tuple[Any, ...]:
+        """For workers of that kind; smaller goes first: priority, what its owner has had, nearness, turn."""
+        return self._line(Lane(kind, group.key.pin)).fair.urgency(group)
 
     def priority(self, group: Group) -> int:
         return priority_of(self.first_of(group))
@@ -228,9 +229,10 @@ class Backlog:
             found[group.key.models] = found.get(group.key.models, 0) + group.waiting
         return found
 
-    def everybody(self, most: int) -> list[Group]:
-        """The groups whose first jobs would go out next if any worker could run any of them."""
-        return self._line(EVERYBODY).fair.few(most)
+    def everybody(self, most: int) -> list[tuple[Group, tuple[Any, ...]]]:
+        """The groups whose first jobs would go out next if any worker could run any of them, and their urgency."""
+        ranks = self._line(EVERYBODY).fair
+        return [(group, ranks.urgency(group)) for group in ranks.few(most)]
 
     def upcoming(self, group: Group, most: int) -> list[Entry]:
         """Its first jobs, in order."""
@@ -288,10 +290,11 @@ class Backlog:
     def _found(self, key: GroupKey) -> Group:
         group = self._groups[key] = Group(key)
         if key.models not in self._by_models:
-            self._by_models[key.models] = Order(self.urgency)
+            self._by_models[key.models] = self._in_ranks()
         group.lanes = [self._by_models[key.models]]
         group.lanes += [line for lane, line in self._lines.items() if self._stands_in(lane, key)]
         self._by_owner.setdefault(key.owner, {})[group] = None
+        self._fairness.comes(key.owner, self._by_owner)
         if key.pin:
             self.pinned[key.pin] = self.pinned.get(key.pin, 0) + 1
         return group
@@ -300,7 +303,7 @@ class Backlog:
         key = group.key
         del self._groups[key]
         for line in group.lanes:
-            line.remove(group)
+            line.leave(group)
         group.lanes = []  # else an order of which it was the last and the group would keep each other
         del self._by_owner[key.owner][group]
         if not self._by_owner[key.owner]:
@@ -314,7 +317,8 @@ class Backlog:
         line = self._lines.get(lane)
         if line is not None:
             return line
-        line = self._lines[lane] = _Line(lane, self)
+        wider = self._line(Lane(lane.kind)).fair if lane.pin and lane is not EVERYBODY else None
+        line = self._lines[lane] = _Line(self._in_ranks(wider), self.turn)
         for group in self._groups.values():
             if self._stands_in(lane, group.key):
                 group.lanes.append(line)
@@ -322,20 +326,14 @@ class Backlog:
                     line.put(group)
         return line
 
-    def _level(self, group: Group) -> float | None:
-        """Where an owner begins that comes with this group: with the least share of those it competes with in a lane;
-        of several lanes where that is most, as there its turn comes soonest. None when nobody else waits."""
-        lines = (line for line in group.lanes if isinstance(line, _Line) and line.lane is not EVERYBODY)
-        return max((share for line in lines if (share := self._level_in(line, group)) is not None), default=None)
-
-    def _level_in(self, line: _Line, group: Group) -> float | None:
-        """The least share of others that wait there at the same priority, or else at any."""
-        # A worker to which jobs are pinned takes those that are not, too.
-        lines = [line, self._lines.get(Lane(line.lane.kind))] if line.lane.pin else [line]
-        heads = [head for one in lines if one is not None for head in one.fair.heads().items()]
-        shares = [(priority, self.share(first.key.owner)) for priority, first in heads]
-        alike = [share for priority, share in shares if priority == self.priority(group)]
-        return min(alike or [share for _, share in shares], default=None)
+    def _in_ranks(self, wider: Ranks[Group] | None = None) -> Ranks[Group]:
+        return Ranks(
+            self._fairness,
+            owner=lambda group: group.key.owner,
+            rank=self.priority,
+            after=lambda group: (-group.key.near, self.turn(group)),
+            wider=wider,
+        )
 
     def _stands_in(self, lane: Lane, key: GroupKey) -> bool:
         return lane is EVERYBODY or (lane.pin == key.pin and self._serves(lane.kind, key))

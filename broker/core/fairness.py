@@ -1,9 +1,7 @@
 """How much of the fleet each owner has had, for its weight: who has had least goes first. Pure.
 
-Counted in the expected time of a reference card, so that it does not matter whose jobs met the fast ones. An owner who
-comes, or comes back after a pause, begins level with whoever has had least of those that wait for the same workers:
-time that was not asked for is not saved up. Whoever was served furthest on is no measure: that may have been by
-priority, or on a card that is nobody else's.
+Counted in the expected time of a reference card, so that it does not matter whose jobs met the fast ones. Where one
+begins who comes late is a matter of each lane (ranks.py).
 """
 
 from __future__ import annotations
@@ -22,15 +20,14 @@ class Fairness:
         self._weights = weights
         self._had: dict[str, float] = {}
         #: The most that an owner had who was served: whoever comes while nobody waits begins here.
-        self._level = 0.0
+        self.furthest = 0.0
 
     def share(self, owner: str) -> float:
-        return self._had.get(owner, self._level)
+        return self._had.get(owner, 0.0)
 
-    def comes(self, owner: str, level: float | None, waiting: Collection[str]) -> None:
-        """Its first job is in the queue. level: where those are that it competes with; None when there are none.
-        waiting: all owners that have jobs there."""
-        self._had[owner] = max(self._had.get(owner, 0.0), self._level if level is None else level)
+    def comes(self, owner: str, waiting: Collection[str]) -> None:
+        """Its first job is in the queue. waiting: all owners that have jobs there."""
+        self._had.setdefault(owner, 0.0)
         if len(self._had) > OWNERS + len(waiting):
             idle = [name for name in self._had if name not in waiting]
             for name in heapq.nsmallest(len(idle) - OWNERS // 2, idle, key=self._had.__getitem__):
@@ -39,7 +36,7 @@ class Fairness:
     def served(self, owner: str, cost_ms: float) -> None:
         """A job of its goes out, which costs this much."""
         had = self.share(owner)
-        self._level = max(self._level, had)
+        self.furthest = max(self.furthest, had)
         self._had[owner] = had + self.charge(owner, cost_ms)
 
     def charge(self, owner: str, cost_ms: float) -> float:

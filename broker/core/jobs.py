@@ -57,8 +57,9 @@ class Job:
     began_ms: int | None = None
     #: The models its worker was not believed to hold when it began, and how long the run alone was expected to take.
     cold: tuple[str, ...] = ()
-    #: How often it was taken back from a worker that had not begun it.
+    #: How often it was taken back from a worker that had not begun it; and whether its owner has paid for the next one.
     moves: int = 0
+    paid: bool = False
     #: How near its deadline is; see expiry.py.
     near: int = 0
 

@@ -145,7 +145,7 @@ class Leases:
         """Queue a job again that its worker has not begun, for another one's sake. It costs the job nothing."""
         session, attempt = job.session, job.record.attempt
         self.release(job)
-        job.moves += 1
+        job.moves, job.paid = job.moves + 1, True
         self.jobs.move(
             step, job, JobState.QUEUED, now, f"taken back: {text}",
             worker="", prompt_id="", failure=None, why=None, expect_ms=None,

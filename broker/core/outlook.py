@@ -91,13 +91,14 @@ def in_order(backlog: Backlog, cost: Callable[[str], float]) -> Iterator[tuple[s
     """The first jobs as they would go out if any worker could run any. cost: what a job adds to its owner's share."""
     had: dict[str, float] = {}
     entries: dict[Group, list[Entry]] = {}
-    ahead = [(backlog.urgency(group), n, 0, group) for n, group in enumerate(backlog.everybody(JOBS))]
+    ahead = [(urgency, n, 0, group) for n, (group, urgency) in enumerate(backlog.everybody(JOBS))]
+    begin = {group: urgency[1] for urgency, _, _, group in ahead}
     heapq.heapify(ahead)
     left = JOBS
     while ahead and left:
         (priority, share, near, turn), number, nth, group = heapq.heappop(ahead)
         owner = group.key.owner
-        now = backlog.share(owner) + had.get(owner, 0.0)
+        now = begin[group] + had.get(owner, 0.0)
         if now > share:
             heapq.heappush(ahead, ((priority, now, near, turn), number, nth, group))
             continue

@@ -115,7 +115,7 @@ class Placing:
                 fair.append((group, lane))
         if aged:
             return min(aged, key=backlog.turn)
-        fair.sort(key=lambda found: backlog.urgency(found[0]))
+        fair.sort(key=lambda found: backlog.urgency(found[0], found[1].kind))
         return next((group for group, lane in fair if self._may_go(group, lane, now)), None)
 
     def _is_ahead(self, lane: Lane) -> bool:
@@ -130,10 +130,12 @@ class Placing:
             return True
         backlog, by_age = self._backlog, self._goes_by_age(lane.kind)
         first = backlog.next_in(Lane(lane.kind), by_age=by_age)
-        if first is None or first is group or (not by_age and backlog.urgency(group) < backlog.urgency(first)):
+        if first is None or first is group:
+            return True
+        if not by_age and backlog.urgency(group, lane.kind) < backlog.urgency(first, lane.kind):
             return True
         load_ms = sum(self._estimates.load_ms(model, "") for model in first.key.models)
-        return self._rivals.may_overtake(first, group, load_ms, now)
+        return self._rivals.may_overtake(first, group, lane.kind, load_ms, now)
 
     def _open(self, group: Group, stands: list[Stand], now: Now) -> list[Stand]:
         """Of these workers those that its first job may go to: to a busy one of another kind than that of the lane it
@@ -209,8 +211,9 @@ class Placing:
 
     def _send(self, step: Step, job: Job, candidates: list[Candidate], decision: Decision, now: Now) -> None:
         chosen = next(candidate for candidate in candidates if candidate.worker == decision.worker)
-        if not job.moves:  # who was taken back has paid
+        if not job.paid:
             self._fairness.served(job.record.owner, self._estimates.reference_ms(job.record.needs))
+        job.paid = False
         holder = self._leases.roster.by_name[chosen.worker]
         self._placed[holder.kind] = self._placed.get(holder.kind, 0) + 1
         self._leases.dispatch(step, job, holder, now, decision=decision, expect_ms=chosen.load_ms + chosen.run_ms)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import Final
 
-from broker.core.backlog import Group, Models
+from broker.core.backlog import Group, Kind, Models
 from broker.core.leases import Leases
 from broker.core.placement import Candidate
 from broker.core.rooms import Rooms, Stand
@@ -51,9 +51,11 @@ class Rivals:
                     worthier, most_ms = best, worth_ms
         return None if worthier is None else (worthier, Why.MOST_WAITS)
 
-    def may_overtake(self, group: Group, other: Group, load_ms: float, now: Now) -> bool:
-        """Whether a job of the other group may go before this one's first, to which a load of so long is in the way."""
-        urgency, theirs = map(self._leases.jobs.backlog.urgency, (group, other))
+    def may_overtake(self, group: Group, other: Group, kind: Kind, load_ms: float, now: Now) -> bool:
+        """Whether a job of the other group may go before this one's first to a worker of that kind, where a load of so
+        long is in its way."""
+        backlog = self._leases.jobs.backlog
+        urgency, theirs = (backlog.urgency(one, kind) for one in (group, other))
         in_time = group.overtaken_ms is None or now.mono_ms - group.overtaken_ms <= LOADS * load_ms
         if group.key.owner == other.key.owner and theirs[2] > urgency[2]:
             return False  # its deadline is nearer
@@ -64,7 +66,7 @@ class Rivals:
         serves, backlog = self._leases.roster.serves, self._leases.jobs.backlog
         for other in backlog.with_models(models):
             here = other.key.pin in ("", chosen.worker) and serves(stand.kind, other.key)
-            if other is not group and here and self.may_overtake(group, other, chosen.load_ms, now):
+            if other is not group and here and self.may_overtake(group, other, stand.kind, chosen.load_ms, now):
                 return other
         return None
 

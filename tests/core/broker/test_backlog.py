@@ -87,12 +87,13 @@ def test_by_age_an_urgent_job_of_another_group_goes_before_so_many_and_no_more()
 
 
 def test_who_has_had_less_of_the_fleet_goes_first() -> None:
-    shares = {"ann": 5.0, "bob": 3.0}
+    shares: dict[str, float] = {}
     backlog = backlog_of(shares)
     put(backlog, ("a", 0, 1))
     put(backlog, ("b", 0, 2), ("c", 0, 3), owner="bob")
     put(backlog, ("z", 1, 4), owner="zoe")
     assert first(backlog) == "z", "priority goes before fairness"
+    shares |= {"ann": 5.0, "bob": 3.0}
     backlog.discard("z")
     assert first(backlog) == "b"
     shares["bob"] = 6.0
@@ -187,8 +188,8 @@ def test_moving_a_job_for_ever_does_not_grow_the_queue() -> None:
     (group,) = backlog._groups.values()
     line, alike = backlog._lines[ANYWHERE], backlog._by_models[NEEDS.models]
     assert group.lanes == [alike, line]
-    heaps: list[list[Any]] = [group.heap, alike._heap, line.aged._heap]
-    heaps += [order._heap for order in line.fair._orders.values()]
+    heaps: list[list[Any]] = [group.heap, line.aged._heap]
+    heaps += [rank.order._heap for ranks in (alike, line.fair) for rank in ranks._ranks.values()]
     assert all(len(heap) < 200 for heap in heaps)
     assert drained(backlog) == ["head", "restless"]
 
@@ -233,13 +234,20 @@ class Queue(RuleBasedStateMachine):
     @invariant()
     def the_first_of_each_order_is_first(self) -> None:
         heads: dict[tuple[str, str, int], tuple[int, int]] = {}
-        for group, turn, sequence in sorted(self.model.values(), key=lambda job: job[1:]):
-            heads.setdefault(group, (turn, sequence))
-        fair = [((t - s) // PLACES, self.shares[owner], -near, t) for (_, owner, near), (t, s) in heads.items()]
+        for name, turn, sequence in sorted(self.model.values(), key=lambda job: job[1:]):
+            heads.setdefault(name, (turn, sequence))
+        fair = {}
+        for group in self.backlog._groups.values():
+            turn, sequence = heads[group.key.nodes[0], group.key.owner, group.key.near]
+            fair[group] = self.backlog.urgency(group, ANYWHERE.kind)
+            priority, share, *after = fair[group]
+            assert share >= self.shares[group.key.owner]
+            assert (priority, *after) == ((turn - sequence) // PLACES, -group.key.near, turn)
+        assert len(fair) == len(heads)
         found: list[Group | None] = [self.backlog.next_in(ANYWHERE, by_age=by_age) for by_age in (False, True)]
         assert [group is not None for group in found] == [bool(heads)] * 2
         if found[0] is not None and found[1] is not None:
-            assert self.backlog.urgency(found[0]) == min(fair)
+            assert fair[found[0]] == min(fair.values())
             assert self.backlog.turn(found[1]) == min(turn for turn, _ in heads.values())
         assert len(self.backlog) == len(self.model)
         assert all(len(group.heap) <= 2 * group.waiting + 66 for group in self.backlog._groups.values())

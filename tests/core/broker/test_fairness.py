@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from typing import Any
 
 import pytest
 
@@ -84,8 +85,8 @@ def test_to_a_pin_those_count_that_may_go_there_too() -> None:
     queue.comes("a", 300, pin="gpu-0")
     queue.comes("b", 300)
     queue.serve(200, Lane(SMALL, "gpu-0"))
-    queue.comes("c", pin="gpu-0")
-    assert queue.fairness.share("c") == queue.fairness.share("b") == 0
+    queue.comes("c", 2, pin="gpu-0")
+    assert queue.serve(2, Lane(SMALL, "gpu-0")) == "cc" and queue.serve(1) == "b"
 
 
 def test_whom_nobody_can_serve_holds_nobody_back() -> None:
@@ -143,13 +144,96 @@ def test_who_comes_when_nobody_waits_is_level_with_whoever_was_served_furthest_o
 
 def test_a_job_that_moves_in_the_queue_keeps_its_owners_place() -> None:
     queue = Queue()
-    queue.comes("b")
     queue.comes("a", 300)
-    queue.backlog.add("b-0", TOO_LARGE, owner="b", pin="", priority=0, sequence=0)
-    queue.serve(200)
-    queue.backlog.add("b-0", NEEDS, owner="b", pin="", priority=0, sequence=0, near=1)
-    assert queue.fairness.share("b") == 0
+    queue.comes("b")
+    assert queue.serve(200, by_age=True) == "a" * 200
+    queue.backlog.add("b-300", NEEDS, owner="b", pin="", priority=0, sequence=300, near=1)
     assert queue.serve(1) == "b"
+
+
+def test_who_worked_while_nobody_asked_is_not_passed_by_whoever_comes_then() -> None:
+    """Films wait for a large card all the while; nobody who comes to the small ones begins where they are."""
+    queue = Queue()
+    queue.comes("f", 50, needs=FILM)
+    queue.comes("a", 1_000)
+    queue.serve(1_000)
+    queue.comes("b", 300)
+    queue.serve(10)
+    queue.comes("a")
+    assert "a" in queue.serve(2)
+
+
+def test_nor_by_whoever_comes_where_somebody_waits_at_a_lower_priority() -> None:
+    queue = Queue()
+    queue.comes("z", 10, priority=-50)
+    queue.comes("a", 1_000)
+    queue.serve(1_000)
+    queue.comes("b", 300)
+    queue.serve(10)
+    queue.comes("a")
+    assert "a" in queue.serve(2)
+
+
+@pytest.mark.parametrize(
+    "parked",
+    [{"needs": TOO_LARGE}, {"needs": FILM}, {"pin": "gpu-1"}, {"priority": -50}],
+    ids=["nobody can run it", "on a card of its own", "pinned", "at a low priority"],
+)
+def test_a_job_that_waits_elsewhere_saves_nothing_up(parked: dict[str, Any]) -> None:
+    queue = Queue()
+    queue.comes("f", 20, needs=FILM)
+    queue.comes("p", 20, pin="gpu-1")
+    queue.comes("z", **parked)
+    queue.comes("a", 1_000)
+    queue.serve(400)
+    queue.comes("z", 100)
+    assert queue.serve(100).count("z") in (49, 50, 51)
+
+
+def test_where_one_begins_follows_nobody_into_another_lane() -> None:
+    queue = Queue()
+    queue.comes("a", 700, pin="gpu-0")
+    queue.comes("b", 700, pin="gpu-1")
+    queue.serve(600, Lane(SMALL, "gpu-0"))
+    queue.comes("c", pin="gpu-0")
+    queue.comes("c", 3, pin="gpu-1")
+    assert queue.serve(2, Lane(SMALL, "gpu-0")) in ("ac", "ca")
+    assert queue.serve(4, Lane(SMALL, "gpu-1")).count("c") >= 1
+    queue.comes("d", priority=5)
+    queue.comes("d", 3, pin="gpu-1")
+    assert queue.serve(1) == "d"
+    assert "d" in queue.serve(5, Lane(SMALL, "gpu-1"))
+
+
+def test_to_whom_all_pin_their_jobs_a_worker_is_shared_with_those_who_do_not() -> None:
+    queue = Queue()
+    queue.comes("a", 300, pin="gpu-0")
+    queue.comes("b", 300, pin="gpu-1")
+    queue.serve(200, Lane(SMALL, "gpu-0"))
+    queue.comes("c", 9)
+    urgencies = [queue.backlog.urgency(group, SMALL)[1] for group in queue.backlog._groups.values()]
+    assert urgencies == [200_000, 0, 200_000], "level with where its turn comes soonest"
+
+
+def test_what_is_served_in_one_lane_counts_in_all() -> None:
+    queue = Queue()
+    queue.comes("a", 300, pin="gpu-0")
+    queue.comes("a", 300)
+    queue.comes("b", 300)
+    assert queue.serve(100, Lane(SMALL, "gpu-0")) == "a" * 100
+    assert queue.serve(100) == "b" * 100
+
+
+def test_nobody_is_kept_for_ever() -> None:
+    queue = Queue()
+    queue.comes("a", 5_000)
+    for number in range(3_000):
+        queue.comes(f"owner {number}")
+        queue.serve(2)
+    [rank] = queue.backlog._lines[ANYWHERE].fair._ranks.values()
+    assert len(rank.lifts) < 1_100 and set(rank.standing) == {"a"} | {
+        group.key.owner for group in queue.backlog._groups.values()
+    }
 
 
 def test_owners_are_forgotten_in_the_end_but_none_who_waits(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -270,7 +270,7 @@ def test_a_staged_job_is_taken_back_when_another_worker_would_have_it_done_soone
     busy.accepts(second)
     busy.reports(first, 1, ProgressKind.STARTED)
     assert where(broker, second) == "gpu-1"
-    had = broker.fleet.jobs.backlog.share("ann")
+    had = broker.fleet.placing._fairness.share("ann")
     for _ in range(45):  # it takes much longer than it should
         broker.now_ms += 2_000
         busy.beats(held(first), held(second, phase=Phase.STAGED))
@@ -280,7 +280,7 @@ def test_a_staged_job_is_taken_back_when_another_worker_would_have_it_done_soone
     broker.tick()
     assert where(broker, second) == "gpu-2" and broker.records[second].why is Why.MOVED
     assert (broker.records[second].attempt, broker.records[second].burnt) == (2, 0), "it costs the job nothing"
-    assert broker.fleet.jobs.backlog.share("ann") == had > 0, "nor its owner"
+    assert broker.fleet.placing._fairness.share("ann") == had > 0, "nor its owner"
     assert any(isinstance(said, wire.Abandon) and said.job_id == second for said in busy.got)
     assert where(broker, first) == "gpu-1", "what runs is left alone"
 
