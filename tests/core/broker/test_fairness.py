@@ -151,21 +151,11 @@ def test_a_job_that_moves_in_the_queue_keeps_its_owners_place() -> None:
     assert queue.serve(1) == "b"
 
 
-def test_who_worked_while_nobody_asked_is_not_passed_by_whoever_comes_then() -> None:
-    """Films wait for a large card all the while; nobody who comes to the small ones begins where they are."""
+@pytest.mark.parametrize("low", [{"needs": FILM}, {"priority": -50}], ids=["for another card", "at a low priority"])
+def test_who_worked_while_nobody_asked_is_not_passed_by_whoever_comes_then(low: dict[str, Any]) -> None:
+    """Though somebody waits all the while who has had less."""
     queue = Queue()
-    queue.comes("f", 50, needs=FILM)
-    queue.comes("a", 1_000)
-    queue.serve(1_000)
-    queue.comes("b", 300)
-    queue.serve(10)
-    queue.comes("a")
-    assert "a" in queue.serve(2)
-
-
-def test_nor_by_whoever_comes_where_somebody_waits_at_a_lower_priority() -> None:
-    queue = Queue()
-    queue.comes("z", 10, priority=-50)
+    queue.comes("z", 50, **low)
     queue.comes("a", 1_000)
     queue.serve(1_000)
     queue.comes("b", 300)
