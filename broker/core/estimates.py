@@ -36,6 +36,7 @@ class Kind:
     RUN: Final = "run"  # ms per unit of work: signature, worker
     REFERENCE: Final = "reference"  # ms per unit of work on the reference card: signature
     SPEED: Final = "speed"  # relative to the reference card: worker
+    ANY: Final = "any"  # ms: worker
     LOAD: Final = "load"  # ms: model, worker; worker empty = anywhere, model empty = all that a job was missing
 
 
@@ -135,6 +136,11 @@ class Estimates:
         figure = self._figures.get((Kind.LOAD, "", worker))
         return int(figure.value) if figure is not None else None
 
+    def usual_run_ms(self, worker: str) -> int:
+        """What anything takes there: all that can be said of a prompt of which nothing is known."""
+        figure = self._figures.get((Kind.ANY, worker, ""))
+        return int(figure.value) if figure is not None else int(cards.RUN_MS / self.speed(worker))
+
     def median_error(self) -> float | None:
         """By how much, relative to what was measured, attempts were expected wrongly; None before the first."""
         return median(self._errors) if self._errors else None
@@ -151,6 +157,10 @@ class Estimates:
             self._set(Kind.SPEED, worker, "", speed + NEW * (seen - speed))
         self._learn(Kind.REFERENCE, needs.signature, "", measured * self.speed(worker))
         self._learn(Kind.RUN, needs.signature, worker, measured)
+
+    def took(self, worker: str, running_ms: int) -> None:
+        """Something ran there for so long, loading included."""
+        self._learn(Kind.ANY, worker, "", min(running_ms, LONGEST_MS))
 
     def loaded(self, models: tuple[str, ...], worker: str, load_ms: int) -> None:
         """These models were loaded in so long: each in its expected share."""
@@ -182,3 +192,8 @@ class Estimates:
 def work(needs: Needs) -> int:
     """Units that a run's time grows with; 1 where the workflow does not tell."""
     return max(1, needs.pixels) * max(1, needs.steps)
+
+
+def left_ms(expected_ms: int, gone_ms: int) -> int:
+    """What is left of a run: one that takes longer than expected takes longer still, the longer it has."""
+    return max(expected_ms - gone_ms, (gone_ms - expected_ms) // 2)

@@ -136,7 +136,7 @@ def _ready(leases: Leases, step: Step, speaker: Worker, event: FromWorker, now: 
 
 def _heartbeat(leases: Leases, step: Step, speaker: Worker, event: FromWorker, now: Now) -> None:
     said: worker.Heartbeat = event.message
-    speaker.measured(said.stats, now)
+    speaker.beat(said, now)
     unknown = not leases.roster.knows(speaker.announced.capabilities)
     step.sends.append(Send(speaker.session, worker.Beat(need_capabilities=unknown)))
     named = {(held.job_id, held.attempt): held for held in said.held}

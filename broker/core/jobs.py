@@ -23,6 +23,8 @@ from broker.protocol.value import replace
 HELD: Final = frozenset({JobState.LEASED, JobState.RUNNING, JobState.CANCELLING})
 
 
+#: More prompts than a ComfyUI has.
+MANY: Final = 2**53
 #: Different needs remembered, so that jobs can share them.
 NEEDS_MOST: Final = 20_000
 
@@ -57,6 +59,8 @@ class Job:
     began_ms: int | None = None
     #: The models its worker was not believed to hold when it began, and how long the run alone was expected to take.
     cold: tuple[str, ...] = ()
+    #: How many prompts of others may go before it in ComfyUI's queue, as far as its worker's heartbeats have told.
+    behind: int = MANY
     #: How often it was taken back from a worker that had not begun it; and whether its owner has paid for the next one.
     moves: int = 0
     paid: bool = False

@@ -35,10 +35,11 @@ def told(estimates: Estimates, worker: Worker) -> None:
 def succeeded(estimates: Estimates, holder: Worker, job: Job, timings: Timings, now: Now) -> None:
     began(estimates, holder, job, now)
     needs, worker, running_ms = job.record.needs, holder.name, timings.running_ms
+    estimates.took(worker, running_ms)
     if job.record.expect_ms is not None:
         estimates.turned_out(job.record.expect_ms, running_ms)
     warm_ms = running_ms - min(timings.loading_ms, running_ms)
-    if estimates.has_run(needs, worker) and holder.slowed(warm_ms / estimates.run_ms(needs, worker), now):
+    if estimates.has_run(needs, worker) and holder.others.slowed(warm_ms / estimates.run_ms(needs, worker), now):
         return
     if not job.cold:
         estimates.ran(needs, worker, warm_ms)

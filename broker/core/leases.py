@@ -14,7 +14,7 @@ from broker.core.backlog import group_key
 from broker.core.breaker import Breakers
 from broker.core.deadlines import Deadlines
 from broker.core.estimates import Estimates
-from broker.core.jobs import Job, Jobs
+from broker.core.jobs import MANY, Job, Jobs
 from broker.core.learning import began
 from broker.core.model import JobRecord
 from broker.core.retry import GiveUp, decide, failure, forgiven
@@ -161,8 +161,9 @@ class Leases:
                 limit_ms = run_ms
             case Phase.FINISHING | Phase.ENDED:
                 limit_ms = DELIVERY_MS
-            case _:  # others may run before it
-                limit_ms = (run_ms + self.rules.stall_ms) * (len(holder.jobs) if holder is not None else 1)
+            case _:  # others may run before it, not all of them ours
+                ahead = len(holder.jobs) + holder.others.prompts if holder is not None else 1
+                limit_ms = (run_ms + self.rules.stall_ms) * ahead
         job.phase, job.phase_by_ms = phase, now.mono_ms + limit_ms + GRACE_MS
         self._look_at_phase(job, now)
 
@@ -251,7 +252,7 @@ class Leases:
             self.roster.touch(holder.name)
         self._expect_no_more(job)
         job.session, job.phase, job.progress, job.confirmed, job.dispatch_serial = "", None, None, False, 0
-        job.began_ms, job.cold = None, ()
+        job.began_ms, job.cold, job.behind = None, (), MANY
 
     def overdue(self, step: Step, job: Job, now: Now) -> None:
         """Look at an attempt whose confirmation was due; it may be confirmed, or due later, or over."""

@@ -266,7 +266,7 @@ class Placing:
     # ---- taking back
 
     def _take_back(self, step: Step, now: Now) -> bool:
-        """Take a job that waits behind another one back, when somebody else would have it done sooner; answers whether
+        """Take a job back that waits behind something, when somebody else would have it done sooner; answers whether
         there was one."""
         due = [
             stand for stand in islice(self.rooms.staged.values(), STAGED) if stand.looked_ms + LOOK_MS <= now.mono_ms
@@ -286,7 +286,7 @@ class Placing:
         movable = record.state in (JobState.LEASED, JobState.RUNNING) and waits(job) and job.moves < MOVES
         if not movable or record.pin or record.expect_ms is None:
             return ""
-        done_ms = max(0, stand.free_ms - now.mono_ms)
+        done_ms = max(0, stand.done_ms - now.mono_ms)
         if done_ms - record.expect_ms < NOT_BEGUN_MS:
             return ""
         others = [other for other in self.rooms.able(group_key(record.needed)) if other is not stand]

@@ -14,7 +14,7 @@ from itertools import islice
 from typing import Final
 
 from broker.core.backlog import Backlog, GroupKey, Kind, Lane, Models
-from broker.core.estimates import Estimates
+from broker.core.estimates import Estimates, left_ms
 from broker.core.jobs import Job
 from broker.core.order import Order
 from broker.core.roster import Roster, Worker
@@ -30,7 +30,7 @@ SMALL: Final = 8
 
 
 class Tier(enum.Enum):
-    IDLE = "idle"  # holds nothing: the fastest card first
+    IDLE = "idle"  # holds nothing: the fastest card first, those that others use last
     ROOM = "room"  # busy, and something can be staged behind: who is free earliest first
     FULL = "full"
 
@@ -43,17 +43,20 @@ class Stand:
     worker: Worker
     kind: Kind
     tier: Tier
-    #: When it will have done what it holds, on the core's clock.
+    #: When it comes to what it is sent now, on the core's clock, and whether to prompts of others before that.
     free_ms: int
+    busy_for_others: bool
     #: What it will hold when it comes to its next job.
     models: Models
     #: Of which sets of models, as jobs name them, it will hold all; the newest first.
     sets: tuple[Models, ...]
     #: What jobs may need without a load there: nothing, one of its models, one of these sets.
     warm: tuple[Models, ...]
-    #: Whether an attempt waits there behind another; and the one that was sent last.
+    #: Whether an attempt waits there behind another, or behind prompts of others; the one that was sent last, and when
+    #: that will be done.
     staged: bool
     last: Job | None
+    done_ms: int
     #: When it was last asked whether somebody else should have that.
     looked_ms: int
     idle_since_ms: int
@@ -99,7 +102,7 @@ class Rooms:
         self._loads_ahead = loads_ahead
         self._stands: dict[str, Stand] = {}
         self._shelves = {tier: _Shelf() for tier in Tier}
-        #: Workers that hold an attempt which another one runs before.
+        #: Workers that hold an attempt which something else runs before.
         self.staged: dict[str, Stand] = {}
 
     def look(self, name: str, now: Now) -> None:
@@ -181,27 +184,32 @@ class Rooms:
         sets = tuple(dict.fromkeys(one for one in used if set(one) <= set(models)))
         speed = self._estimates.speed(worker.name)
         idle_since_ms = before.idle_since_ms if before is not None and before.tier is Tier.IDLE else now.mono_ms
+        behind = worker.goes_behind(held[-1]) if held and waits(held[-1]) else 0
+        usual_ms = self._estimates.usual_run_ms(worker.name)
+        done_ms = now.mono_ms + self._held_ms(worker, held, now)
         return Stand(
             name=worker.name,
             worker=worker,
             kind=worker.kind,
             tier=tier,
-            free_ms=self._free_ms(worker, held, now),
+            free_ms=done_ms + worker.others.wait_ms(worker.others.prompts, usual_ms, now),
+            busy_for_others=worker.others.prompts > 0,
             models=models,
             sets=sets,
             warm=tuple(dict.fromkeys(((), *sets, *((model,) for model in models)))),
-            staged=len(held) > 1 and waits(held[-1]),
+            staged=(len(held) > 1 or behind > 0) and waits(held[-1]),
             last=held[-1] if held else None,
+            done_ms=done_ms + worker.others.wait_ms(behind, usual_ms, now),
             looked_ms=before.looked_ms if before is not None else 0,
             idle_since_ms=idle_since_ms,
             speed=speed,
-            slowdown=worker.slowdown(now),
+            slowdown=worker.others.slowdown(now),
             pace=round(4 * math.log2(speed)),
         )
 
-    def _free_ms(self, worker: Worker, held: list[Job], now: Now) -> int:
-        """When it will have done what it holds."""
-        free_ms = now.mono_ms
+    def _held_ms(self, worker: Worker, held: list[Job], now: Now) -> int:
+        """How long what it holds will still take."""
+        held_ms = 0
         for job in held:
             if job.phase in (Phase.FINISHING, Phase.ENDED):
                 continue  # out of ComfyUI
@@ -209,11 +217,9 @@ class Rooms:
             if expected_ms is None:
                 expected_ms = self._estimates.run_ms(job.record.needs, worker.name)
             if job.began_ms is not None:
-                gone_ms = now.mono_ms - job.began_ms
-                # What takes longer than expected takes longer still, the longer it has.
-                expected_ms = max(expected_ms - gone_ms, (gone_ms - expected_ms) // 2, 0)
-            free_ms += expected_ms
-        return free_ms
+                expected_ms = left_ms(expected_ms, now.mono_ms - job.began_ms)
+            held_ms += expected_ms
+        return held_ms
 
     def _heaviest(self, models: Models) -> Models:
         return models if len(models) == 1 else (max(models, key=self._estimates.size_bytes),)
@@ -224,7 +230,7 @@ def waits(job: Job) -> bool:
     return job.began_ms is None and job.phase in (None, Phase.STAGING, Phase.STAGED)
 
 
-def _rank(stand: Stand) -> tuple[int, int, str]:
+def _rank(stand: Stand) -> tuple[int, int, int, str]:
     if stand.tier is Tier.IDLE:
-        return -stand.pace, stand.idle_since_ms, stand.name
-    return stand.free_ms, -stand.pace, stand.name
+        return stand.busy_for_others, -stand.pace, stand.idle_since_ms, stand.name
+    return stand.free_ms, -stand.pace, 0, stand.name

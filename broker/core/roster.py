@@ -15,11 +15,12 @@ from broker.core.health import Health, Standing
 from broker.core.jobs import Job
 from broker.core.last_hour import LastHour
 from broker.core.model import WORKER_MOVES
+from broker.core.others import Others
 from broker.core.rules import Now
 from broker.core.step import Remember, Step
 from broker.protocol.events import WorkerChanged
-from broker.protocol.records import Breaker, BreakerState, Held, Stats, WorkerState, WorkerView
-from broker.protocol.worker import Announce, Capabilities, Ready
+from broker.protocol.records import Breaker, BreakerState, Held, Phase, Stats, WorkerState, WorkerView
+from broker.protocol.worker import Announce, Capabilities, Heartbeat, Ready
 
 #: Attempts that one heartbeat, announce or welcome can name; a worker never has more, whatever room it claims.
 HELD_MOST: Final = 64
@@ -29,15 +30,6 @@ WORKERS_MOST: Final = 5_000
 NAMED: Final = 5
 #: Sets of models that are remembered to have run on a worker.
 SETS: Final = 4
-#: The share of a card's time from which it counts as busy, and for how many heartbeats: the first one after a job may
-#: still tell of it.
-BUSY: Final = 0.5
-STRANGE_BEATS: Final = 2
-#: A run that takes so many times what it should is put down to somebody else's work, so many of them in a row at most.
-SLOW: Final = 2.0
-SLOWEST: Final = 20.0
-SLOW_RUNS: Final = 10
-FORGET_SLOW_MS: Final = 60_000
 #: So often within this time may living processes take a name from one another; then whoever has it keeps it.
 CONTESTS: Final = 2
 CONTEST_MS: Final = 10 * 60_000
@@ -65,13 +57,8 @@ class Worker:
     succeeded: int = 0
     failed: int = 0
     breaker: Health = dataclasses.field(default_factory=Health)
-    #: Heartbeats in a row in which the card was busy though it held nothing, or ComfyUI's queue longer, by so many.
-    strange_beats: int = 0
-    _strange_prompts: int = 0
-    #: Runs in a row that took too long, by how much the last one did, and when that was.
-    _slow_runs: int = 0
-    _slowdown: float = 1.0
-    _slowed_ms: int = 0
+    #: What somebody else does there.
+    others: Others = dataclasses.field(default_factory=Others)
     #: Attempts sent to it.
     given: int = 0
     #: What watchers know of it that they are told at once when it changes; None before anything was told.
@@ -106,42 +93,26 @@ class Worker:
         unseen = sum(1 for job in self.jobs.values() if job.dispatch_serial > self.ready.seen)
         return min(self.ready.credits - unseen, HELD_MOST - len(self.jobs))
 
-    def measured(self, stats: Stats, now: Now) -> None:
-        """What its heartbeat tells."""
+    def beat(self, said: Heartbeat, now: Now) -> None:
+        """What its heartbeat tells of itself."""
         self.done.forget(now.mono_ms)
         self.forget_contests(now.mono_ms)
-        self.stats = stats
-        busy = stats.gpu_busy is not None and stats.gpu_busy >= BUSY
-        self._strange_prompts = max(0, stats.comfy_queue - len(self.jobs))
-        strange = self._strange_prompts or (busy and not self.jobs)
-        self.strange_beats = self.strange_beats + 1 if strange else 0
-        if not stats.comfy_alive:
+        self.stats = said.stats
+        self.others.seen(said, now)
+        for held in said.held:
+            job = self.jobs.get(held.job_id)
+            if job is not None and job.record.attempt == held.attempt and held.phase is Phase.STAGED:
+                job.behind = min(job.behind, self.others.counted)
+        if not said.stats.comfy_alive:
             self.holds_nothing()
+
+    def goes_behind(self, job: Job) -> int:
+        """How many prompts of others ComfyUI comes to before one that it was sent; those posted later come after it."""
+        return min(job.behind, self.others.prompts)
 
     def forget_contests(self, mono_ms: int) -> None:
         """What is long ago is no quarrel any more."""
         self.breaker.contests = [at_ms for at_ms in self.breaker.contests if mono_ms - at_ms < CONTEST_MS]
-
-    def slowed(self, by: float, now: Now) -> bool:
-        """A run took so many times what it should have; answers whether that is put down to somebody else's work on the
-        card. When it happens again and again, it is how fast the card is now."""
-        self._slow_runs = self._slow_runs + 1 if by >= SLOW else 0
-        if not 0 < self._slow_runs < SLOW_RUNS:
-            self._slowdown = 1.0
-            return False
-        self._slowdown, self._slowed_ms = min(by, SLOWEST), now.mono_ms
-        return True
-
-    def slowdown(self, now: Now) -> float:
-        """By how much somebody else's work on its card seems to slow it: the card is busy though it holds nothing of
-        ours, prompts that are not ours go before, or the last run took too long; that is forgotten by half every
-        minute."""
-        strange = min(max(SLOW, 1.0 + self._strange_prompts), SLOWEST)
-        seen = strange if self.strange_beats >= STRANGE_BEATS else 1.0
-        if self._slowdown == 1.0:
-            return seen
-        forgotten: float = 0.5 ** ((now.mono_ms - self._slowed_ms) / FORGET_SLOW_MS)
-        return max(seen, 1.0 + (self._slowdown - 1.0) * forgotten)
 
     def holds(self, models: tuple[str, ...], size: Callable[[str], int]) -> None:
         """A prompt with these models runs, or has run. size: of a model, in bytes."""

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from scripts.laboratory.agenda import Agenda
 from scripts.laboratory.comfy import Comfy, Prompt
-from scripts.laboratory.traffic import Death, Job, Scenario
+from scripts.laboratory.traffic import Death, Job, Posted, Scenario
 
 #: A policy that leaves jobs lying for so long after the last submit does not finish them at all.
 PATIENCE_MS = 48 * 3_600_000
@@ -80,6 +80,8 @@ class Arena:
             agenda.at(job.submit_ms, functools.partial(self.policy.submitted, job))
         for death in scenario.deaths:
             agenda.at(death.at_ms, functools.partial(self._die, death))
+        for posted in scenario.posted:
+            agenda.at(posted.at_ms, functools.partial(self._post, posted))
         limit_ms = scenario.jobs[-1].submit_ms + PATIENCE_MS
         while self._done < len(scenario.jobs):
             if not agenda.step() or agenda.now_ms > limit_ms:
@@ -97,13 +99,19 @@ class Arena:
     def _began(self, comfy: Comfy, prompt: Prompt) -> None:
         if prompt.job is not None:
             self._ran[prompt.job.number] = Ran(prompt.job, comfy.number, prompt.began_ms)
-        self.policy.began(comfy, prompt)
+        if not prompt.foreign:
+            self.policy.began(comfy, prompt)
 
     def _ended(self, comfy: Comfy, prompt: Prompt) -> None:
         if prompt.job is not None:
             self._ran[prompt.job.number].ended_ms = self.agenda.now_ms
             self._done += 1
-        self.policy.ended(comfy, prompt)
+        if not prompt.foreign:
+            self.policy.ended(comfy, prompt)
+
+    def _post(self, posted: Posted) -> None:
+        for _ in range(posted.prompts):
+            self.cards[posted.card].post(Prompt(None, (), posted.work, foreign=True))
 
     def _die(self, death: Death) -> None:
         comfy = self.cards[death.card]

@@ -17,12 +17,15 @@ from scripts.laboratory.traffic import Foreign, Job, Model
 
 
 class Prompt:
-    """What is posted to a ComfyUI: a job's picture, or (job None) a tiny one for the sake of its models."""
+    """What is posted to a ComfyUI: a job's picture, or (job None) a tiny one for the sake of its models, or (foreign)
+    somebody's of whom no policy hears."""
 
-    __slots__ = ("attempt", "began_ms", "job", "load_ms", "models", "posted_ms", "work")
+    __slots__ = ("attempt", "began_ms", "foreign", "job", "load_ms", "models", "posted_ms", "work")
 
-    def __init__(self, job: Job | None, models: tuple[Model, ...], work: float, attempt: int = 0) -> None:
-        self.job, self.models, self.work, self.attempt = job, models, work, attempt
+    def __init__(
+        self, job: Job | None, models: tuple[Model, ...], work: float, attempt: int = 0, *, foreign: bool = False
+    ) -> None:
+        self.job, self.models, self.work, self.attempt, self.foreign = job, models, work, attempt, foreign
         self.posted_ms = self.began_ms = 0
         #: What loading alone took, on a card that is not shared.
         self.load_ms = 0.0

@@ -51,6 +51,16 @@ class Foreign:
     share: float
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Posted:
+    """Somebody posts so many prompts to a card's ComfyUI from a browser of their own, each of so much work."""
+
+    card: int
+    at_ms: int
+    prompts: int
+    work: float
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
     """A fleet, its traffic, and what goes wrong; every policy gets the very same one."""
@@ -59,6 +69,7 @@ class Scenario:
     jobs: tuple[Job, ...]
     deaths: tuple[Death, ...] = ()
     foreign: tuple[Foreign, ...] = ()
+    posted: tuple[Posted, ...] = ()
     #: How often a worker of the product speaks when nothing happens; longer where days are simulated.
     heartbeat_ms: int = 2_000
 

@@ -145,8 +145,7 @@ class Machine:
         if found is None:
             run.unreachable(out, now_ms, gone=not self._up)
         else:
-            ours = any(other.step is Step.RUNNING for other in self.runs.values() if other is not run)
-            run.looked(out, found, now_ms, behind_ours=ours)
+            run.looked(out, found, now_ms)
             self._listen(asks, found, before, run.step, now_ms)
         self._route(asks, out, now_ms)
         return self._settled(asks, now_ms)

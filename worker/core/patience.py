@@ -1,8 +1,9 @@
 """When an attempt's prompt is looked for, and how long it is waited for. Pure.
 
 ComfyUI is asked after silence, and again soon after a doubtful answer. Some nodes say nothing for minutes, so being
-seen in the queue as running counts as a sign of life; what never ends is caught by limits on the whole run: one that
-the broker has learnt of such workflows, and one for all.
+seen in the queue as running, or behind other prompts, counts as a sign of life; what never ends is caught by limits on
+the whole run: one that the broker has learnt of such workflows, and one for all. For how long it may wait behind others
+the broker knows, which may have it done elsewhere.
 """
 
 from __future__ import annotations

@@ -196,16 +196,16 @@ class Run:
             self._move(Step.UNSURE)
             self._patience.look_at(now_ms + AGAIN_MS)
 
-    def looked(self, out: list[Any], found: Found, now_ms: int, *, behind_ours: bool = False) -> None:
-        """The truth about the prompt. behind_ours: another prompt of this worker runs before it."""
+    def looked(self, out: list[Any], found: Found, now_ms: int) -> None:
+        """The truth about the prompt."""
         if self.step not in IN_COMFYUI:
             return
         match found:
             case Pending(item) | Running(item):
                 self.prompt_id = item.prompt_id
                 self._patience.found(now_ms)
-                if behind_ours:
-                    self._patience.sign(now_ms)
+                if isinstance(found, Pending) and found.ahead:
+                    self._patience.sign(now_ms)  # whosever those are, and however long they take
                 if isinstance(found, Running):
                     self._runs(out, now_ms)
                 elif self.step is not Step.RUNNING:

@@ -149,8 +149,8 @@ class Session:
         self.serial += 1
         return self.says(wire.Ready(serial=self.serial, credits=credits, seen=self.seen if seen is None else seen))
 
-    def beats(self, *held: Held) -> Step:
-        return self.says(wire.Heartbeat(stats=STATS, held=held))
+    def beats(self, *held: Held, **stats: Any) -> Step:
+        return self.says(wire.Heartbeat(stats=dataclasses.replace(STATS, **stats), held=held))
 
     def accepts(self, job: str, attempt: int = 1, prompt_id: str = "p") -> Step:
         return self.says(wire.Accepted(job_id=job, attempt=attempt, prompt_id=prompt_id))

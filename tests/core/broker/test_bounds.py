@@ -7,6 +7,7 @@ import pytest
 from broker.core.hearing import CONTESTED
 from broker.core.leases import GRACE_MS
 from broker.core.roster import CONTEST_MS, CONTESTS
+from broker.core.rules import Rules
 from broker.protocol import worker as wire
 from broker.protocol.records import Held, JobState, Phase, Reason, WorkerView
 from tests.core.broker.given import Given, Session, held
@@ -92,6 +93,19 @@ def test_each_part_of_an_attempt_has_its_limit(broker: Given, phase: Phase, limi
     failure = broker.records[job].failure
     assert failure is not None and failure.reason is reason and "for too long" in failure.text
     assert any(isinstance(message, wire.Abandon) for message in gpu.got[-3:])
+
+
+def test_a_prompt_of_others_before_an_attempt_has_as_much_time_as_one_of_ours() -> None:
+    broker = Given(Rules(start_to_close_ms=60_000, stall_ms=30_000))
+    gpu = broker.joined("gpu-0")
+    for _ in range(2):
+        gpu.beats(comfy_queue=1)
+    job = broker.leased(gpu)
+    gpu.accepts(job)
+    limit_ms = 2 * 90_000 + GRACE_MS
+    for end_ms, burnt in ((limit_ms - 1, 0), (limit_ms + 2_000, 1)):
+        beat_until(broker, gpu, held(job, phase=Phase.STAGED), end_ms)
+        assert broker.records[job].burnt == burnt
 
 
 def test_outputs_that_wait_for_a_full_disk_outlast_the_limit_of_a_run(broker: Given) -> None:

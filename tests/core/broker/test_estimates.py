@@ -70,6 +70,15 @@ def test_a_load_is_learnt_where_it_happened_then_anywhere_and_before_that_taken_
     assert (known.usual_load_ms("a"), known.usual_load_ms("b")) == (20_000, None)
 
 
+def test_what_anything_takes_is_learnt_there_and_before_that_guessed_from_the_card() -> None:
+    known = Estimates()
+    known.know_card("a", "NVIDIA GeForce RTX 3090", "cuda")
+    assert known.usual_run_ms("a") == pytest.approx(cards.RUN_MS / 0.55, rel=0.01)
+    for running_ms in (2_000, 6_000):
+        known.took("a", running_ms)
+    assert (known.usual_run_ms("a"), known.usual_run_ms("b")) == (3_000, cards.RUN_MS)
+
+
 def test_two_models_share_a_load_as_they_were_expected_to() -> None:
     known = Estimates()
     large, small = "checkpoints/large", "controlnet/small"
@@ -92,7 +101,9 @@ def test_no_time_that_a_worker_claims_grows_past_what_can_be_told() -> None:
     known.ran(PICTURE, "liar", 2**53)
     for worker in ("liar", "honest"):
         assert known.load_ms(XL, worker) + known.load_ms("loras/a.safetensors", worker) <= LONGEST_MS
-    assert known.usual_load_ms("liar") == LONGEST_MS and known.run_ms(PICTURE, "liar") <= LONGEST_MS
+    known.took("liar", 2**53)
+    assert known.usual_load_ms("liar") == known.usual_run_ms("liar") == LONGEST_MS
+    assert known.run_ms(PICTURE, "liar") <= LONGEST_MS
 
 
 def test_a_job_whose_size_is_not_told_is_as_large_as_what_takes_as_long() -> None:

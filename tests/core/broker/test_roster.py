@@ -13,8 +13,8 @@ from broker.core.jobs import Job
 from broker.core.model import WORKER_MOVES
 from broker.core.roster import HELD_MOST, Roster, Worker
 from broker.core.rules import Now
-from broker.protocol.records import Gpu, JobState, Phase, WorkerState
-from broker.protocol.worker import Announce, Capabilities, Ready
+from broker.protocol.records import Gpu, Held, JobState, Phase, WorkerState
+from broker.protocol.worker import Announce, Capabilities, Heartbeat, Ready
 from tests.core.broker.given import DIGEST, STATS, UTC_MS, job_id, record, session_id
 
 PAIRS = list(itertools.product(WorkerState, WorkerState))
@@ -109,25 +109,15 @@ def test_who_may_work_leaves_out_the_paused_the_draining_and_the_gone() -> None:
     assert [one.name for one in (here, paused, draining, lost) if roster.may_work(one)] == [here.name]
 
 
-def test_a_card_that_is_busy_while_nothing_of_ours_runs_is_noticed_at_the_second_heartbeat() -> None:
-    one, busy = worker(), dataclasses.replace(STATS, gpu_busy=0.9)
-    one.measured(busy, NOW)
-    assert one.slowdown(NOW) == 1, "the first one may still tell of a job"
-    one.measured(busy, NOW)
-    assert one.slowdown(NOW) == 2
-    one.measured(dataclasses.replace(STATS, gpu_busy=None), NOW)
-    assert one.slowdown(NOW) == 1
-
-
-def test_prompts_of_others_in_its_queue_slow_it_by_their_number_up_to_a_bound() -> None:
-    one = worker()
-    one.jobs[job_id(1)] = held(1)
-    for comfy_queue, slowdown in ((1, 1), (2, 2), (4, 4), (10**6, 20)):
-        for _ in range(2):
-            one.measured(dataclasses.replace(STATS, gpu_busy=1.0, comfy_queue=comfy_queue), NOW)
-        assert one.slowdown(NOW) == slowdown
-    one.measured(dataclasses.replace(STATS, comfy_queue=1), NOW)
-    assert one.slowdown(NOW) == 1
+def test_only_prompts_of_others_that_were_there_before_an_attempt_go_before_it() -> None:
+    one, job = worker(), held(1)
+    one.jobs[job_id(1)] = job
+    one.beat(Heartbeat(stats=STATS, held=()), NOW)
+    assert one.goes_behind(job) == 0
+    for comfy_queue, behind in ((3, 0), (3, 2), (2, 1), (6, 1), (1, 0), (9, 0)):
+        stats = dataclasses.replace(STATS, comfy_queue=comfy_queue)
+        one.beat(Heartbeat(stats=stats, held=(Held(job_id=job_id(1), attempt=1, phase=Phase.STAGED),)), NOW)
+        assert one.goes_behind(job) == behind
 
 
 def test_a_worker_holds_the_models_of_its_last_prompt_until_its_comfyui_dies() -> None:
@@ -135,7 +125,7 @@ def test_a_worker_holds_the_models_of_its_last_prompt_until_its_comfyui_dies() -
     one.holds(("a", "b"), len)
     one.holds(("c",), len)
     assert one.resident == ("c",) and one.sets == (("c",), ("a", "b"))
-    one.measured(dataclasses.replace(STATS, comfy_alive=False), NOW)
+    one.beat(Heartbeat(stats=dataclasses.replace(STATS, comfy_alive=False), held=()), NOW)
     assert (len(one.resident), len(one.sets)) == (0, 0)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from comfyui.simulator.cards import GIB, Card
-from scripts.laboratory.traffic import Death, Foreign, Job, Model, Scenario
+from scripts.laboratory.traffic import Death, Foreign, Job, Model, Posted, Scenario
 
 PLAIN = Card("plain", "plain", "cuda", 10 * GIB, 1.0, 1e9)
 SLOW = Card("slow", "slow", "cuda", 10 * GIB, 4.0, 1e9)
@@ -28,5 +28,6 @@ def scenario(
     *,
     deaths: tuple[Death, ...] = (),
     foreign: tuple[Foreign, ...] = (),
+    posted: tuple[Posted, ...] = (),
 ) -> Scenario:
-    return Scenario(cards=cards, jobs=tuple(jobs), deaths=deaths, foreign=foreign)
+    return Scenario(cards=cards, jobs=tuple(jobs), deaths=deaths, foreign=foreign, posted=posted)

@@ -226,15 +226,15 @@ def test_a_node_that_says_nothing_is_alive_while_the_queue_shows_it_running() ->
     assert not attempt.ends() and Interrupt(ID) not in attempt.out
 
 
-def test_a_staged_prompt_may_wait_behind_one_of_ours_and_not_for_ever_behind_others() -> None:
+def test_a_staged_prompt_may_wait_behind_others_and_not_where_it_is_the_next_and_nothing_runs() -> None:
     limits = Limits(start_to_close_ms=600_000, stall_ms=20_000, hung_ms=0)
-    for behind_ours in (True, False):
+    for ahead in (1, 0):
         attempt = Try(limits=limits)
         attempt.submit()
         for now_ms in range(5_000, 100_000, 5_000):
-            attempt.look(PENDING, now_ms, behind_ours=behind_ours)
+            attempt.look(dataclasses.replace(PENDING, ahead=ahead), now_ms)
             attempt.at(now_ms)
-        assert (Dequeue(ID) in attempt.out) is not behind_ours
+        assert (Dequeue(ID) in attempt.out) is not bool(ahead)
 
 
 def test_the_limit_on_the_whole_run() -> None:

@@ -130,7 +130,7 @@ class ComfyModel:
             return Running(self.running)
         for ahead, item in enumerate(self.pending):
             if item.prompt_id == prompt_id:
-                return Pending(item, ahead)
+                return Pending(item, ahead + (self.running is not None))
         return Absent()
 
     def begin(self) -> None:
