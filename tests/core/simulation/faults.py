@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from broker.protocol import client
 from broker.protocol.client import Part
 from tests.core.simulation.net import Weather
+from tests.core.simulation.plan import JOBS, job_id
 
 if TYPE_CHECKING:
     from tests.core.simulation.world import World
@@ -48,12 +49,30 @@ class Faults:
     def crash_broker(self, rng: random.Random) -> None:
         self.world.crash_broker()
 
+    def crash_again(self, rng: random.Random) -> None:
+        """Twice within a lease, on the same data."""
+        world, away_ms = self.world, rng.randint(100, 2_000)
+        world.crash_broker(away_ms)
+        world.clock.after(away_ms + rng.randint(1, 3_000), world.crash_broker)
+
+    def lose_broker(self, rng: random.Random) -> None:
+        self.world.crash_broker(rng.randint(30_000, 120_000))
+
     def pause_broker(self, rng: random.Random) -> None:
         world = self.world
         world.broker_paused_until_ms = world.clock.now_ms + rng.randint(500, 30_000)
 
     def fail_commit(self, rng: random.Random) -> None:
         self.world.next_commit_fails = True
+
+    def slow_disk(self, rng: random.Random) -> None:
+        world = self.world
+        world.commit_ms = rng.choice([300, 1_000, 5_000])
+
+        def mend() -> None:
+            world.commit_ms = 0
+
+        self._later(rng.randint(2_000, 30_000), mend)
 
     def full_disk(self, rng: random.Random) -> None:
         world = self.world
@@ -72,6 +91,11 @@ class Faults:
     def kill_worker(self, rng: random.Random) -> None:
         rng.choice(self.world.workers).alive = False
 
+    def kill_workers(self, rng: random.Random) -> None:
+        """All of them announce themselves again within the same 100 ms."""
+        for present in self.world.workers:
+            present.alive = False
+
     def kill_comfy(self, rng: random.Random) -> None:
         """The container dies with the worker beside it: the prompts are gone too."""
         index = rng.randrange(len(self.world.workers))
@@ -80,6 +104,26 @@ class Faults:
 
     def restart_comfy(self, rng: random.Random) -> None:
         rng.choice(self.world.workers).lose_prompts()
+
+    def clear_comfy(self, rng: random.Random) -> None:
+        """What runs goes on; what waits, and what is done and was not fetched, is gone, and nobody says so."""
+        rng.choice(self.world.comfys).clear()
+
+    def silence_comfy(self, rng: random.Random) -> None:
+        comfy = rng.choice(self.world.comfys)
+        comfy.silent = True
+
+        def mend() -> None:
+            comfy.silent = False
+
+        self._later(rng.randint(5_000, 60_000), mend)
+
+    def run_out(self, rng: random.Random) -> None:
+        rng.choice(self.world.comfys).runs_out = True
+
+    def poison_job(self, rng: random.Random) -> None:
+        """It stays so: the fleet has to get rid of it."""
+        self.world.deadly.setdefault(job_id(rng.randrange(JOBS)), 0)
 
     def poison_comfy(self, rng: random.Random) -> None:
         comfy = rng.choice(self.world.comfys)
@@ -109,6 +153,19 @@ class Faults:
 
         self._later(rng.randint(10_000, 120_000), mend)
 
+    def change_worker(self, rng: random.Random) -> None:
+        index = rng.randrange(len(self.world.workers))
+        world, comfy = self.world, self.world.comfys[index]
+        comfy.nodes = ("M",)
+        world.workers[index].alive = False
+
+        def mend() -> None:
+            if comfy.nodes != ("N",):
+                comfy.nodes = ("N",)
+                world.workers[index].alive = False
+
+        self._later(rng.randint(2_000, 30_000), mend)
+
     def add_twin(self, rng: random.Random) -> None:
         self.world.add_twin(rng.randrange(len(self.world.workers)))
 
@@ -127,19 +184,52 @@ class Faults:
 
         self._later(rng.randint(1_000, 15_000), mend)
 
+    def move_job(self, rng: random.Random) -> None:
+        """Pinned only to the worker that always stays."""
+        which = job_id(rng.randrange(JOBS))
+        if rng.random() < 0.5:
+            self.world.ask(client.Reorder(request_id="b" * 32, job_id=which, priority=rng.randint(-9, 9)))
+        else:
+            self.world.ask(client.Pin(request_id="b" * 32, job_id=which, worker=rng.choice(["gpu-0", ""])))
+
     def cancel(self, rng: random.Random) -> None:
-        self.world.cancel(rng)
+        self.world.ask(client.Cancel(request_id="c" * 32, job_id=job_id(rng.randrange(JOBS))))
+
+    def delete(self, rng: random.Random) -> None:
+        self.world.delete(job_id(rng.randrange(JOBS)))
+
+    def repeat(self, rng: random.Random) -> None:
+        """Under a job id of its own, as after an answer that never came."""
+        self.world.ask(self.world.request(rng.randrange(JOBS), again=500 + rng.randrange(100)))
 
     def burst(self, rng: random.Random) -> None:
         """A group, repeated until it is answered."""
         first = 1_000 + 10 * rng.randrange(1_000)
         parts = tuple(
-            Part(job_id=f"00000000-0000-0000-0000-{first + index:012x}", workflow_bytes=2, form_bytes=0)
+            Part(job_id=job_id(first + index), workflow_bytes=2, form_bytes=0)
             for index in range(rng.randint(2, 5))
         )
         self.world.submit(first + 9, parts)
 
     # ---- the network
+
+    def slow_link(self, rng: random.Random) -> None:
+        slow = self.world.net.weather.slow
+        slow[rng.choice(self.world.workers).name] = rng.choice([(1, 400), (2_000, 2_200)])
+
+    def lose_beats(self, rng: random.Random) -> None:
+        self._lose(self.world.beatless, rng)
+
+    def late_ready(self, rng: random.Random) -> None:
+        self.world.late_ready_ms[rng.choice(self.world.workers).name] = rng.randint(500, 8_000)
+
+    def lose_uploads(self, rng: random.Random) -> None:
+        self._lose(self.world.fileless, rng)
+
+    def _lose(self, victims: set[str], rng: random.Random) -> None:
+        name = rng.choice(self.world.workers).name
+        victims.add(name)
+        self._later(rng.randint(2_000, 30_000), lambda: victims.discard(name))
 
     def storm(self, rng: random.Random) -> None:
         weather = self.world.net.weather

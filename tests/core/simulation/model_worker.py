@@ -25,6 +25,8 @@ STATS = Stats(
     gpu_busy=0.5, vram_free_bytes=1, vram_total_bytes=2, gpu_celsius=None, gpu_watts=None, ram_free_bytes=1,
     ram_total_bytes=2, disk_free_bytes=3, cpu_busy=0.1, comfy_queue=0, comfy_alive=True,
 )  # fmt: skip
+#: How often a worker asks for the history of a prompt whose ComfyUI says nothing.
+HISTORY_MS = 5_000
 Attempt = tuple[str, int]
 
 
@@ -36,17 +38,28 @@ class Prompt:
     #: When it is done, once begun.
     done_ms: int | None = None
     began: bool = False
+    #: What came of it: the card's memory was too small.
+    ran_out: bool = False
 
 
 class Comfy:
     """One card: prompts one after the other. Its log is the truth about what ran."""
 
-    def __init__(self, clock: Clock, rng: random.Random, vram_bytes: int) -> None:
+    def __init__(self, clock: Clock, rng: random.Random, vram_bytes: int, deadly: dict[str, int]) -> None:
+        """deadly: jobs that kill whatever begins them, and how often each did."""
         self.vram_bytes = vram_bytes
+        self.nodes: tuple[str, ...] = ("N",)
         self.prompts: dict[Attempt, Prompt] = {}
         self.began: list[Attempt] = []
         #: Every prompt fails, as long as this is so.
         self.poisoned = False
+        #: It tells nothing of itself: only who asks for its history learns what is done.
+        self.silent = False
+        #: The next prompt needs more memory than there is.
+        self.runs_out = False
+        #: A prompt has brought it down, and nobody has started it anew yet.
+        self.killed = False
+        self._deadly = deadly
         self._clock, self._rng = clock, rng
 
     def post(self, attempt: Attempt) -> None:
@@ -63,7 +76,15 @@ class Comfy:
         if not running and waiting is not None:
             waiting.began, waiting.done_ms = True, self._clock.now_ms + self._rng.randint(200, 6_000)
             self.began.append(waiting.attempt)
+            waiting.ran_out, self.runs_out = self.runs_out, False
+            if waiting.attempt[0] in self._deadly:
+                self._deadly[waiting.attempt[0]] += 1
+                self.killed = True
             self._clock.at(waiting.done_ms, self.advance)
+
+    def clear(self) -> None:
+        """Empty the queue and the history."""
+        self.prompts = {key: p for key, p in self.prompts.items() if p.began and not self.done(key)}
 
     def done(self, attempt: Attempt) -> bool:
         prompt = self.prompts.get(attempt)
@@ -92,6 +113,7 @@ class ModelWorker:
         #: It beats, and ends nothing.
         self.stuck = False
         self.draining = False
+        self.nodes = comfy.nodes
         self.broker = ""
         self.heard_ms = clock.now_ms
         self.held: dict[Attempt, Phase] = {}
@@ -123,20 +145,33 @@ class ModelWorker:
 
     def look(self) -> None:
         """See whether ComfyUI has finished anything; called as time passes."""
+        if self.alive and self.comfy.killed:
+            self.alive = self.comfy.killed = False
+            self.comfy.prompts.clear()
         if not self.alive or self.stuck or self.clock.now_ms < self.paused_until_ms:
             return
         if self.draining and not self.held:
             self.send(wire.Leave(why="drained"))
             self.alive = False
+        if self.comfy.silent and self.clock.now_ms % HISTORY_MS:
+            return
         for attempt, phase in list(self.held.items()):
-            if phase is Phase.RUNNING and self.comfy.done(attempt):
-                self._end(attempt, self._complete(attempt))
+            if phase is Phase.RUNNING:
+                self._ask_history(attempt)
+
+    def _ask_history(self, attempt: Attempt) -> None:
+        prompt = self.comfy.prompts.get(attempt)
+        if prompt is None:
+            self._end(attempt, self._fail(attempt, Reason.COMFY_LOST))
+        elif self.comfy.done(attempt):
+            ran_out = prompt.ran_out
+            self._end(attempt, self._fail(attempt, Reason.OUT_OF_MEMORY) if ran_out else self._complete(attempt))
 
     def announce(self) -> None:
         self.send(
             wire.Announce(
                 worker=self.name, session=self.session, version="1", comfyui_version="0.3.64", simulated=True,
-                capabilities="0" * 64, labels=(), restartable=False, held=self._held(),
+                capabilities=self._digest(), labels=(), restartable=False, held=self._held(),
                 gpu=Gpu(name="card", kind="cuda", vram_total_bytes=self.comfy.vram_bytes),
             )
         )  # fmt: skip
@@ -204,7 +239,10 @@ class ModelWorker:
 
     def _offer(self, asked: bool) -> None:
         if asked:
-            self.send(wire.Capabilities(digest="0" * 64, nodes=("N",), models=()))
+            self.send(wire.Capabilities(digest=self._digest(), nodes=self.nodes, models=()))
+
+    def _digest(self) -> str:
+        return hashlib.sha256(repr(self.nodes).encode()).hexdigest()
 
     def _dispatch(self, said: wire.Dispatch) -> None:
         attempt = (said.job_id, said.attempt)

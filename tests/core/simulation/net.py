@@ -43,6 +43,8 @@ class Weather:
     late_ms: int = 0
     #: (one end, other end) pairs between which nothing passes, in that direction.
     cut: set[tuple[str, str]] = field(default_factory=set)
+    #: Ends whose link takes at least and at most so long, in both directions, and keeps the order.
+    slow: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
 class Net:
@@ -50,6 +52,8 @@ class Net:
         self.clock = clock
         self.weather = Weather()
         self._rng = rng
+        #: (sender, receiver) -> when the last message of a slow link arrives: what follows does not overtake it.
+        self._behind_ms: dict[tuple[str, str], int] = {}
 
     def carry(self, sender: str, receiver: str, deliver: Action) -> None:
         """Deliver once, twice, late or never, as the weather has it."""
@@ -59,4 +63,12 @@ class Net:
         copies = 2 if rng.random() < weather.doubled else 1
         for _ in range(copies):
             wait = rng.randint(1, weather.late_ms) if rng.random() < weather.late else 1
-            self.clock.after(wait, deliver)
+            self.clock.at(self._in_order(sender, receiver, self.clock.now_ms + wait), deliver)
+
+    def _in_order(self, sender: str, receiver: str, due_ms: int) -> int:
+        link, slow = (sender, receiver), self.weather.slow
+        took = slow.get(sender) or slow.get(receiver)
+        if took is not None:
+            due_ms += self._rng.randint(*took)
+            self._behind_ms[link] = max(due_ms, self._behind_ms.get(link, 0))
+        return max(due_ms, self._behind_ms.get(link, 0))

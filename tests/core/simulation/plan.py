@@ -17,20 +17,33 @@ JOBS = 10
 #: What can go wrong, and how it is told. F numbers: the faults of the reliability programme.
 FAULTS: dict[str, str] = {
     "crash_broker": "the broker is killed",  # F1
+    "crash_again": "the broker is killed, and again as soon as it is back",  # F1
+    "lose_broker": "the broker is gone for a minute or two",  # F14
     "pause_broker": "the broker is stopped for a while",  # F3
     "fail_commit": "the broker's next commit fails, and it ends",  # F17, F15
+    "slow_disk": "the broker's commits take up to seconds for a while",  # F17
     "full_disk": "the broker's disk is full for a while",  # F15, F16
     "jump_clock": "the wall clock jumps",  # F22
     "kill_worker": "a worker is killed",  # F1
+    "kill_workers": "all workers are killed at once",  # F30
     "kill_comfy": "a ComfyUI and its worker are killed",  # F24
     "restart_comfy": "a ComfyUI is started anew under its worker",  # F28
+    "clear_comfy": "somebody clears a ComfyUI's queue and history",  # F27
+    "silence_comfy": "a ComfyUI says nothing for a while: its history alone does",  # F26
     "poison_comfy": "a card fails everything for a while",  # F25
+    "run_out": "a card's memory is too small, once",
+    "poison_job": "a job kills each ComfyUI that begins it, and the worker with it",  # F32
     "remove_worker": "a worker is taken away for good",
     "pause_worker": "a worker is stopped for a while",  # F3, F4
     "stick_worker": "a worker beats, and ends nothing for a while",  # F4
+    "change_worker": "a worker comes back without the node that all jobs need, and with it later",
     "add_twin": "a second process takes a worker's name, and is started again when it is thrown out",
     "drain_worker": "an admin drains a worker",  # F33
     "pause_fleet": "an admin pauses the fleet for a while",
+    "slow_link": "a worker's link takes some hundred ms, or two seconds",  # F9
+    "lose_beats": "a worker's heartbeats alone are lost for a while",  # F6
+    "late_ready": "a worker's word of its room arrives after newer ones",  # F13
+    "lose_uploads": "a worker's uploads break off for a while",  # F12
     "storm": "messages are lost, doubled and late",  # F8, F9, F13
     "calm": "the network is well again",
     "partition": "a worker is cut off",  # F5
@@ -39,7 +52,14 @@ FAULTS: dict[str, str] = {
     "swizzle": "all workers are cut off one by one and let back in another order",
     "cancel": "a client cancels a job",
     "burst": "a client submits a group",  # F30
+    "repeat": "a client submits again with the key of another submit",
+    "delete": "a client deletes a job",
+    "move_job": "an admin moves a job up or down, or pins it",
 }
+
+
+def job_id(number: int) -> str:
+    return f"00000000-0000-0000-0000-{number:012x}"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import random
-from typing import Any
+from typing import Any, Self
 
 from broker.core.events import FromClient, FromWorker
 from broker.core.fleet import Fleet
@@ -19,13 +19,13 @@ from broker.core.rules import Now
 from broker.protocol import client
 from broker.protocol import worker as wire
 from broker.protocol.errors import StoreError
-from broker.protocol.records import JobState, Needs
+from broker.protocol.records import JobState, Needs, Reason
 from broker.store.memory import MemoryStore
 from broker.turn import Outbound, Turn
 from tests.core.simulation.faults import DAY_MS, Faults
 from tests.core.simulation.model_worker import Comfy, ModelWorker
 from tests.core.simulation.net import Clock, Net
-from tests.core.simulation.plan import JOBS, STORM_MS, Happening, plan, rules, shrunk
+from tests.core.simulation.plan import JOBS, STORM_MS, Happening, job_id, plan, rules, shrunk
 
 #: Longer than what a healed fleet needs: leases, backoff, probes, limits of phases, three attempts of the longest.
 SETTLE_MS = 400_000
@@ -66,12 +66,17 @@ class World:
         self.recorded: dict[str, str] = {}
         #: What is durable in the broker's store of files, whatever becomes of the broker.
         self.files: set[str] = set()
+        #: The job that each submit was told of, by its key; jobs that somebody may have deleted.
+        self.told: dict[str, str] = {}
+        self.deleting: set[str] = set()
         self.groups: dict[str, tuple[client.Part, ...]] = {}
         self.dispatched: dict[str, set[int]] = {}
         self.offered: dict[str, wire.Ready] = {}
         #: Whether the network has ever changed the order of messages; TCP does not, a reconnect may.
         self.reordered = False
-        self.comfys = [Comfy(self.clock, self.rng, vram_bytes) for vram_bytes in CARDS]
+        #: Jobs that kill whatever begins them, and how often each did.
+        self.deadly: dict[str, int] = {}
+        self.comfys = [Comfy(self.clock, self.rng, vram_bytes, self.deadly) for vram_bytes in CARDS]
         self.workers: list[ModelWorker] = []
         self.removed: set[int] = set()
         self.by_session: dict[str, ModelWorker] = {}
@@ -81,6 +86,14 @@ class World:
         self.faults = Faults(self)
         self.next_commit_fails = False
         self.disk_full = False
+        #: How long a commit takes, and until when the broker waits for one.
+        self.commit_ms = 0
+        self.committing_until_ms = 0
+        self.broker_back_ms = 0
+        #: Workers whose heartbeats are lost; whose uploads are; whose next Ready is late, and by how much.
+        self.beatless: set[str] = set()
+        self.fileless: set[str] = set()
+        self.late_ready_ms: dict[str, int] = {}
         self.want_resumed = False
         self.healed = False
         #: What the wall clock is ahead of the truth.
@@ -107,6 +120,7 @@ class World:
         self.clock.run_until(STORM_MS)
         self.healed = True
         self.faults.heal()
+        self.clock.run_until(max(STORM_MS, self.broker_back_ms))
         for _ in range(SETTLE_MS // 1_000):
             self.clock.run_until(self.clock.now_ms + 1_000)
             if self.want_resumed:
@@ -117,16 +131,23 @@ class World:
 
     def all_over(self) -> bool:
         live = next(self.store.live(), None)
-        return live is None and not self.inbox and len(self.accepted) == len(self.recorded_states())
+        gone = sum(1 for job_id in self.deleting & self.accepted if self.store.is_deleted(job_id))
+        return live is None and not self.inbox and len(self.accepted) == len(self.recorded_states()) + gone
 
     def judge(self) -> None:
         states = self.recorded_states()
         for job_id in sorted(self.accepted):
             state = states.get(job_id)
+            if state is None and self.store.is_deleted(job_id) and job_id in self.deleting:
+                continue
             if state is None:
                 self.violate(f"job {job_id} was accepted and is gone")
             elif not state.terminal:
                 self.violate(f"job {job_id} is stuck as {state}: {self.tell(job_id)}")
+        for job_id, deaths in self.deadly.items():
+            unblamed = sum(line.text.startswith(("taken back", Reason.DRAINING)) for line in self.store.story(job_id))
+            if deaths > self.rules.max_attempts + unblamed:
+                self.violate(f"job {job_id} has killed {deaths} workers: {self.tell(job_id)}")
 
     def recorded_states(self) -> dict[str, JobState]:
         found = {job_id: self.store.job(job_id) for job_id in self.accepted}
@@ -162,7 +183,7 @@ class World:
     def keep_turning(self, life: int) -> None:
         if not self.broker_up or life != self.lives:
             return
-        wait_ms = self.broker_paused_until_ms - self.clock.now_ms
+        wait_ms = max(self.broker_paused_until_ms, self.committing_until_ms) - self.clock.now_ms
         if wait_ms <= 0:
             self.take_turn()
             wait_ms = self.turn.sleep_ms(self.clock.now_ms)
@@ -176,7 +197,7 @@ class World:
 
     def take_turn(self) -> None:
         self.turn_asked = False
-        if not self.broker_up or self.clock.now_ms < self.broker_paused_until_ms:
+        if not self.broker_up or self.clock.now_ms < max(self.broker_paused_until_ms, self.committing_until_ms):
             return
         heard, self.inbox = self.inbox, []
         asked, self.requests = self.requests, []
@@ -190,7 +211,14 @@ class World:
             return
         check(self.turn.fleet)
         self.note_ends(before)
-        self.deliver(out)
+        for send in out.to_workers:
+            if isinstance(send.message, wire.Dispatch):
+                self.note_dispatch(send.session, send.message)
+        if self.commit_ms and isinstance(self.store, SlowStore) and self.store.committed:
+            self.committing_until_ms = self.clock.now_ms + self.commit_ms
+            self.clock.at(self.committing_until_ms, functools.partial(self.deliver_late, self.lives, out))
+        else:
+            self.deliver(out)
         if self.rng.random() < self.crash_chance():
             self.crash_broker()
 
@@ -198,8 +226,12 @@ class World:
         """The time of a turn; in a while its commit fails, before or after it is durable."""
         if self.next_commit_fails:
             self.next_commit_fails = False
-            self.store = FailingStore.of(self.store, durable=self.rng.random() < 0.5)
-            self.turn.store = self.store
+            self.store = FailingStore.of(self.store)
+            self.store.durable = self.rng.random() < 0.5
+        elif self.commit_ms:
+            self.store = SlowStore.of(self.store)
+            self.store.committed = False
+        self.turn.store = self.store
         return self.now()
 
     def crash_chance(self) -> float:
@@ -218,6 +250,8 @@ class World:
         """Every job that became terminal in this turn: once, and with the leased attempt's own result."""
         for job_id in before.keys() - self.turn.fleet.jobs.live.keys():
             record = self.store.job(job_id)
+            if record is None and job_id in self.deleting:
+                continue
             assert record is not None
             if record.state is not JobState.SUCCEEDED:
                 continue
@@ -230,22 +264,33 @@ class World:
             if result != f"{record.worker}-{record.attempt}.png":
                 self.violate(f"job {job_id} attempt {record.attempt} on {record.worker} recorded {result}")
 
+    def deliver_late(self, life: int, out: Outbound) -> None:
+        """What was to leave after a slow commit, unless the broker died over it."""
+        if self.broker_up and life == self.lives:
+            self.deliver(out)
+
     def deliver(self, out: Outbound) -> None:
         for send in out.to_workers:
             self.trace.update(f"{self.clock.now_ms}{send.session}{send.message}".encode())
-            if isinstance(send.message, wire.Dispatch):
-                self.note_dispatch(send.session, send.message)
             target = self.by_session.get(send.session)
             if target is not None:
                 self.net.carry("broker", target.name, functools.partial(target.hear, send.message))
         for reply in out.to_clients:
             self.trace.update(f"{self.clock.now_ms}{reply.message}".encode())
             if isinstance(reply.message, client.JobReply):
-                self.accepted.add(reply.message.job.job_id)
+                self.note_told(reply.message)
             if isinstance(reply.message, client.GroupReply):
                 self.accepted |= {part.job_id for part in self.groups[reply.message.group_id]}
             if isinstance(reply.message, client.Done) and reply.message.request_id == "f" * 32:
                 self.want_resumed = False
+
+    def note_told(self, said: client.JobReply) -> None:
+        """One key, one job, however often and under whatever id it is submitted."""
+        self.accepted.add(said.job.job_id)
+        if int(said.request_id, 16) < JOBS:
+            first = self.told.setdefault(said.request_id, said.job.job_id)
+            if first != said.job.job_id:
+                self.violate(f"one key was told of two jobs: {first} and {said.job.job_id}")
 
     def note_dispatch(self, session: str, said: wire.Dispatch) -> None:
         earlier = self.dispatched.setdefault(said.job_id, set())
@@ -258,6 +303,7 @@ class World:
         holder = roster.by_session.get(session)
         if holder is None or not roster.may_work(holder) or roster.fleet_paused or self.disk_full:
             self.violate(f"{said.job_id} dispatched to {holder and holder.name}, which may not be sent work now")
+        self.note_unfit(session, said)
         self.note_wasted(said)
         ready = self.offered.get(session)
         unseen = [
@@ -268,6 +314,13 @@ class World:
         if ready is None or len(unseen) > ready.credits:
             self.violate(f"{said.job_id} dispatched to a session that offered {ready}, {len(unseen)} unseen there")
 
+    def note_unfit(self, session: str, said: wire.Dispatch) -> None:
+        """Only to a worker that has the node, is the one it is pinned to, and has the memory it was found to need."""
+        target, record = self.by_session[session], self.turn.fleet.jobs.live[said.job_id].record
+        fits = target.comfy.vram_bytes >= record.least_vram_bytes
+        if "N" not in target.nodes or record.pin not in ("", target.name) or not fits:
+            self.violate(f"{said.job_id} dispatched to {target.name}, which has {target.nodes}: {record}")
+
     def note_wasted(self, said: wire.Dispatch) -> None:
         """A result that its living worker had in hand is not thrown away, unless old beats arrived after newer ones."""
         lost = (said.job_id, said.attempt - 1)
@@ -276,13 +329,15 @@ class World:
         if owner is not None and not self.reordered and "does not hold it any more" in why[-1]:
             self.violate(f"{owner.name} had finished {lost} and lives, yet it is run again: {self.tell(said.job_id)}")
 
-    def crash_broker(self) -> None:
+    def crash_broker(self, away_ms: int | None = None) -> None:
         if self.broker_up:
             self.broker_up = False
             self.inbox.clear()
             self.requests.clear()
             self.store = self.store.crash()
-            self.clock.after(self.rng.randint(100, 4_000), self.start_broker)
+            self.committing_until_ms = 0
+            self.broker_back_ms = self.clock.now_ms + (away_ms or self.rng.randint(100, 4_000))
+            self.clock.at(self.broker_back_ms, self.start_broker)
 
     # ---- workers and clients
 
@@ -291,9 +346,19 @@ class World:
         name = f"gpu-{index}"
 
         def send(message: Any) -> None:
-            self.net.carry(name, "broker", lambda: self.arrive(FromWorker(session, message)))
+            if name in self.beatless and isinstance(message, wire.Heartbeat):
+                return
+            carry = functools.partial(
+                self.net.carry, name, "broker", lambda: self.arrive(FromWorker(session, message))
+            )
+            if name in self.late_ready_ms and isinstance(message, wire.Ready):
+                self.clock.after(self.late_ready_ms.pop(name), carry)
+            else:
+                carry()
 
         def put(sha256: str) -> None:
+            if name in self.fileless:
+                return
             self.net.carry(
                 name, "broker", lambda: self.clock.after(self.rng.randint(0, 50), lambda: self.store_file(sha256))
             )
@@ -333,22 +398,24 @@ class World:
 
     def submit(self, number: int, parts: tuple[client.Part, ...] = ()) -> None:
         """Ask until told: a client repeats a submit that was not answered."""
-        job_id = f"00000000-0000-0000-0000-{number:012x}"
-        if job_id in self.accepted or (parts and parts[0].job_id in self.accepted):
+        if f"{number:032x}" in self.told or (parts and parts[0].job_id in self.accepted):
             return
-        self.groups[job_id] = parts
-        request = client.Submit(
-            request_id=f"{number:032x}", job_id=job_id, idempotency_key=f"k{number}", owner="o", title="", template="",
+        self.groups[job_id(number)] = parts
+        self.ask(self.request(number, parts))
+        self.clock.after(3_000, lambda: self.submit(number, parts))
+
+    def request(self, number: int, parts: tuple[client.Part, ...] = (), *, again: int | None = None) -> client.Submit:
+        """again: the number of the id that it is submitted under, with the same key."""
+        return client.Submit(
+            request_id=f"{number:032x}", job_id=job_id(number if again is None else again), idempotency_key=f"k{number}", owner="o", title="", template="",
             labels=(), priority=number % 3, needs=NEEDS, pin="gpu-0" if number % 5 == 4 else "",
             deadline_ms=20_000 if number % 7 == 6 else None, wait_for_worker=True, files=(), text="",
             parts=parts, workflow=b"{}" * max(1, len(parts)), form=b"",
         )  # fmt: skip
-        self.ask(request)
-        self.clock.after(3_000, lambda: self.submit(number, parts))
 
-    def cancel(self, rng: random.Random) -> None:
-        job_id = f"00000000-0000-0000-0000-{rng.randrange(JOBS):012x}"
-        self.ask(client.Cancel(request_id="c" * 32, job_id=job_id))
+    def delete(self, job_id: str) -> None:
+        self.deleting.add(job_id)
+        self.ask(client.Delete(request_id="a" * 32, job_id=job_id))
 
     def ask(self, request: Any) -> None:
         def arrive() -> None:
@@ -359,17 +426,29 @@ class World:
         self.net.carry("client", "broker", arrive)
 
 
-class FailingStore(MemoryStore):
+class OddStore(MemoryStore):
+    @classmethod
+    def of(cls, store: MemoryStore) -> Self:
+        """The same tables behind other manners."""
+        odd = cls()
+        odd.__dict__.update(store.__dict__)
+        return odd
+
+
+class SlowStore(OddStore):
+    """Knows whether it has been asked to commit: that takes its time."""
+
+    committed = False
+
+    def commit(self) -> None:
+        super().commit()
+        self.committed = True
+
+
+class FailingStore(OddStore):
     """Its next commit fails for good; whether what it held is durable, nobody is told."""
 
     durable = False
-
-    @classmethod
-    def of(cls, store: MemoryStore, *, durable: bool) -> FailingStore:
-        failing = cls()
-        failing.__dict__.update(store.__dict__)
-        failing.durable = durable
-        return failing
 
     def commit(self) -> None:
         if self.durable:
