@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from broker.protocol import client
 from broker.protocol.client import Part
 from tests.core.simulation.net import Weather
-from tests.core.simulation.plan import JOBS, job_id
+from tests.core.simulation.plan import JOBS, id_of
 
 if TYPE_CHECKING:
     from tests.core.simulation.world import World
@@ -123,7 +123,7 @@ class Faults:
 
     def poison_job(self, rng: random.Random) -> None:
         """It stays so: the fleet has to get rid of it."""
-        self.world.deadly.setdefault(job_id(rng.randrange(JOBS)), 0)
+        self.world.deadly.setdefault(id_of(rng.randrange(JOBS)), 0)
 
     def poison_comfy(self, rng: random.Random) -> None:
         comfy = rng.choice(self.world.comfys)
@@ -186,17 +186,17 @@ class Faults:
 
     def move_job(self, rng: random.Random) -> None:
         """Pinned only to the worker that always stays."""
-        which = job_id(rng.randrange(JOBS))
+        which = id_of(rng.randrange(JOBS))
         if rng.random() < 0.5:
             self.world.ask(client.Reorder(request_id="b" * 32, job_id=which, priority=rng.randint(-9, 9)))
         else:
             self.world.ask(client.Pin(request_id="b" * 32, job_id=which, worker=rng.choice(["gpu-0", ""])))
 
     def cancel(self, rng: random.Random) -> None:
-        self.world.ask(client.Cancel(request_id="c" * 32, job_id=job_id(rng.randrange(JOBS))))
+        self.world.ask(client.Cancel(request_id="c" * 32, job_id=id_of(rng.randrange(JOBS))))
 
     def delete(self, rng: random.Random) -> None:
-        self.world.delete(job_id(rng.randrange(JOBS)))
+        self.world.delete(id_of(rng.randrange(JOBS)))
 
     def repeat(self, rng: random.Random) -> None:
         """Under a job id of its own, as after an answer that never came."""
@@ -206,8 +206,7 @@ class Faults:
         """A group, repeated until it is answered."""
         first = 1_000 + 10 * rng.randrange(1_000)
         parts = tuple(
-            Part(job_id=job_id(first + index), workflow_bytes=2, form_bytes=0)
-            for index in range(rng.randint(2, 5))
+            Part(job_id=id_of(first + index), workflow_bytes=2, form_bytes=0) for index in range(rng.randint(2, 5))
         )
         self.world.submit(first + 9, parts)
 

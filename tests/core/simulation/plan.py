@@ -58,7 +58,7 @@ FAULTS: dict[str, str] = {
 }
 
 
-def job_id(number: int) -> str:
+def id_of(number: int) -> str:
     return f"00000000-0000-0000-0000-{number:012x}"
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import random
-from typing import Any, Self
+from typing import Any
 
 from broker.core.events import FromClient, FromWorker
 from broker.core.fleet import Fleet
@@ -25,7 +25,8 @@ from broker.turn import Outbound, Turn
 from tests.core.simulation.faults import DAY_MS, Faults
 from tests.core.simulation.model_worker import Comfy, ModelWorker
 from tests.core.simulation.net import Clock, Net
-from tests.core.simulation.plan import JOBS, STORM_MS, Happening, job_id, plan, rules, shrunk
+from tests.core.simulation.plan import JOBS, STORM_MS, Happening, id_of, plan, rules, shrunk
+from tests.core.simulation.stores import FailingStore, SlowStore
 
 #: Longer than what a healed fleet needs: leases, backoff, probes, limits of phases, three attempts of the longest.
 SETTLE_MS = 400_000
@@ -348,9 +349,7 @@ class World:
         def send(message: Any) -> None:
             if name in self.beatless and isinstance(message, wire.Heartbeat):
                 return
-            carry = functools.partial(
-                self.net.carry, name, "broker", lambda: self.arrive(FromWorker(session, message))
-            )
+            carry = functools.partial(self.net.carry, name, "broker", lambda: self.arrive(FromWorker(session, message)))
             if name in self.late_ready_ms and isinstance(message, wire.Ready):
                 self.clock.after(self.late_ready_ms.pop(name), carry)
             else:
@@ -400,14 +399,15 @@ class World:
         """Ask until told: a client repeats a submit that was not answered."""
         if f"{number:032x}" in self.told or (parts and parts[0].job_id in self.accepted):
             return
-        self.groups[job_id(number)] = parts
+        self.groups[id_of(number)] = parts
         self.ask(self.request(number, parts))
         self.clock.after(3_000, lambda: self.submit(number, parts))
 
     def request(self, number: int, parts: tuple[client.Part, ...] = (), *, again: int | None = None) -> client.Submit:
         """again: the number of the id that it is submitted under, with the same key."""
         return client.Submit(
-            request_id=f"{number:032x}", job_id=job_id(number if again is None else again), idempotency_key=f"k{number}", owner="o", title="", template="",
+            request_id=f"{number:032x}", job_id=id_of(number if again is None else again),
+            idempotency_key=f"k{number}", owner="o", title="", template="",
             labels=(), priority=number % 3, needs=NEEDS, pin="gpu-0" if number % 5 == 4 else "",
             deadline_ms=20_000 if number % 7 == 6 else None, wait_for_worker=True, files=(), text="",
             parts=parts, workflow=b"{}" * max(1, len(parts)), form=b"",
@@ -424,36 +424,6 @@ class World:
                 self.ask_turn()
 
         self.net.carry("client", "broker", arrive)
-
-
-class OddStore(MemoryStore):
-    @classmethod
-    def of(cls, store: MemoryStore) -> Self:
-        """The same tables behind other manners."""
-        odd = cls()
-        odd.__dict__.update(store.__dict__)
-        return odd
-
-
-class SlowStore(OddStore):
-    """Knows whether it has been asked to commit: that takes its time."""
-
-    committed = False
-
-    def commit(self) -> None:
-        super().commit()
-        self.committed = True
-
-
-class FailingStore(OddStore):
-    """Its next commit fails for good; whether what it held is durable, nobody is told."""
-
-    durable = False
-
-    def commit(self) -> None:
-        if self.durable:
-            super().commit()
-        raise StoreError("the disk failed")
 
 
 def report(seed: int, **parts: Any) -> str:
