@@ -158,6 +158,8 @@ class Backlog:
         entry = (sequence - priority * PLACES, sequence, job_id)
         self._entry[job_id] = (group, entry)
         group.waiting += 1
+        if before is not None and before[0].waiting == 1:  # it stands there with nothing, until it is dissolved
+            self._hide(before[0])
         self.waiting_for[key.models] = self.waiting_for.get(key.models, 0) + 1
         self.work_for[key.models] = self.work_for.get(key.models, 0) + (1 << key.work)
         self.work += 1 << key.work
@@ -254,8 +256,7 @@ class Backlog:
     def set_aside(self, group: Group) -> None:
         """Look at the others first, until `restore`."""
         self._aside[group] = None
-        for line in group.lanes:
-            line.remove(group)
+        self._hide(group)
 
     def restore(self) -> None:
         """Those that were set aside count again."""
@@ -269,8 +270,7 @@ class Backlog:
         if owner not in self._held_back:
             self._held_back.add(owner)
             for group in self._by_owner.get(owner, ()):
-                for line in group.lanes:
-                    line.remove(group)
+                self._hide(group)
 
     def let_go(self, owner: str) -> None:
         if owner in self._held_back:
@@ -342,6 +342,10 @@ class Backlog:
         if self.is_shown(group):
             for line in group.lanes:
                 line.put(group)
+
+    def _hide(self, group: Group) -> None:
+        for line in group.lanes:
+            line.remove(group)
 
     def _counts(self, group: Group, entry: Entry) -> bool:
         return self._entry.get(entry[2]) == (group, entry)

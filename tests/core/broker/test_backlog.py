@@ -165,6 +165,16 @@ def test_a_job_put_in_again_moves() -> None:
     assert len(backlog) == 1 and drained(backlog) == ["a"]
 
 
+def test_the_only_job_of_a_group_can_be_pinned_and_let_go_again() -> None:
+    backlog, pinned = backlog_of(), Lane(ANYWHERE.kind, "gpu-0")
+    assert not first(backlog) and not first(backlog, pinned)
+    put(backlog, ("a", 0, 1))
+    put(backlog, ("a", 0, 1), pin="gpu-0")
+    assert first(backlog, pinned) == "a" and not first(backlog)
+    put(backlog, ("a", 0, 1))
+    assert first(backlog) == "a" and not first(backlog, pinned)
+
+
 def test_a_group_that_is_empty_is_gone() -> None:
     backlog = backlog_of()
     put(backlog, ("a", 0, 1), needs=dataclasses.replace(NEEDS, models=("m",)))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from broker.protocol import client
 from broker.protocol.client import Part
+from broker.protocol.records import JobState
 from tests.core.simulation.net import Weather
 from tests.core.simulation.plan import JOBS, id_of
 
@@ -185,8 +186,14 @@ class Faults:
         self._later(rng.randint(1_000, 15_000), mend)
 
     def move_job(self, rng: random.Random) -> None:
-        """Pinned only to the worker that always stays."""
-        which = id_of(rng.randrange(JOBS))
+        """The next that waits; pinned only to the worker that always stays."""
+        live = self.world.turn.fleet.jobs.live
+        waiting = sorted(job_id for job_id, job in live.items() if job.record.state is JobState.QUEUED)
+        if not waiting:
+            if not self.world.healed:
+                self.world.clock.after(100, lambda: self.move_job(rng))
+            return
+        which = rng.choice(waiting)
         if rng.random() < 0.5:
             self.world.ask(client.Reorder(request_id="b" * 32, job_id=which, priority=rng.randint(-9, 9)))
         else:
