@@ -294,7 +294,7 @@ class Backlog:
         group.lanes = [self._by_models[key.models]]
         group.lanes += [line for lane, line in self._lines.items() if self._stands_in(lane, key)]
         self._by_owner.setdefault(key.owner, {})[group] = None
-        self._fairness.comes(key.owner, self._by_owner)
+        self._fairness.forget(self._by_owner)
         if key.pin:
             self.pinned[key.pin] = self.pinned.get(key.pin, 0) + 1
         return group

@@ -25,9 +25,8 @@ class Fairness:
     def share(self, owner: str) -> float:
         return self._had.get(owner, 0.0)
 
-    def comes(self, owner: str, waiting: Collection[str]) -> None:
-        """Its first job is in the queue. waiting: all owners that have jobs there."""
-        self._had.setdefault(owner, 0.0)
+    def forget(self, waiting: Collection[str]) -> None:
+        """Owners beyond OWNERS, of those that wait for nothing. waiting: all that have jobs in the queue."""
         if len(self._had) > OWNERS + len(waiting):
             idle = [name for name in self._had if name not in waiting]
             for name in heapq.nsmallest(len(idle) - OWNERS // 2, idle, key=self._had.__getitem__):

@@ -14,6 +14,7 @@ from tests.core.simulation.net import Weather
 from tests.core.simulation.plan import JOBS, id_of
 
 if TYPE_CHECKING:
+    from tests.core.simulation.model_worker import Comfy, ModelWorker
     from tests.core.simulation.world import World
 
 DAY_MS = 86_400_000
@@ -45,6 +46,11 @@ class Faults:
         self._mends.append(mend)
         self.world.clock.after(wait_ms, mend)
 
+    def _for_a_while(self, whose: World | Comfy | ModelWorker, what: str, wait_ms: int) -> None:
+        """That is true of it until then."""
+        setattr(whose, what, True)
+        self._later(wait_ms, partial(setattr, whose, what, False))
+
     # ---- the broker
 
     def crash_broker(self, rng: random.Random) -> None:
@@ -67,22 +73,11 @@ class Faults:
         self.world.next_commit_fails = True
 
     def slow_disk(self, rng: random.Random) -> None:
-        world = self.world
-        world.commit_ms = rng.choice([300, 1_000, 5_000])
-
-        def mend() -> None:
-            world.commit_ms = 0
-
-        self._later(rng.randint(2_000, 30_000), mend)
+        self.world.commit_ms = rng.choice([300, 1_000, 5_000])
+        self._later(rng.randint(2_000, 30_000), partial(setattr, self.world, "commit_ms", 0))
 
     def full_disk(self, rng: random.Random) -> None:
-        world = self.world
-        world.disk_full = True
-
-        def mend() -> None:
-            world.disk_full = False
-
-        self._later(rng.randint(1_000, 20_000), mend)
+        self._for_a_while(self.world, "disk_full", rng.randint(1_000, 20_000))
 
     def jump_clock(self, rng: random.Random) -> None:
         self.world.utc_ahead_ms += rng.choice([-DAY_MS, -3_600_000, 3_600_000, DAY_MS])
@@ -111,13 +106,7 @@ class Faults:
         rng.choice(self.world.comfys).clear()
 
     def silence_comfy(self, rng: random.Random) -> None:
-        comfy = rng.choice(self.world.comfys)
-        comfy.silent = True
-
-        def mend() -> None:
-            comfy.silent = False
-
-        self._later(rng.randint(5_000, 60_000), mend)
+        self._for_a_while(rng.choice(self.world.comfys), "silent", rng.randint(5_000, 60_000))
 
     def run_out(self, rng: random.Random) -> None:
         rng.choice(self.world.comfys).runs_out = True
@@ -127,13 +116,7 @@ class Faults:
         self.world.deadly.setdefault(id_of(rng.randrange(JOBS)), 0)
 
     def poison_comfy(self, rng: random.Random) -> None:
-        comfy = rng.choice(self.world.comfys)
-        comfy.poisoned = True
-
-        def mend() -> None:
-            comfy.poisoned = False
-
-        self._later(rng.randint(2_000, 30_000), mend)
+        self._for_a_while(rng.choice(self.world.comfys), "poisoned", rng.randint(2_000, 30_000))
 
     def remove_worker(self, rng: random.Random) -> None:
         """A container is taken away for good; the first one always stays."""
@@ -146,13 +129,7 @@ class Faults:
         victim.paused_until_ms = self.world.clock.now_ms + rng.randint(500, 25_000)
 
     def stick_worker(self, rng: random.Random) -> None:
-        victim = rng.choice(self.world.workers)
-        victim.stuck = True
-
-        def mend() -> None:
-            victim.stuck = False
-
-        self._later(rng.randint(10_000, 120_000), mend)
+        self._for_a_while(rng.choice(self.world.workers), "stuck", rng.randint(10_000, 120_000))
 
     def change_worker(self, rng: random.Random) -> None:
         index = rng.randrange(len(self.world.workers))
