@@ -31,6 +31,8 @@ class Shelf:
         self._raises = raises
         #: In the order of their last use.
         self._books: dict[str, _Book] = {}
+        #: Of those among them that are kept.
+        self._kept_bytes = 0
 
     def open(self, sha256: str) -> tuple[int, Iterator[bytes]]:
         """The size and the bytes, as they come. Raises what the fetch does, also in the middle."""
@@ -79,17 +81,20 @@ class Shelf:
                 self._drop(sha256, book)
                 book.fail(failure)
         gevent.spawn_later(KEPT_S, self._drop, sha256, book)
-        kept = {name: each.size_bytes for name, each in self._books.items() if each.is_whole}
-        over = sum(kept.values()) - MAX_KEPT_BYTES
-        for name, size_bytes in kept.items():
-            if over <= 0:
-                break
-            del self._books[name]
-            over -= size_bytes
+        if book.is_whole:
+            self._keep(book)
+
+    def _keep(self, book: _Book) -> None:
+        book.kept = True
+        self._kept_bytes += book.size_bytes
+        while self._kept_bytes > MAX_KEPT_BYTES:
+            self._drop(*next((name, each) for name, each in self._books.items() if each.kept))
 
     def _drop(self, sha256: str, book: _Book) -> None:
         if self._books.get(sha256) is book:
             del self._books[sha256]
+            if book.kept:
+                self._kept_bytes -= book.size_bytes
 
 
 class _Book:
@@ -101,6 +106,8 @@ class _Book:
         self.size_bytes = 0
         self.parts: list[bytes] = []
         self.failure: Exception | None = None
+        #: It is whole and takes room.
+        self.kept = False
         self._have_bytes = 0
         #: Set at the next part; then there is another one.
         self._news = Event()
