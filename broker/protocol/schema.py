@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import math
 import re
 import types
 from collections.abc import Callable, Mapping
@@ -70,29 +69,43 @@ def _bad(path: str, want: str, value: object) -> RemoteProtocolError:
 
 
 def _text(rule: Text) -> _Form:
+    most, pattern = rule.most, rule.pattern
+
     def read(value: Any, path: str) -> str:
-        if type(value) is not str or len(value) > rule.most or "\x00" in value:
-            raise _bad(path, f"text of at most {rule.most} characters without NUL", value)
-        if rule.pattern is not None and rule.pattern.fullmatch(value) is None:
-            raise _bad(path, f"text matching {rule.pattern.pattern}", value)
+        if type(value) is not str or len(value) > most or "\x00" in value:
+            raise _bad(path, f"text of at most {most} characters without NUL", value)
         return value
 
-    return None, read
+    if pattern is None:
+        return None, read
+    shape, matches = pattern.pattern, pattern.fullmatch
+
+    def read_shaped(value: Any, path: str) -> str:
+        if type(value) is not str or matches(value) is None or len(value) > most:
+            raise _bad(path, f"text of at most {most} characters matching {shape}", value)
+        return value
+
+    return None, read_shaped
 
 
 def _whole(rule: Whole) -> _Form:
+    low, high = rule.low, rule.high
+
     def read(value: Any, path: str) -> int:
-        if type(value) is not int or not rule.low <= value <= rule.high:
-            raise _bad(path, f"an integer from {rule.low} to {rule.high}", value)
+        if type(value) is not int or not low <= value <= high:
+            raise _bad(path, f"an integer from {low} to {high}", value)
         return value
 
     return None, read
 
 
 def _real(rule: Real) -> _Form:
+    low, high = rule.low, rule.high
+
     def read(value: Any, path: str) -> float:
-        if type(value) not in (int, float) or not math.isfinite(value) or not rule.low <= value <= rule.high:
-            raise _bad(path, f"a number from {rule.low} to {rule.high}", value)
+        # What is no number (NaN) is in no range.
+        if type(value) not in (int, float) or not low <= value <= high:
+            raise _bad(path, f"a number from {low} to {high}", value)
         return float(value)
 
     return float, read
@@ -168,7 +181,7 @@ def record(kind: type[Any]) -> tuple[Callable[[Any], dict[str, Any]], Callable[.
         if plan is None:
             plan = readers[path] = [(name, from_wire, f"{path}.{name}") for name, (_, from_wire) in forms.items()]
         fields = {name: from_wire(value[name], place) for name, from_wire, place in plan}
-        return kind(**fields, **dict(zip(blob_names, blobs, strict=True)))
+        return kind(**fields, **dict(zip(blob_names, blobs, strict=True))) if blobs else kind(**fields)
 
     return write, read
 
