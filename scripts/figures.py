@@ -65,21 +65,30 @@ Found = Figure | Curves
 
 def table(figures: Sequence[Figure]) -> list[str]:
     width = max(len(figure.figure) for figure in figures)
-    lines = [f"{'figure':{width}}  {'value':>10}  {'min .. max':>20}  {'goal':>10}  unit"]
-    for figure in figures:
-        spread = "" if figure.spread is None else "{:.2f} .. {:.2f}".format(*figure.spread)
-        goal, mark = "", ""
-        if figure.goal is not None:
-            goal, mark = f"{figure.better} {figure.goal:g}", "ok" if figure.holds else "MISSED"
-        lines.append(
-            f"{figure.figure:{width}}  {figure.value:10.3f}  {spread:>20}  {goal:>10}  {figure.unit}  {mark}".rstrip()
-        )
-    return lines
+    head = f"{'figure':{width}}  {'value':>10}  {'min .. max':>20}  {'goal':>10}  unit"
+    return [head, *(line(figure, width) for figure in figures)]
+
+
+def line(figure: Figure, width: int = 0) -> str:
+    """Of a table whose names are so wide."""
+    spread = "" if figure.spread is None else "{:.2f} .. {:.2f}".format(*figure.spread)
+    goal, mark = "", ""
+    if figure.goal is not None:
+        goal, mark = f"{figure.better} {figure.goal:g}", "ok" if figure.holds else "MISSED"
+    name = f"{figure.figure:{width}}"
+    return f"{name}  {figure.value:10.3f}  {spread:>20}  {goal:>10}  {figure.unit}  {mark}".rstrip()
 
 
 def report(figures: Sequence[Figure], path: Path | None) -> int:
     """Print the table, write the list to `path` if given, and return the exit status: 0 only when all hold."""
     print("\n".join(table(figures)))
-    if path is not None:
-        path.write_text(json.dumps([figure.row() for figure in figures], indent=1) + "\n")
+    write(figures, path)
     return 0 if all(figure.holds for figure in figures) else 1
+
+
+def write(figures: Sequence[Figure], path: Path | None) -> None:
+    """The list, as machines read it; whole, whenever it is read."""
+    if path is not None:
+        written = path.with_name(f"{path.name}.new")
+        written.write_text(json.dumps([figure.row() for figure in figures], indent=1) + "\n")
+        written.replace(path)

@@ -17,7 +17,10 @@ import time
 import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Self
+
+from scripts.orphans import Child
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Generous: a cold machine starts eight Pythons at once, and a broker reads all of its database first.
@@ -36,10 +39,9 @@ class Process:
         self.name = name
         self.log = folder / f"{name}.log"
         with self.log.open("ab") as log:
-            self.child = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=log, stdin=subprocess.DEVNULL, env=environ, text=True,
-                start_new_session=True, cwd=ROOT,
-            )  # fmt: skip
+            self.child = Child(
+                command, stdout=subprocess.PIPE, stderr=log, stdin=subprocess.DEVNULL, env=environ, cwd=ROOT
+            )
 
     def ready(self) -> str:
         """Its ready line. Raises FleetFailed when it ends first, or says nothing for too long."""
@@ -123,14 +125,18 @@ class Fleet:
             for index in range(1, self._workers + 1):
                 self.start_worker(index)
             if self._with_web and self._workers:
-                self._await_abilities()
+                self.await_abilities()
         except BaseException:
-            self.stop()
+            self.end()
             raise
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.stop()
+    def __exit__(self, kind: type[BaseException] | None, _: object, __: TracebackType | None) -> None:
+        """Ctrl-C is how one leaves a fleet that one looks at; anything else that went wrong does not wait for it."""
+        if kind in (None, KeyboardInterrupt):
+            self.stop()
+        else:
+            self.end()
 
     @property
     def database(self) -> Path:
@@ -164,29 +170,26 @@ class Fleet:
         self.url = next(word for word in line.split() if "http://" in word).partition("url=")[2] or line.split()[-1]
         self._settings["web.port"] = self.url.rsplit(":", 1)[1].strip("/")
 
-    def start_worker(self, index: int) -> None:
-        self.launch_worker(index)
+    def start_worker(self, index: int, settings: Mapping[str, str] | None = None) -> None:
+        """settings: its own, beside those of all."""
+        self.launch_worker(index, settings)
         self.processes[f"worker-{index}"].ready()
 
-    def launch_worker(self, index: int) -> None:
+    def launch_worker(self, index: int, settings: Mapping[str, str] | None = None) -> None:
         """Start a worker without waiting for it."""
-        flags = ["--name", f"worker-{index}", "--comfyui", self.comfyuis[index - 1], *self._flags()]
-        self._launch(f"worker-{index}", "worker", flags)
+        flags = ["--name", f"worker-{index}", "--comfyui", self.comfyuis[index - 1], *self._flags(settings)]
+        self.launch(f"worker-{index}", "worker", flags)
+
+    def restart_worker(self, index: int, settings: Mapping[str, str]) -> None:
+        """Let it go, and start it with settings of its own."""
+        self.processes[f"worker-{index}"].signal(signal.SIGTERM)
+        self.processes[f"worker-{index}"].wait()
+        self.start_worker(index, settings)
 
     def start_crew(self, workers: int, *, first: int = 1) -> None:
         """Start workers without a ComfyUI, all in one process (scripts/crew.py)."""
         flags = ["--endpoint", self.endpoint("workers"), "--workers", str(workers), "--first", str(first)]
         self._start(f"worker-crew-{first}", "scripts.crew", flags)
-
-    def reroute_worker(self, index: int, **ports: int) -> None:
-        """Start the worker anew, with these sockets of the broker behind other ports of this machine."""
-        process = self.processes[f"worker-{index}"]
-        process.signal(signal.SIGTERM)
-        process.wait()
-        before = dict(self._settings)
-        self._settings |= {f"network.{name}": f"tcp://127.0.0.1:{port}" for name, port in ports.items()}
-        self.start_worker(index)
-        self._settings = before
 
     def stop(self) -> None:
         """End every process: workers first, so that they hand back what they hold."""
@@ -199,6 +202,17 @@ class Fleet:
             if not name.startswith("worker"):
                 self._ended(name)
         for name in order:
+            self._ended(name)
+
+    def end(self) -> None:
+        """End every process at once, whatever it does."""
+        for name, process in self.processes.items():
+            if name.startswith("simulator"):  # dies of SIGTERM as fast, and takes its folder with it
+                process.signal(signal.SIGCONT)
+                process.signal(signal.SIGTERM)
+            else:
+                process.child.kill_all()
+        for name in self.processes:
             self._ended(name)
 
     def request(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Any:
@@ -219,7 +233,7 @@ class Fleet:
             time.sleep(0.05)
         raise TimeoutError(f"job {job_id} is still {job['state']} after {within_s:g} s")
 
-    def _await_abilities(self) -> None:
+    def await_abilities(self) -> None:
         """Wait until the web knows what the workers can do: from then on it finds faults before a job is queued."""
         deadline = time.monotonic() + READY_S
         while time.monotonic() < deadline:
@@ -237,10 +251,11 @@ class Fleet:
             process.kill()
 
     def _start(self, name: str, module: str, flags: Sequence[str]) -> str:
-        self._launch(name, module, flags)
+        self.launch(name, module, flags)
         return self.processes[name].ready()
 
-    def _launch(self, name: str, module: str, flags: Sequence[str]) -> None:
+    def launch(self, name: str, module: str, flags: Sequence[str]) -> None:
+        """Start a module as a process of the fleet, of the kind that its name begins with."""
         environ = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
         self.processes[name] = Process(name, [sys.executable, "-m", module, *flags], self.folder, environ)
 

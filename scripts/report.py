@@ -1,20 +1,22 @@
-"""docs/benchmarks.md: for each suite what it found, on what and when. A run renews the parts of the suites it ran.
+"""What a run of suites finds, told and kept as it comes: one that is cut off has told what it had.
 
-What a person wrote between the parts stays. Pictures of curves lie beside the page and need matplotlib (extra `bench`).
+docs/benchmarks.md: for each suite what it found, on what and when. A run renews the parts of the suites it ran. What a
+person wrote between the parts stays. Pictures of curves lie beside the page and need matplotlib (extra `bench`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import platform
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scripts.figures import Curves, Figure, Found
+from scripts.figures import Curves, Figure, Found, line, report, write
 
 HEAD = """# Benchmarks
 
@@ -23,19 +25,57 @@ things done side by side in one run, beside the least and the most. Absolute tim
 what is promised is the goal. Where there is none, the figure is told for what it is worth.
 """
 QUICK = "**A quick run**: one small round of each, which shows that the bench runs and not whether a goal holds."
+CUT_OFF = "**Cut off**: the figures that were there by then."
+#: Of most names, while they come.
+WIDTH = 64
 #: What a line of a picture is drawn with.
 INKS = ("#2f6fed", "#9aa3b2", "#d9822b", "#3d9970", "#b04ab0")
 
 
-def renew(path: Path, suites: Mapping[str, Any], found: Mapping[str, Sequence[Found]], *, quick: bool) -> None:
-    """Write what was found into the page, which is made if it is not there."""
+class Run:
+    """json, page: where what is found is kept, if anywhere."""
+
+    def __init__(self, suites: Mapping[str, Any], *, quick: bool, json: Path | None, page: Path | None) -> None:
+        self._suites = suites
+        self._quick = quick
+        self._json = json
+        self._page = page
+        self._figures: list[Figure] = []
+
+    def take(self, name: str, things: Generator[Found]) -> None:
+        """All that a suite finds; if it is cut off, what it had found."""
+        found: list[Found] = []
+        notes = [QUICK] if self._quick else []
+        try:
+            with contextlib.closing(things):
+                for each in things:
+                    found.append(each)
+                    self._tell(each)
+        except BaseException:
+            notes.append(CUT_OFF)
+            raise
+        finally:
+            if self._page is not None and found:
+                renew(self._page, name, _part(name, self._suites[name], found, self._page.parent, notes))
+
+    def _tell(self, each: Found) -> None:
+        if isinstance(each, Figure):
+            self._figures.append(each)
+            write(self._figures, self._json)
+            print(line(each, WIDTH))
+
+    def report(self) -> int:
+        """Everything once more, in one table; the exit status is 0 only when all of it holds."""
+        return report(self._figures, self._json)
+
+
+def renew(path: Path, name: str, part: str) -> None:
+    """Write a suite's part into the page, which is made if it is not there."""
     page = path.read_text() if path.exists() else HEAD
-    for name, things in found.items():
-        begin, end = f"<!-- suite {name} -->", f"<!-- end of {name} -->"
-        part = f"{begin}\n{_part(name, suites[name], things, path.parent, quick=quick)}{end}"
-        old = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-        page = old.sub(lambda _, part=part: part, page) if old.search(page) else f"{page.rstrip()}\n\n{part}\n"
-    path.write_text(page)
+    begin, end = f"<!-- suite {name} -->", f"<!-- end of {name} -->"
+    part = f"{begin}\n{part}{end}"
+    old = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+    path.write_text(old.sub(lambda _: part, page) if old.search(page) else f"{page.rstrip()}\n\n{part}\n")
 
 
 def purpose(suite: Any) -> str:
@@ -43,17 +83,12 @@ def purpose(suite: Any) -> str:
     return " ".join((suite.__doc__ or "").split())
 
 
-def _part(name: str, suite: Any, found: Sequence[Found], folder: Path, *, quick: bool) -> str:
+def _part(name: str, suite: Any, found: Sequence[Found], folder: Path, notes: Sequence[str]) -> str:
     rows = [_row(each) for each in found if isinstance(each, Figure)]
     table = "\n".join(["| figure | median | least .. most | unit | goal | |", "|---|---|---|---|---|---|", *rows])
     curves = [each for each in found if isinstance(each, Curves)]
     pictures = [_draw(each, folder, f"bench-{name}-{number}.svg") for number, each in enumerate(curves, 1)]
-    return (
-        "\n\n".join(
-            filter(None, [f"## {name}", purpose(suite), _machine(suite), QUICK if quick else "", table, *pictures])
-        )
-        + "\n\n"
-    )
+    return "\n\n".join(filter(None, [f"## {name}", purpose(suite), _machine(suite), *notes, table, *pictures])) + "\n\n"
 
 
 def _row(figure: Figure) -> str:

@@ -15,6 +15,8 @@ from typing import Any
 
 import websocket
 
+from scripts.orphans import Child
+
 WAIT_S = 60.0
 FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--no-default-browser-check",
@@ -26,7 +28,7 @@ FLAGS = (
 def tab(chromium: str, folder: Path, url: str, *, width: int, height: int) -> Iterator[Tab]:
     """A window of that size that shows the address, until the context is left. folder: a new one, for its profile."""
     command = [chromium, *FLAGS, f"--user-data-dir={folder}", f"--window-size={width},{height}", "about:blank"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as browser:
+    with Child(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as browser:
         try:
             page = Tab(_address(folder / "DevToolsActivePort"))
             size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}

@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import multiprocessing
+import os
 import selectors
 import socket
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -45,8 +47,20 @@ class Visit:
 @contextlib.contextmanager
 def elsewhere() -> Iterator[ProcessPoolExecutor]:
     """A process for what must not share the server's: `with elsewhere() as other: other.submit(visit, …).result()`."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _end_with_parent) as pool:
         yield pool
+
+
+def _end_with_parent() -> None:
+    """A pool's process holds the queue open itself that it waits at, and would outlive a parent that is killed."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def end() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=end, daemon=True).start()
 
 
 def visit(port: int, requests: Sequence[Request], connections: int) -> Visit:

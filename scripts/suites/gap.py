@@ -1,132 +1,219 @@
-"""How long a card stands still between two prompts of a worker that always has another job, by the stand-in's own
-clock, beside the same prompts queued straight at it: pictures of megabytes, prefetch 1 and 0, and a line to the broker
-that adds 40 ms to each round trip."""
+"""How long a card stands still between two prompts of a worker that always has another job, by its ComfyUI's clock:
+pictures of 4 MB, prompts of 100 ms and of 5 s, prefetch 1 and 0, and a line to the broker that adds nothing or 40 ms to
+each round trip; beside the same prompts queued straight. Each way has a card of its own. Short prompts take turns, long
+ones run side by side: a card at work needs none of this machine's time. With --comfyui, on that ComfyUI as well, where
+what is made is noise, by turns on its one card."""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from broker.protocol.ids import prompt_id_for
+from comfyui.replies import SystemStats, system_stats
 from comfyui.simulator.journal import read_journal
-from scripts.clients import Api, pictures
+from scripts.clients import Api
 from scripts.figures import Figure, Samples
 from scripts.fleet import Fleet
 from scripts.relay import Relay
 
-#: Each way.
-DELAY_MS = 20.0
+#: Number of the worker, and of its card -> its prefetch, and what its line adds each way, in ms.
+WORKERS: Final = {1: (1, 0.0), 2: (0, 0.0), 3: (1, 20.0), 4: (0, 20.0)}
+#: The card that prompts are queued at straight.
+STRAIGHT: Final = 5
+#: A step takes 20 ms for a megapixel, decoding twice as long; the model is there at once. Its pictures cost the
+#: processors nothing: a card draws them with its own.
+SIMULATOR: Final = (
+    "--step-s", "0.02", "--load-s", "0", "--flat", "--no-stall-fault",
+    "--mischief", json.dumps({"kind": "huge", "times": None, "bytes": 4_000_000}),
+)  # fmt: skip
+SHORT: Final = {"steps": 3, "size": "1024x1024"}
+#: Of 80 ms a step.
+LONG: Final = {"size": "2048x2048"}
+GOAL_MS: Final = 2.0
+#: The gaps of each card, in ms, by rounds.
+Rounds = dict[int, list[list[float]]]
 
 
 def measure(*, quick: bool) -> Iterator[Figure]:
-    for step_s in (0.02,) if quick else (0.1, 5.0):
-        for delay_ms in (0.0,) if quick else (0.0, DELAY_MS):
-            line = f"steps of {step_s:g} s, {2 * delay_ms:g} ms of line"
-            through, direct = gaps(step_s, 1, delay_ms, quick=quick)
-            unfetched, _ = gaps(step_s, 0, delay_ms, quick=quick)
-            added = [gap - statistics.median(direct) for gap in through]
-            yield Samples(added).figure(f"gap added at prefetch 1: {line}", "ms", 2.0, "<=")
-            ratio = statistics.median(unfetched) / max(0.01, statistics.median(through))
-            yield Figure(f"gap at prefetch 0 / at 1: {line}", ratio, "ratio", 1.0, ">=")
-
-
-def real(url: str, *, jobs: int = 30) -> Iterator[Figure]:
-    """The same on a ComfyUI that runs already, by its own clock: jobs through the fleet beside prompts that wait in its
-    own queue, without a model."""
-    workflows = pictures(1536, 1536)
+    rounds, prompts, long_s, steps = (1, 3, 0.5, 4) if quick else (9, 12, 5.0, 60)
     settings = {"log.level": "warning"}
-    added: list[float] = []
-    with (
-        tempfile.TemporaryDirectory(prefix="comfyfleet-bench-") as folder,
-        Fleet(Path(folder), comfyuis=[url], settings=settings) as fleet,
-    ):
-        api = Api(url)
-        for _ in range(5):
-            sent = [fleet.request("POST", "/api/v1/jobs", {"workflow": next(workflows)}) for _ in range(jobs)]
-            for job in sent:
-                fleet.wait(job["id"], within_s=240)
-            through = _pauses(api, [prompt_id_for(job["id"], 1) for job in sent])
-            asked = [api.call("POST", "/prompt", {"prompt": next(workflows)}) for _ in range(jobs)]
-            own = [json.loads(answer)["prompt_id"] for answer in asked]
-            while json.loads(api.call("GET", "/queue"))["queue_pending"] or not _history(api, own[-1]):
-                time.sleep(0.1)
-            straight = _pauses(api, own)
-            gap_ms, own_ms = statistics.median(through), statistics.median(straight)
-            print(f"gap: a real ComfyUI, through the fleet {gap_ms:.1f} ms, straight {own_ms:.1f} ms")
-            added.append(gap_ms - own_ms)
-        api.close()
-    yield Samples(added).figure("gap added at prefetch 1: a real ComfyUI, without a model", "ms", 2.0, "<=")
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="comfyfleet-bench-")))
+        fleet = stack.enter_context(Fleet(folder, workers=0, simulator=SIMULATOR, settings=settings))
+        for number in (*WORKERS, STRAIGHT):
+            fleet.start_simulator(number)
+        for number, (prefetch, delay_ms) in WORKERS.items():
+            fleet.start_worker(number, {"broker.prefetch": str(prefetch), **lengthened(stack, fleet, delay_ms)})
+        fleet.await_abilities()
+        cards = Cards(fleet)
+        by_turns(cards, SHORT, 1, 2)
+        yield from judged("prompts of 0.1 s", by_turns(cards, SHORT, rounds, prompts))
+        yield from judged(f"prompts of {long_s:g} s", side_by_side(cards, {**LONG, "steps": steps}, prompts, long_s))
 
 
-def _pauses(api: Api, prompt_ids: list[str]) -> list[float]:
-    """Milliseconds from the end of each prompt to the start of the next, by ComfyUI's clock."""
-    spans = []
-    for prompt_id in prompt_ids:
-        said = dict(_history(api, prompt_id)["status"]["messages"])
-        spans.append((said["execution_start"]["timestamp"], said["execution_success"]["timestamp"]))
-    spans.sort()
+def lengthened(stack: contextlib.ExitStack, fleet: Fleet, delay_ms: float) -> dict[str, str]:
+    """Settings of a worker whose line to the broker is so long."""
+    found = {}
+    for name in ("workers", "files") if delay_ms else ():
+        port = int(fleet.endpoint(name).rsplit(":", 1)[1])
+        relay = stack.enter_context(Relay(port, delay_ms=delay_ms))
+        found[f"network.{name}"] = f"tcp://127.0.0.1:{relay.port}"
+    return found
+
+
+class Cards:
+    """What prompts are given to: workers, and a ComfyUI that has none."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._straight = Api(fleet.comfyuis[STRAIGHT - 1])
+        self._seeds = itertools.count(1)
+        #: The workflow of what a worker ran last, and the jobs that are under way.
+        self._graph: dict[str, Any] = {}
+        self._jobs: dict[int, list[str]] = {}
+
+    def begin(self, number: int, params: Mapping[str, Any], prompts: int) -> None:
+        """Give it so many at once; one that has no worker gets what a worker got last."""
+        if number == STRAIGHT:
+            for _ in range(prompts):
+                self._straight.call("POST", "/prompt", {"prompt": seeded(self._graph, next(self._seeds))})
+            return
+        body = {"template": "text-to-image", "params": {"prompt": "a lake", **params}, "pin": f"worker-{number}"}
+        self._jobs[number] = [self._fleet.request("POST", "/api/v1/jobs", body)["id"] for _ in range(prompts)]
+        self._graph = self._fleet.request("GET", f"/api/v1/jobs/{self._jobs[number][0]}")["workflow"]
+
+    def gaps(self, number: int, prompts: int) -> list[float]:
+        """Milliseconds from the end of each prompt to the start of the next, once all that were begun are over."""
+        for job_id in self._jobs.pop(number, ()):
+            succeeded(self._fleet.wait(job_id, within_s=240))
+        if number == STRAIGHT:
+            emptied(self._straight)
+        journal = read_journal(self._fleet.folder / f"simulator-{number}.jsonl")
+        begun, ended = ([one["mono_ms"] for one in journal if one["at"] == at] for at in ("started", "finished"))
+        return between(list(zip(begun, ended, strict=True))[-prompts:])
+
+
+def by_turns(cards: Cards, params: Mapping[str, Any], rounds: int, prompts: int) -> Rounds:
+    found: Rounds = {number: [] for number in (*WORKERS, STRAIGHT)}
+    for turn in range(rounds):
+        for number in found if turn % 2 == 0 else reversed(found):
+            cards.begin(number, params, prompts)
+            found[number].append(cards.gaps(number, prompts))
+    return found
+
+
+def side_by_side(cards: Cards, params: Mapping[str, Any], prompts: int, each_s: float) -> Rounds:
+    """Each gap is a round of its own. The cards begin apart, so that they do not change prompts at the same time."""
+    numbers = (*WORKERS, STRAIGHT)
+    for number in numbers:
+        cards.begin(number, params, prompts)
+        time.sleep(each_s / len(numbers))
+    return {number: [[gap] for gap in cards.gaps(number, prompts)] for number in numbers}
+
+
+def judged(what: str, found: Rounds) -> Iterator[Figure]:
+    for ahead, none in ((1, 2), (3, 4)):
+        line = f"{what}, {2 * WORKERS[ahead][1]:g} ms of line"
+        yield Samples([*itertools.chain(*found[ahead])]).figure(f"gap at prefetch 1: {line}", "ms", GOAL_MS, "<=")
+        medians = [[statistics.median(gaps) for gaps in found[number]] for number in (none, ahead)]
+        yield Samples.ratios(*medians).figure(f"gap at prefetch 0 / at 1: {line}", "ratio", 1.0, ">=")
+    yield Samples([*itertools.chain(*found[STRAIGHT])]).figure(
+        f"gap of the same queued straight: {what}", "ms", None, "<="
+    )
+
+
+def between(spans: Sequence[tuple[float, float]]) -> list[float]:
+    """From each end to the next beginning."""
     return [start - end for (_, end), (start, _) in itertools.pairwise(spans)]
 
 
-def _history(api: Api, prompt_id: str) -> Any:
-    return json.loads(api.call("GET", f"/history/{prompt_id}")).get(prompt_id)
+def succeeded(job: Any) -> None:
+    if job["state"] != "succeeded":
+        raise SystemExit(f"bench: a job {job['state']}: {job['error']}")
 
 
-def gaps(step_s: float, prefetch: int, delay_ms: float, *, quick: bool) -> tuple[list[float], list[float]]:
-    """Milliseconds from the end of each prompt to the start of the next: through the fleet, and straight."""
-    jobs = 4 if quick else 6 if step_s > 1 else 16
-    simulator = ["--step-s", str(step_s), "--load-s", "0", "--vram-bytes", str(96 << 30), "--no-stall-fault"]
-    settings = {"log.level": "warning", "broker.prefetch": str(prefetch)}
-    with (
-        tempfile.TemporaryDirectory(prefix="comfyfleet-bench-") as folder,
-        Fleet(Path(folder), workers=1, simulator=simulator, settings=settings) as fleet,
-    ):
-        lines = [Relay(int(fleet.endpoint(name).rsplit(":", 1)[1]), delay_ms=delay_ms) for name in ("workers", "files")]
-        with lines[0] as workers, lines[1] as files:
-            if delay_ms:
-                fleet.reroute_worker(1, workers=workers.port, files=files.port)
-            through(fleet, jobs, batch=1 if quick else 8)
-        found = [between(Path(folder))]
-        straight(fleet, Path(folder), jobs)
-        found.append(between(Path(folder))[-jobs + 1 :])
-    # The first prompt of all finds an empty queue and loads the model.
-    return found[0][1:], found[1]
-
-
-def through(fleet: Fleet, jobs: int, *, batch: int) -> None:
-    params = {"prompt": "a lake", "steps": 1, "batch": batch, "size": "1536x1536"}
-    body = {"template": "text-to-image", "params": params}
-    sent = [fleet.request("POST", "/api/v1/jobs", body) for _ in range(jobs)]
-    ended = [fleet.wait(job["id"], within_s=240) for job in sent]
-    failed = [job["error"] for job in ended if job["state"] != "succeeded"]
-    if failed:
-        raise SystemExit(f"bench: a job failed: {failed[0]}")
-    size = sum(output["size_bytes"] for output in ended[-1]["outputs"])
-    print(f"gap: {jobs} jobs of {size / 1e6:.1f} MB")
-
-
-def straight(fleet: Fleet, folder: Path, jobs: int) -> None:
-    """As many of the same prompts, at once in ComfyUI's own queue."""
-    newest = fleet.request("GET", "/api/v1/jobs?limit=1")["jobs"][0]
-    graph: dict[str, Any] = fleet.request("GET", f"/api/v1/jobs/{newest['id']}")["workflow"]
-    before, api = len(between(folder)), Api(fleet.comfyuis[0])
-    for number in range(jobs):
-        for node in graph.values():
-            if "seed" in node["inputs"]:
-                node["inputs"]["seed"] = number
-        api.call("POST", "/prompt", {"prompt": graph})
-    while len(between(folder)) < before + jobs - 1:
+def emptied(api: Api) -> None:
+    """Wait until ComfyUI has nothing more to do."""
+    while json.loads(api.call("GET", "/prompt"))["exec_info"]["queue_remaining"]:
         time.sleep(0.1)
-    api.close()
 
 
-def between(folder: Path) -> list[float]:
-    journal = read_journal(folder / "simulator-1.jsonl")
-    times = {at: [line["mono_ms"] for line in journal if line["at"] == at] for at in ("started", "finished")}
-    return [start - end for end, start in zip(times["finished"], times["started"][1:], strict=False)]
+def seeded(graph: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """The same, to be made anew."""
+    return {
+        key: {**node, "inputs": {**node["inputs"], **({"seed": seed} if "seed" in node["inputs"] else {})}}
+        for key, node in graph.items()
+    }
+
+
+# ---- a ComfyUI that runs already
+
+
+def real(url: str, *, rounds: int = 5, prompts: int = 12) -> Iterator[Figure]:
+    """By its own clock. Nothing else should use it meanwhile."""
+    found: dict[str, list[list[float]]] = {"1": [], "0": [], "straight": []}
+    with contextlib.ExitStack() as stack:
+        api = stack.enter_context(contextlib.closing(Api(url)))
+        name = called(system_stats(api.call("GET", "/system_stats")))
+        print(f"gap: {name}")
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="comfyfleet-bench-")))
+        fleet = stack.enter_context(Fleet(folder, comfyuis=[url], settings={"log.level": "warning"}))
+        workflows = (noise(seed) for seed in itertools.count(time.time_ns() // 1_000_000))
+        for _ in range(rounds):
+            for way, rounds_of in found.items():
+                asked = list(itertools.islice(workflows, prompts))
+                if way == "straight":
+                    ids = queued(api, asked)
+                else:
+                    fleet.restart_worker(1, {"broker.prefetch": way})
+                    ids = through(fleet, asked)
+                rounds_of.append(between(sorted(span(api, prompt_id) for prompt_id in ids)))
+    for way, what in {"1": "gap at prefetch 1", "0": "gap at prefetch 0", "straight": "gap, queued straight"}.items():
+        goal = GOAL_MS if way == "1" else None
+        yield Samples([*itertools.chain(*found[way])]).figure(f"{what}: {name}", "ms", goal, "<=")
+
+
+def called(stats: SystemStats) -> str:
+    device = stats.devices[0]
+    on = device.type if device.type == device.name else f"{device.type} {device.name}"
+    return f"ComfyUI {stats.version_text} on {on}"
+
+
+def noise(seed: int) -> dict[str, Any]:
+    """A picture of some 4 MB, without a model, that was never made before."""
+    blank = {"width": 1216, "height": 1216, "batch_size": 1, "color": 0x808080}
+    return {
+        "1": {"class_type": "EmptyImage", "inputs": blank},
+        "2": {"class_type": "ImageAddNoise", "inputs": {"image": ["1", 0], "seed": seed, "strength": 0.3}},
+        "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "bench"}},
+    }
+
+
+def through(fleet: Fleet, workflows: Sequence[Any]) -> list[str]:
+    """What ComfyUI called them, once they are over."""
+    sent = [fleet.request("POST", "/api/v1/jobs", {"workflow": workflow})["id"] for workflow in workflows]
+    for job_id in sent:
+        succeeded(fleet.wait(job_id, within_s=240))
+    return [prompt_id_for(job_id, 1) for job_id in sent]
+
+
+def queued(api: Api, workflows: Sequence[Any]) -> list[str]:
+    """The same, in ComfyUI's own queue."""
+    asked = [json.loads(api.call("POST", "/prompt", {"prompt": workflow}))["prompt_id"] for workflow in workflows]
+    emptied(api)
+    return asked
+
+
+def span(api: Api, prompt_id: str) -> tuple[float, float]:
+    """When it began and ended, in ms, by ComfyUI's clock."""
+    entry = json.loads(api.call("GET", f"/history/{prompt_id}"))[prompt_id]
+    said = dict(entry["status"]["messages"])
+    return said["execution_start"]["timestamp"], said["execution_success"]["timestamp"]

@@ -46,16 +46,13 @@ STARTED: Final = Progress(
 UTC_MS: Final = 1_800_000_000_000
 
 
-def measure(*, quick: bool) -> list[Figure]:
+def measure(*, quick: bool) -> Iterator[Figure]:
     many, decisions = (5_000, 300) if quick else (MANY, 20_000)
     rates = {queued: _rate(queued, decisions) for queued in (FEW, many)}
     for queued, rate in rates.items():
         print(f"placement: {queued:,} queued: {rate:,.0f} decisions/s, {1e6 / rate:.0f} us each")
-    weight = _weight(min(WEIGHED, many))
-    return [
-        Figure(f"decisions/s, {many:,} queued / {FEW:,} queued", rates[many] / rates[FEW], "ratio", 0.8, ">="),
-        Figure("broker memory of a waiting job", weight / 1_024, "KiB", 1.5, "<="),
-    ]
+    yield Figure(f"decisions/s, {many:,} queued / {FEW:,} queued", rates[many] / rates[FEW], "ratio", 0.8, ">=")
+    yield Figure("broker memory of a waiting job", _weight(min(WEIGHED, many)) / 1_024, "KiB", 1.5, "<=")
 
 
 class Core:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import subprocess
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from comfyui.simulator.cards import GIB, Card
@@ -79,6 +81,39 @@ def test_a_quick_bench_measures(tmp_path: Path) -> None:
     assert all(row["figure"] in page.read_text() for row in rows)
     for row in rows:
         assert row.keys() == {"figure", "value", "unit", "goal", "better", "spread", "holds"}
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_bench_that_is_cut_off_tells_what_it_had_and_leaves_no_process(tmp_path: Path, number: int) -> None:
+    figures, page = tmp_path / "figures.json", tmp_path / "page"
+    command = [str(ROOT / "scripts" / "bench"), "gap", "--quick", "--json", str(figures), "--page", str(page)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as bench:
+        assert bench.stdout is not None
+        first = next(line for line in bench.stdout if line.startswith("gap at"))
+        children = psutil.Process(bench.pid).children(recursive=True)
+        bench.send_signal(number)
+        # Whoever holds its output open would hold up the end of it.
+        told = [first, *bench.stdout]
+    assert bench.returncode == (-number if number == signal.SIGKILL else 128 + number)
+    assert len(children) >= 11  # broker, web, four workers, five simulators
+    until_s = time.monotonic() + 20
+    while left := [child for child in children if there(child)]:
+        assert time.monotonic() < until_s, left
+        time.sleep(0.05)
+    kept = [row["figure"] for row in json.loads(figures.read_text())]
+    assert all(line.startswith(tuple(kept)) for line in told)
+    if number != signal.SIGKILL:
+        assert "**Cut off**" in page.read_text()
+        assert kept[0] in page.read_text()
+
+
+def there(process: psutil.Process) -> bool:
+    """One that has ended may wait for somebody who asks how."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def test_a_relay_delays_and_does_not_narrow() -> None:
