@@ -237,8 +237,9 @@ class Fleet:
         """Wait until the web knows what the workers can do: from then on it finds faults before a job is queued."""
         deadline = time.monotonic() + READY_S
         while time.monotonic() < deadline:
-            fields = self.request("GET", "/api/v1/templates/text-to-image")["fields"]
-            if all(field["choices"] for field in fields if field["type"] == "model"):
+            template = self.request("GET", "/api/v1/templates/text-to-image")
+            # A ComfyUI without a model has told, too.
+            if template["why_not"] or all(field["choices"] for field in template["fields"] if field["type"] == "model"):
                 return
             time.sleep(0.05)
         raise FleetFailed(f"the workers did not tell what they can do: {self.processes['worker-1'].tail()}")

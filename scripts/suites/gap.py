@@ -55,6 +55,7 @@ def measure(*, quick: bool) -> Iterator[Figure]:
         fleet.await_abilities()
         cards = Cards(fleet)
         by_turns(cards, SHORT, 1, 2)
+        print(f"gap: pictures of {cards.picture_bytes() / 1e6:.1f} MB")
         yield from judged("prompts of 0.1 s", by_turns(cards, SHORT, rounds, prompts))
         yield from judged(f"prompts of {long_s:g} s", side_by_side(cards, {**LONG, "steps": steps}, prompts, long_s))
 
@@ -90,6 +91,12 @@ class Cards:
         self._jobs[number] = [self._fleet.request("POST", "/api/v1/jobs", body)["id"] for _ in range(prompts)]
         self._graph = self._fleet.request("GET", f"/api/v1/jobs/{self._jobs[number][0]}")["workflow"]
 
+    def picture_bytes(self) -> int:
+        """What a worker made last."""
+        [newest] = self._fleet.request("GET", "/api/v1/jobs?limit=1")["jobs"]
+        [picture] = self._fleet.request("GET", f"/api/v1/jobs/{newest['id']}")["outputs"]
+        return int(picture["size_bytes"])
+
     def gaps(self, number: int, prompts: int) -> list[float]:
         """Milliseconds from the end of each prompt to the start of the next, once all that were begun are over."""
         for job_id in self._jobs.pop(number, ()):
@@ -120,14 +127,17 @@ def side_by_side(cards: Cards, params: Mapping[str, Any], prompts: int, each_s: 
 
 
 def judged(what: str, found: Rounds) -> Iterator[Figure]:
+    all_of = {number: [*itertools.chain(*rounds)] for number, rounds in found.items()}
+    told = [
+        f"{prefetch} over {2 * ms:g} ms {statistics.median(all_of[n]):.2f} ms" for n, (prefetch, ms) in WORKERS.items()
+    ]
+    print(f"gap: {what}: prefetch {', '.join(told)}; straight {statistics.median(all_of[STRAIGHT]):.2f} ms")
     for ahead, none in ((1, 2), (3, 4)):
         line = f"{what}, {2 * WORKERS[ahead][1]:g} ms of line"
-        yield Samples([*itertools.chain(*found[ahead])]).figure(f"gap at prefetch 1: {line}", "ms", GOAL_MS, "<=")
+        yield Samples(all_of[ahead]).figure(f"gap at prefetch 1: {line}", "ms", GOAL_MS, "<=")
         medians = [[statistics.median(gaps) for gaps in found[number]] for number in (none, ahead)]
         yield Samples.ratios(*medians).figure(f"gap at prefetch 0 / at 1: {line}", "ratio", 1.0, ">=")
-    yield Samples([*itertools.chain(*found[STRAIGHT])]).figure(
-        f"gap of the same queued straight: {what}", "ms", None, "<="
-    )
+    yield Samples(all_of[STRAIGHT]).figure(f"gap of the same queued straight: {what}", "ms", None, "<=")
 
 
 def between(spans: Sequence[tuple[float, float]]) -> list[float]:
@@ -189,7 +199,7 @@ def called(stats: SystemStats) -> str:
 
 def noise(seed: int) -> dict[str, Any]:
     """A picture of some 4 MB, without a model, that was never made before."""
-    blank = {"width": 1216, "height": 1216, "batch_size": 1, "color": 0x808080}
+    blank = {"width": 1152, "height": 1152, "batch_size": 1, "color": 0x808080}
     return {
         "1": {"class_type": "EmptyImage", "inputs": blank},
         "2": {"class_type": "ImageAddNoise", "inputs": {"image": ["1", 0], "seed": seed, "strength": 0.3}},
