@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from types import FrameType
-from typing import IO, Any
+from typing import Any
 
 #: What ends a script from outside.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -51,18 +51,17 @@ def _leave(number: int, _frame: FrameType | None) -> None:
 
 
 def _tell(line: str) -> None:
-    told = _heir()
+    told = _heir().stdin
+    assert told is not None
     told.write(f"{line}\n")
     told.flush()
 
 
 @functools.cache
-def _heir() -> IO[str]:
-    """What the process reads that stays."""
+def _heir() -> subprocess.Popen[str]:
+    """The process that stays."""
     command = [sys.executable, "-S", __file__]
-    heir = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, start_new_session=True)
-    assert heir.stdin is not None
-    return heir.stdin
+    return subprocess.Popen(command, stdin=subprocess.PIPE, text=True, start_new_session=True)
 
 
 def main() -> None:

@@ -128,10 +128,9 @@ def side_by_side(cards: Cards, params: Mapping[str, Any], prompts: int, each_s: 
 
 def judged(what: str, found: Rounds) -> Iterator[Figure]:
     all_of = {number: [*itertools.chain(*rounds)] for number, rounds in found.items()}
-    told = [
-        f"{prefetch} over {2 * ms:g} ms {statistics.median(all_of[n]):.2f} ms" for n, (prefetch, ms) in WORKERS.items()
-    ]
-    print(f"gap: {what}: prefetch {', '.join(told)}; straight {statistics.median(all_of[STRAIGHT]):.2f} ms")
+    for number, (prefetch, delay_ms) in WORKERS.items():
+        gap_ms = statistics.median(all_of[number])
+        print(f"gap: {what}, {2 * delay_ms:g} ms of line, prefetch {prefetch}: {gap_ms:.2f} ms")
     for ahead, none in ((1, 2), (3, 4)):
         line = f"{what}, {2 * WORKERS[ahead][1]:g} ms of line"
         yield Samples(all_of[ahead]).figure(f"gap at prefetch 1: {line}", "ms", GOAL_MS, "<=")

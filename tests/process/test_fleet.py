@@ -98,6 +98,17 @@ def test_a_cancelled_prompt_is_interrupted_and_the_next_one_runs(folder: Path) -
         assert fleet.wait(second["id"])["state"] == "succeeded"
 
 
+def test_a_fleet_begins_before_a_comfyui_that_has_no_checkpoint(folder: Path) -> None:
+    with Fleet(folder, workers=1, simulator=["--zero-work", "--models", "loras/style.safetensors"]) as fleet:
+        blank = {"width": 64, "height": 64, "batch_size": 1, "color": 0}
+        workflow = {
+            "1": {"class_type": "EmptyImage", "inputs": blank},
+            "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "plain"}},
+        }
+        sent = fleet.request("POST", "/api/v1/jobs", {"workflow": workflow})
+        assert fleet.wait(sent["id"])["state"] == "succeeded"
+
+
 def test_every_process_stops_cleanly_when_asked(folder: Path) -> None:
     with Fleet(folder, workers=1) as fleet:
         fleet.wait(submit(fleet)["id"])

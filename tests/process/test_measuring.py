@@ -7,7 +7,9 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Generator
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -19,6 +21,7 @@ from scripts.laboratory.real import run
 from scripts.laboratory.table import BEGIN, END
 from scripts.laboratory.traffic import Job, Model, Scenario, units
 from scripts.relay import Relay
+from scripts.report import Run
 
 
 @pytest.mark.timeout(300)
@@ -137,6 +140,36 @@ def test_the_exit_status_is_0_only_when_all_hold(tmp_path: Path, capsys: pytest.
     assert report([good, bad], tmp_path / "f.json") == 1
     assert [row["holds"] for row in json.loads((tmp_path / "f.json").read_text())] == [True, False]
     assert "MISSED" in capsys.readouterr().out
+
+
+def test_a_run_tells_and_keeps_what_is_found_until_it_is_cut_off(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figures, page = tmp_path / "f.json", tmp_path / "page"
+    run = Run({"one": SimpleNamespace(__doc__="How fast.")}, quick=False, json=figures, page=page)
+    closed = []
+
+    def things(*, whole: bool) -> Generator[Figure]:
+        try:
+            yield Figure("speed", 3.0, "x", 2.0, ">=")
+            if not whole:
+                raise SystemExit(143)
+            yield Figure("delay", 9.0, "ms", 8.0, "<=")
+        finally:
+            closed.append(whole)
+
+    with pytest.raises(SystemExit):
+        run.take("one", things(whole=False))
+    assert closed == [False]
+    assert "speed" in capsys.readouterr().out
+    assert [row["figure"] for row in json.loads(figures.read_text())] == ["speed"]
+    assert "**Cut off**" in page.read_text()
+    page.write_text(f"{page.read_text()}\nA word of mine.\n")
+    run.take("one", things(whole=True))
+    assert "**Cut off**" not in page.read_text()
+    assert "| delay |" in page.read_text()
+    assert page.read_text().endswith("\nA word of mine.\n")
+    assert run.report() == 1
 
 
 def test_the_laboratory_tries_a_scenario(tmp_path: Path) -> None:
