@@ -7,7 +7,7 @@ StoreError passes through it and ends the process before anything more is acknow
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Container
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import zmq
@@ -82,6 +82,8 @@ class Server:
         self._workers = sockets.router(context, "workers", network, identity)
         self._clients = sockets.router(context, "clients", network, identity)
         self._events = sockets.publisher(context, network, identity)
+        #: Until when the workers go unheard; 0: whatever they say ends the wait.
+        self._hush_until_ms = 0
         self._unreachable: list[Unreachable] = []
         #: Topics with at least one subscriber.
         self._watched: set[bytes] = set()
@@ -101,17 +103,18 @@ class Server:
 
         files: a result may wait for what comes there.
         """
-        poller = zmq.Poller()
-        for socket in (self._workers, self._clients, self._events):
-            poller.register(socket, zmq.POLLIN)
-        poller.register(stop.fileno(), zmq.POLLIN)
-        poller.register(files.fileno(), zmq.POLLIN)
-        if self._gate is not None:
-            poller.register(self._gate.socket, zmq.POLLIN)
-        if self._searches is not None:
-            poller.register(self._searches.fileno(), zmq.POLLIN)
+        others, everybody = zmq.Poller(), zmq.Poller()
+        beside = (
+            self._gate.socket if self._gate is not None else None,
+            self._searches.fileno() if self._searches is not None else None,
+        )
+        for source in (self._clients, self._events, stop.fileno(), files.fileno(), *beside):
+            if source is not None:
+                others.register(source, zmq.POLLIN)
+                everybody.register(source, zmq.POLLIN)
+        everybody.register(self._workers, zmq.POLLIN)
         while not stop.requested:
-            ready = dict(poller.poll(self._sleep_ms(now().mono_ms)))
+            ready = self._wait(others, everybody)
             if self._gate is not None and self._gate.socket in ready:
                 self._gate.answer()
             if self._events in ready:
@@ -131,6 +134,12 @@ class Server:
             self._drop_revoked()
         self._turn.save()
 
+    def _wait(self, others: zmq.Poller, everybody: zmq.Poller) -> Mapping[Any, int]:
+        """Where something waits, as soon as it does; nothing, when the time has come for a turn without."""
+        at_ms = now().mono_ms
+        sleep_ms, hush_ms = self._sleep_ms(at_ms), min(self._hush_until_ms - at_ms, self._turn.fleet.hush_ms())
+        return dict(others.poll(min(sleep_ms, hush_ms)) if hush_ms > 0 else everybody.poll(sleep_ms))
+
     def _sleep_ms(self, mono_ms: int) -> int:
         sleep_ms = self._turn.sleep_ms(mono_ms)
         return sleep_ms if self._keeping is None else min(sleep_ms, self._keeping.sleep_ms(mono_ms))
@@ -143,12 +152,14 @@ class Server:
 
     # ---- in
 
-    def _take_turn(self, ready: Container[Any]) -> None:
-        """ready: where messages wait; asking the others costs more than it seems, as each answers with an exception."""
+    def _take_turn(self, ready: Mapping[Any, int]) -> None:
+        """ready: where messages wait; asking the others costs more than it seems, as each answers with an exception.
+        Workers that went unheard are asked when nobody else has anything."""
         lost, self._unreachable = self._unreachable, []
         heard, asked = [], []
-        if self._workers in ready:
+        if self._workers in ready or (self._hush_until_ms and not ready):
             heard = self._drain(self._workers, "workers", WORKER_SENDS, FromWorker)
+            self._hush_until_ms = now().mono_ms + self._turn.fleet.hush_ms() if heard else 0
         if self._clients in ready:
             asked = self._drain(
                 self._clients, "clients", ADMIN_SENDS, lambda session, message, _: FromClient(session, message)

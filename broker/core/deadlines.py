@@ -1,7 +1,6 @@
 """A heap of due times that tolerates change: an entry says when to look, the owner says whether it is really due.
 
-One time is kept for each (kind, key), the one asked for last. A heartbeat, which moves a time later every two seconds,
-does not even ask: the owner asks again when the old time falls.
+One time is kept for each (kind, key), the one asked for last.
 """
 
 from __future__ import annotations

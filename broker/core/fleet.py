@@ -17,7 +17,7 @@ The core's time stands still while its own loop was late (`_slip_ms`): a stopped
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Final
 
 from broker.core import expiry
 from broker.core.admission import admit
@@ -38,6 +38,10 @@ from broker.core.step import SaveFigure, Step
 from broker.protocol.events import JobChanged, JobPreview, Outlook, StatsChanged, WorkerGone
 from broker.protocol.records import Expected, FleetStats, JobState, JobView, WorkerState, WorkerView
 from broker.protocol.value import replace
+
+#: How long workers go unheard where that harms nobody, if so many heartbeats are to be expected meanwhile.
+HUSH_MS: Final = 20
+HUSH_BEATS: Final = 2
 
 
 class Fleet:
@@ -129,9 +133,17 @@ class Fleet:
         """How long the loop may wait for messages before the next Tick."""
         if self.placing.stopped_short:
             return 0
-        due = (self.leases.deadlines.next_ms(), self._stats_due_ms, self._workers_due_ms, self._outlook_due_ms)
+        silent = self.roster.silent_longest()
+        lost_ms = silent.silent_by_ms if silent is not None else None
+        due = (lost_ms, self.leases.deadlines.next_ms(), self._stats_due_ms, self._workers_due_ms, self._outlook_due_ms)
         waits = [at + self._slip_ms - mono_ms for at in due if at is not None]
         return max(0, min([self.rules.turn_ms, *waits]))
+
+    def hush_ms(self) -> int:
+        """How long the workers may go unheard, so that one turn hears many of them: there is no job, and they are so
+        many that their heartbeats alone would make turn after turn."""
+        many = len(self.roster.by_session) * HUSH_MS >= HUSH_BEATS * self.rules.heartbeat_ms
+        return HUSH_MS if many and not self.jobs.live else 0
 
     # ---- time
 
@@ -145,6 +157,8 @@ class Fleet:
 
     def _tick(self, step: Step, now: Now) -> None:
         self._last_turn_ms = now.mono_ms
+        while (silent := self.roster.silent_longest()) is not None and silent.silent_by_ms <= now.mono_ms:
+            self.leases.lost(step, silent, now)
         for kind, key in self.leases.deadlines.fallen(now.mono_ms):
             self._due(step, kind, key, now)
         self.placing.place(step, now)
@@ -171,12 +185,6 @@ class Fleet:
     def _due(self, step: Step, kind: str, key: str, now: Now) -> None:
         """The moment of a deadline has come; what it was for may have moved on."""
         match kind:
-            case "silent":
-                present = self.roster.by_session.get(key)
-                if present is not None and present.silent_by_ms > now.mono_ms:
-                    self.leases.deadlines.at(present.silent_by_ms, "silent", key)
-                elif present is not None:
-                    self.leases.lost(step, present, now)
             case "confirm":
                 job = self.jobs.live.get(key)
                 if job is not None:

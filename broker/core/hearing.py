@@ -20,6 +20,8 @@ from broker.protocol.events import JobPreview, JobProgress
 from broker.protocol.records import JobState, Phase, ProgressKind, Reason, WorkerState
 from broker.protocol.value import replace
 
+#: What placement sees nothing of, unless its handler says so: an idle fleet says little else, and says it all the time.
+UNSEEN: Final = (worker.Heartbeat, worker.Ready, worker.ProgressReport)
 ANNOUNCE_FIRST: Final = "announce first"
 NAME_TAKEN: Final = "another process has taken this worker's name"
 CONTESTED: Final = (
@@ -45,7 +47,7 @@ def hear(leases: Leases, stream: str, step: Step, event: FromWorker, now: Now) -
         step.sends.append(Send(event.session, worker.Refused(why=_wrong_key(event, speaker.name), retry=False)))
         return
     leases.heard(speaker, now)
-    if not isinstance(event.message, worker.ProgressReport):
+    if not isinstance(event.message, UNSEEN):
         leases.roster.touch(speaker.name)
     HANDLERS[type(event.message)](leases, step, speaker, event, now)
 
@@ -79,7 +81,6 @@ def _announce(leases: Leases, stream: str, step: Step, event: FromWorker, now: N
         present.move(WorkerState.DRAINING)
     leases.roster.join(present)
     leases.heard(present, now)
-    leases.deadlines.at(present.silent_by_ms, "silent", present.session)
     leases.breakers.joined(present, now)
     claimed = [leases.claim(step, held, present, now) for held in said.held]
     welcome = worker.Welcome(
@@ -129,14 +130,18 @@ def _ready(leases: Leases, step: Step, speaker: Worker, event: FromWorker, now: 
     if speaker.state is WorkerState.DRAINING and said.credits:
         step.sends.append(Send(speaker.session, worker.Drain()))  # the first one got lost
     if speaker.ready is None or said.serial > speaker.ready.serial:
-        speaker.ready = said
+        room, speaker.ready = speaker.room(), said
+        if speaker.room() != room:
+            leases.roster.touch(speaker.name)
         if leases.settle(speaker):
             leases.show(step, speaker)
 
 
 def _heartbeat(leases: Leases, step: Step, speaker: Worker, event: FromWorker, now: Now) -> None:
     said: worker.Heartbeat = event.message
-    speaker.beat(said, now)
+    if speaker.beat(said, now):
+        leases.roster.touch(speaker.name)
+    leases.roster.measured(speaker.name)
     unknown = not leases.roster.knows(speaker.announced.capabilities)
     step.sends.append(Send(speaker.session, worker.Beat(need_capabilities=unknown)))
     named = {(held.job_id, held.attempt): held for held in said.held}
@@ -151,7 +156,6 @@ def _heartbeat(leases: Leases, step: Step, speaker: Worker, event: FromWorker, n
                 leases.ended(step, job, failure(Reason.WORKER_LOST, text), now)
     for held in named.values():
         leases.abandon(step, speaker.session, held.job_id, held.attempt, "it is not leased to you")
-    leases.show(step, speaker)
 
 
 def _accepted(leases: Leases, step: Step, speaker: Worker, event: FromWorker, now: Now) -> None:

@@ -5,7 +5,10 @@ Each line is a promise another part relies on; a failure says which one and abou
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from broker.core.fleet import Fleet
+from broker.core.rooms import Tier
 from broker.core.roster import HELD_MOST
 from broker.protocol.records import JobState, WorkerState
 
@@ -16,6 +19,7 @@ def check(fleet: Fleet) -> None:
     """Raises AssertionError naming the first broken promise."""
     _check_jobs(fleet)
     _check_workers(fleet)
+    _check_stands(fleet)
     counted = {state: 0 for state in JobState}
     for job in fleet.jobs.live.values():
         counted[job.record.state] += 1
@@ -61,3 +65,22 @@ def _check_workers(fleet: Fleet) -> None:
             assert job.session == session, f"{present.name} holds job {job_id}, which another session has"
         if present.state is WorkerState.READY:
             assert not present.jobs, f"{present.name} is ready and holds {len(present.jobs)}"
+    order = [present.silent_by_ms for present in fleet.roster.by_session.values()]
+    assert all(before <= after for before, after in pairwise(order)), "who was heard longest ago is not the first"
+
+
+def _check_stands(fleet: Fleet) -> None:
+    """Placement knows every worker as it is, but those that it will look at again before it goes on."""
+    roster, rooms, estimates = fleet.roster, fleet.placing.rooms, fleet.leases.estimates
+    for present in roster.by_session.values():
+        name, stand = present.name, rooms.stand(present.name)
+        if name in roster.touched:
+            continue
+        assert (stand is not None) == roster.may_work(present), f"{name} may work, or not, unknown to placement"
+        if stand is None:
+            continue
+        room = Tier.FULL if present.room() <= 0 else Tier.ROOM if present.jobs else Tier.IDLE
+        assert (stand.worker, stand.tier) == (present, room), f"{name} has more or less room than placement believes"
+        held = present.will_hold(estimates.size_bytes)
+        assert (stand.models, stand.speed) == (held, estimates.speed(name)), f"{name} holds {held}, or has learnt more"
+        assert stand.busy_for_others == bool(present.others.prompts), f"{name} is busy for others, or not any more"

@@ -271,7 +271,7 @@ class Leases:
 
     def heard(self, holder: Worker, now: Now) -> None:
         """Any valid message renews the lease of everything the worker holds."""
-        holder.silent_by_ms = now.mono_ms + self.rules.lease_ms
+        self.roster.heard(holder, now.mono_ms + self.rules.lease_ms)
 
     def settle(self, holder: Worker) -> bool:
         """Busy or ready, by what it holds; answers whether that changed."""

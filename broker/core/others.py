@@ -41,7 +41,9 @@ class Others:
         self._slowdown = 1.0
         self._slowed_ms = 0
 
-    def seen(self, said: Heartbeat, now: Now) -> None:
+    def seen(self, said: Heartbeat, now: Now) -> bool:
+        """Answers whether that may change what is expected here: alone with an idle card nothing does, ever."""
+        present, seemed = bool(self.prompts) or self._slowdown != 1.0, self._seems_busy
         stats, before = said.stats, self.counted
         self.counted = max(0, stats.comfy_queue - sum(held.phase in QUEUED for held in said.held))
         prompts = min(before, self.counted)
@@ -49,6 +51,7 @@ class Others:
             self._since_ms = now.mono_ms
         self.prompts = prompts
         self._busy_beats = self._busy_beats + 1 if _is_busy(stats) and not said.held and not self.counted else 0
+        return present or bool(prompts) or self._seems_busy != seemed
 
     def wait_ms(self, prompts: int, usual_ms: int, now: Now) -> int:
         """How long so many of their prompts will still take, if each takes what is usual there: nobody knows more."""
@@ -69,11 +72,15 @@ class Others:
     def slowdown(self, now: Now) -> float:
         """By how much somebody else's work on the card seems to slow what runs there: the card is busy though its
         ComfyUI has nothing to do, or the last run took too long; that is forgotten by half every minute."""
-        seen = SLOW if self._busy_beats >= BUSY_BEATS else 1.0
+        seen = SLOW if self._seems_busy else 1.0
         if self._slowdown == 1.0:
             return seen
         forgotten: float = 0.5 ** ((now.mono_ms - self._slowed_ms) / FORGET_SLOW_MS)
         return max(seen, 1.0 + (self._slowdown - 1.0) * forgotten)
+
+    @property
+    def _seems_busy(self) -> bool:
+        return self._busy_beats >= BUSY_BEATS
 
 
 def _is_busy(stats: Stats) -> bool:

@@ -6,6 +6,7 @@ Knows nothing of a job's life; fleet.py owns that. A worker's name has at most o
 from __future__ import annotations
 
 import dataclasses
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
@@ -93,18 +94,20 @@ class Worker:
         unseen = sum(1 for job in self.jobs.values() if job.dispatch_serial > self.ready.seen)
         return min(self.ready.credits - unseen, HELD_MOST - len(self.jobs))
 
-    def beat(self, said: Heartbeat, now: Now) -> None:
-        """What its heartbeat tells of itself."""
+    def beat(self, said: Heartbeat, now: Now) -> bool:
+        """What its heartbeat tells of itself; answers whether it says anything that placement goes by."""
         self.done.forget(now.mono_ms)
         self.forget_contests(now.mono_ms)
         self.stats = said.stats
-        self.others.seen(said, now)
+        matters = self.others.seen(said, now) or bool(self.jobs)
         for held in said.held:
             job = self.jobs.get(held.job_id)
             if job is not None and job.record.attempt == held.attempt and held.phase is Phase.STAGED:
                 job.behind = min(job.behind, self.others.counted)
         if not said.stats.comfy_alive:
+            matters |= bool(self.resident or self.sets)
             self.holds_nothing()
+        return matters
 
     def goes_behind(self, job: Job) -> int:
         """How many prompts of others ComfyUI comes to before one that it was sent; those posted later come after it."""
@@ -155,7 +158,8 @@ class Offer:
 
 class Roster:
     def __init__(self) -> None:
-        self.by_session: dict[str, Worker] = {}
+        #: Who was heard longest ago comes first.
+        self.by_session: OrderedDict[str, Worker] = OrderedDict()
         self.by_name: dict[str, Worker] = {}
         #: Names that get no work, and whether nobody does.
         self.paused: set[str] = set()
@@ -192,6 +196,19 @@ class Roster:
         del self.by_session[worker.session]
         self._count(worker.kind, -1)
         self.touch(worker.name)
+
+    def heard(self, worker: Worker, silent_by_ms: int) -> None:
+        """It has spoken: it is lost when nothing more was heard by then, which nobody else is later."""
+        worker.silent_by_ms = silent_by_ms
+        self.by_session.move_to_end(worker.session)
+
+    def silent_longest(self) -> Worker | None:
+        """Who will be lost first, if nothing more is heard."""
+        return next(iter(self.by_session.values()), None)
+
+    def measured(self, name: str) -> None:
+        """What it measures is new: watchers are told a little later."""
+        self.untold[name] = None
 
     def touch(self, name: str) -> None:
         """Placement must look at this worker again before it goes on."""
