@@ -127,8 +127,6 @@ def _capabilities(leases: Leases, step: Step, speaker: Worker, event: FromWorker
 
 def _ready(leases: Leases, step: Step, speaker: Worker, event: FromWorker, now: Now) -> None:
     said: worker.Ready = event.message
-    if speaker.state is WorkerState.DRAINING and said.credits:
-        step.sends.append(Send(speaker.session, worker.Drain()))  # the first one got lost
     if speaker.ready is None or said.serial > speaker.ready.serial:
         room, speaker.ready = speaker.room(), said
         if speaker.room() != room:
@@ -143,7 +141,10 @@ def _heartbeat(leases: Leases, step: Step, speaker: Worker, event: FromWorker, n
         leases.roster.touch(speaker.name)
     leases.roster.measured(speaker.name)
     unknown = not leases.roster.knows(speaker.announced.capabilities)
-    step.sends.append(Send(speaker.session, worker.Beat(need_capabilities=unknown)))
+    ready = speaker.ready.serial if speaker.ready is not None else 0
+    step.sends.append(Send(speaker.session, worker.Beat(need_capabilities=unknown, ready=ready)))
+    if speaker.state is WorkerState.DRAINING and speaker.ready is not None and speaker.ready.credits:
+        step.sends.append(Send(speaker.session, worker.Drain()))  # the first one got lost
     named = {(held.job_id, held.attempt): held for held in said.held}
     for job in list(speaker.jobs.values()):
         held = named.pop((job.record.job_id, job.record.attempt), None)

@@ -65,7 +65,7 @@ class Capabilities:
 class Ready:
     """I had room for `credits` more attempts when the newest dispatch I had seen was `seen`.
 
-    A level, not a token: repeating or losing one does no harm, an older `serial` is ignored.
+    A level, not a token: repeating one does no harm, an older `serial` is ignored, and Beat shows that one was lost.
     """
 
     serial: Serial
@@ -170,6 +170,7 @@ class Beat:
     """The answer to a heartbeat: the broker lives too."""
 
     need_capabilities: bool  # send Capabilities (again): until then no job is thought able to run here
+    ready: Serial  # of the newest Ready heard, 0 = none: send it again if there is a newer one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

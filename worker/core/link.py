@@ -88,7 +88,8 @@ class Link:
         #: The process life of the broker that spoke last, and the highest dispatch serial received from it.
         self._broker = ""
         self._seen = 0
-        self._ready_serial = 0
+        #: Of the newest Ready, and of the newest one before the last heartbeat.
+        self._ready_serial = self._beat_serial = 0
         #: What the last Ready of this welcome said.
         self._told: tuple[int, int] | None = None
 
@@ -123,8 +124,11 @@ class Link:
         match message:
             case Welcome():
                 self._welcome(asks, message, now_ms)
-            case Beat(need_capabilities=True):
-                asks.append(StoreCapabilities())
+            case Beat(need_capabilities=needed, ready=ready):
+                if needed:
+                    asks.append(StoreCapabilities())
+                if self.joined and ready < self._beat_serial:
+                    self._ready(asks)
             case Refused(why=why, retry=retry):
                 self._refused(asks, why, retry, now_ms)
             case Invalid(code="VERSION", detail=detail):
@@ -211,6 +215,8 @@ class Link:
             asks.append(Send(Draining()))
         for kept in self.ends.values():
             kept.due_ms = now_ms
+        if self._credits:
+            self._ready(asks)
         self._beat(asks, now_ms)
 
     def _refused(self, asks: list[Any], why: str, retry: bool, now_ms: int) -> None:
@@ -224,9 +230,8 @@ class Link:
     def _beat(self, asks: list[Any], now_ms: int) -> None:
         if now_ms >= self._beat_due_ms:
             self._beat_due_ms = now_ms + self._heartbeat_ms
+            self._beat_serial = self._ready_serial
             asks.append(Pulse(self._held()))
-            if self._credits:
-                self._ready(asks)
         for kept in self.ends.values():
             if now_ms >= kept.due_ms:
                 kept.due_ms = now_ms + REPEAT_MS

@@ -195,7 +195,7 @@ class BrokerStandIn:
                 self._ready = message
             case Heartbeat():
                 self.heartbeats_s.append(time.monotonic())
-                self.say(Beat(need_capabilities=False))
+                self.say(Beat(need_capabilities=False, ready=self._ready.serial if self._ready is not None else 0))
             case Complete() | Fail() if self.records:
                 self.say(Recorded(job_id=message.job_id, attempt=message.attempt))
 

@@ -342,9 +342,12 @@ def test_a_drain_that_got_lost_is_said_again_to_a_worker_that_offers_room(broker
     gpu = broker.joined("gpu-0")
     broker.fleet.roster.by_name["gpu-0"].move(WorkerState.DRAINING)
     gpu.has_room(0)
+    gpu.beats()
     assert not isinstance(gpu.last, wire.Drain)
     gpu.has_room(1)
-    assert gpu.last == wire.Drain()
+    for _ in range(2):
+        gpu.beats()
+        assert gpu.last == wire.Drain()
 
 
 def test_a_session_announced_again_is_still_draining_its_next_process_is_not(broker: Given) -> None:
@@ -410,10 +413,21 @@ def test_capabilities_are_asked_for_until_they_came(broker: Given) -> None:
     gpu = broker.worker("gpu-0")
     gpu.announces()
     gpu.beats()
-    assert gpu.last == wire.Beat(need_capabilities=True)
+    assert gpu.last == wire.Beat(need_capabilities=True, ready=0)
     gpu.offers(*NEEDS.nodes)
     gpu.beats()
-    assert gpu.last == wire.Beat(need_capabilities=False)
+    assert gpu.last == wire.Beat(need_capabilities=False, ready=0)
+
+
+def test_a_worker_is_told_of_which_room_the_broker_knows(broker: Given) -> None:
+    gpu = broker.joined("gpu-0", credits=0)
+    gpu.says(wire.Ready(serial=7, credits=1, seen=0))
+    gpu.says(wire.Ready(serial=6, credits=0, seen=0))
+    gpu.beats()
+    assert gpu.last == wire.Beat(need_capabilities=False, ready=7)
+    broker.unreachable(gpu)
+    gpu.beats()
+    assert gpu.last == wire.Beat(need_capabilities=False, ready=0), "whatever it says of its room is news again"
 
 
 def test_a_worker_speaks_for_its_own_capabilities_alone(broker: Given) -> None:

@@ -121,7 +121,8 @@ class ModelWorker:
         self.ends: dict[Attempt, Any] = {}
         self.cancelled: set[Attempt] = set()
         self.seen = 0
-        self.ready_serial = 0
+        #: Of the newest Ready, and of the newest one before the last heartbeat.
+        self.ready_serial = self.beat_serial = 0
         #: Attempts whose result this process had in hand.
         self.finished: set[Attempt] = set()
         self.announce()
@@ -138,10 +139,10 @@ class ModelWorker:
         if not self.broker or self.clock.now_ms - self.heard_ms > 10_000:
             self.announce()
             return
+        self.beat_serial = self.ready_serial
         self.send(wire.Heartbeat(stats=STATS, held=self._held()))
         for end in self.ends.values():
             self.send(end)
-        self.ready()
 
     def look(self) -> None:
         """See whether ComfyUI has finished anything; called as time passes."""
@@ -206,12 +207,15 @@ class ModelWorker:
                 self._forget((message.job_id, message.attempt))
             case wire.Beat():
                 self._offer(message.need_capabilities)
+                if message.ready < self.beat_serial:
+                    self.ready()
             case wire.Probe():
                 poisoned = self.comfy.poisoned
                 self.send(wire.Probed(serial=message.serial, passed=not poisoned, why="poisoned" if poisoned else ""))
             case wire.Drain():
                 self.draining = True
                 self.send(wire.Draining())
+                self.ready()
             case wire.OutputsMissing():
                 for sha256 in message.missing:
                     self.put(sha256)
