@@ -133,9 +133,8 @@ class Fleet:
         """How long the loop may wait for messages before the next Tick."""
         if self.placing.stopped_short:
             return 0
-        silent = self.roster.silent_longest()
-        lost_ms = silent.silent_by_ms if silent is not None else None
-        due = (lost_ms, self.leases.deadlines.next_ms(), self._stats_due_ms, self._workers_due_ms, self._outlook_due_ms)
+        silent_ms, next_ms = self.roster.next_silent_ms(), self.leases.deadlines.next_ms()
+        due = (silent_ms, next_ms, self._stats_due_ms, self._workers_due_ms, self._outlook_due_ms)
         waits = [at + self._slip_ms - mono_ms for at in due if at is not None]
         return max(0, min([self.rules.turn_ms, *waits]))
 
@@ -157,7 +156,7 @@ class Fleet:
 
     def _tick(self, step: Step, now: Now) -> None:
         self._last_turn_ms = now.mono_ms
-        while (silent := self.roster.silent_longest()) is not None and silent.silent_by_ms <= now.mono_ms:
+        for silent in self.roster.silent(now.mono_ms):
             self.leases.lost(step, silent, now)
         for kind, key in self.leases.deadlines.fallen(now.mono_ms):
             self._due(step, kind, key, now)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections import OrderedDict
 from collections.abc import Callable
+from itertools import takewhile
 from typing import Final
 
 from broker.core import resident
@@ -202,9 +203,13 @@ class Roster:
         worker.silent_by_ms = silent_by_ms
         self.by_session.move_to_end(worker.session)
 
-    def silent_longest(self) -> Worker | None:
-        """Who will be lost first, if nothing more is heard."""
-        return next(iter(self.by_session.values()), None)
+    def silent(self, mono_ms: int) -> list[Worker]:
+        """Who has said nothing for too long."""
+        return list(takewhile(lambda worker: worker.silent_by_ms <= mono_ms, self.by_session.values()))
+
+    def next_silent_ms(self) -> int | None:
+        """When the first of them will have, if nothing more is heard."""
+        return next((worker.silent_by_ms for worker in self.by_session.values()), None)
 
     def measured(self, name: str) -> None:
         """What it measures is new: watchers are told a little later."""

@@ -19,7 +19,7 @@ from broker.files import FileChannel
 from broker.protocol.client import Statistics
 from broker.protocol.codec import BROKER_TO_CLIENT, BROKER_TO_WORKER, decode, encode
 from broker.protocol.events import TOPIC_JOB
-from broker.protocol.worker import Announce, Invalid, Refused, Welcome
+from broker.protocol.worker import Announce, Beat, Heartbeat, Invalid, Refused, Welcome
 from broker.runtime import keys, sockets
 from broker.runtime.config import Config
 from broker.runtime.gate import Allowed
@@ -29,7 +29,7 @@ from broker.runtime.stop import Stop
 from broker.store.files import FileStore
 from broker.store.memory import MemoryStore
 from broker.turn import Turn
-from tests.core.broker.given import Given
+from tests.core.broker.given import STATS, Given
 
 LONG_MS = 15_000
 ANY_PORT = Network(clients="tcp://127.0.0.1:*", workers="tcp://127.0.0.1:*", events="tcp://127.0.0.1:*")
@@ -105,6 +105,33 @@ def test_a_key_that_left_the_list_is_told_so(config: Config, monkeypatch: pytest
         refused = answer(web, statistics, BROKER_TO_CLIENT)
         assert isinstance(refused, Invalid)
         assert (refused.code, refused.detail) == ("FORBIDDEN", "this key is not allowed any more")
+
+
+def test_workers_go_unheard_for_a_moment_and_clients_never(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    hushed = threading.Event()
+
+    def hush_ms(fleet: Fleet) -> int:
+        return 300 if hushed.is_set() else 0
+
+    monkeypatch.setattr(Fleet, "hush_ms", hush_ms)
+    gpu = Given().worker("gpu-1")
+    heartbeat = Heartbeat(stats=STATS, held=())
+    with (
+        serving(config) as network,
+        dialled("workers", network, of(config, "gpu-1"), gpu.session) as worker,
+        dialled("clients", network, of(config, "web"), "f" * 32) as web,
+    ):
+        assert isinstance(answer(worker, gpu.introduction(), BROKER_TO_WORKER), Welcome)
+        hushed.set()
+        for _ in range(2):
+            assert isinstance(answer(worker, heartbeat, BROKER_TO_WORKER), Beat), "the hush ends by itself"
+        worker.send_multipart(encode(heartbeat))
+        asked = 0
+        while not worker.poll(0):
+            assert answer(web, Statistics(request_id="a" * 32), BROKER_TO_CLIENT).stats.workers == 1
+            asked += 1
+        assert asked > 1, "clients were let wait with the workers"
+        assert isinstance(decode(worker.recv_multipart(), BROKER_TO_WORKER), Beat), "clients that ask do not prolong it"
 
 
 def test_a_topic_that_nobody_publishes_is_not_kept() -> None:

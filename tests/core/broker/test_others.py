@@ -20,9 +20,23 @@ def at(mono_ms: int) -> Now:
     return Now(mono_ms=mono_ms, utc_ms=UTC_MS + mono_ms)
 
 
-def seen(others: Others, mono_ms: int, *phases: Phase, **stats: Any) -> None:
+def seen(others: Others, mono_ms: int, *phases: Phase, **stats: Any) -> bool:
     named = tuple(Held(job_id=job_id(n), attempt=1, phase=phase) for n, phase in enumerate(phases))
-    others.seen(Heartbeat(stats=dataclasses.replace(STATS, **stats), held=named), at(mono_ms))
+    return others.seen(Heartbeat(stats=dataclasses.replace(STATS, **stats), held=named), at(mono_ms))
+
+
+def test_a_heartbeat_matters_while_there_is_work_of_others_and_when_it_seems_to_come_or_go() -> None:
+    others, calm = Others(), {"gpu_busy": 0.1}
+    heartbeats: list[tuple[bool, dict[str, Any]]] = [
+        (False, calm), (False, calm),
+        (False, {"comfy_queue": 1, **calm}), (True, {"comfy_queue": 1, **calm}), (True, {"comfy_queue": 1, **calm}),
+        (True, calm), (False, calm),
+        (False, {"gpu_busy": 0.9}), (True, {"gpu_busy": 0.9}), (False, {"gpu_busy": 0.9}), (True, calm), (False, calm),
+    ]  # fmt: skip
+    for number, (matters, stats) in enumerate(heartbeats):
+        assert seen(others, number * 2_000, **stats) == matters, number
+    assert others.slowed(3.0, at(30_000))
+    assert seen(others, 32_000, **calm), "how slow it was is being forgotten"
 
 
 def test_a_card_that_is_busy_while_its_comfyui_is_not_is_noticed_at_the_second_heartbeat() -> None:

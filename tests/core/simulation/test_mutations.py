@@ -12,11 +12,12 @@ from broker.core.events import FromClient, FromWorker, Unreachable
 from broker.core.fleet import Fleet
 from broker.core.jobs import InvalidTransition, Job, Jobs
 from broker.core.leases import Leases
-from broker.core.roster import Worker
+from broker.core.roster import Roster, Worker
 from broker.core.rules import Now
 from broker.core.step import Step
 from broker.protocol import worker as wire
 from broker.protocol.records import Failure, JobState
+from broker.protocol.value import replace
 from broker.store.api import Store
 from broker.turn import Outbound, Turn
 from tests.core.simulation.model_worker import Attempt, ModelWorker
@@ -100,12 +101,36 @@ class TakesFilesForGranted(Turn):
         super().__init__(fleet, store, lambda sha256: True, *more)
 
 
+class SaysRoomOnce(ModelWorker):
+    """Takes it for granted that its word of its room arrived."""
+
+    def hear(self, message: Any) -> None:
+        super().hear(replace(message, ready=1 << 40) if isinstance(message, wire.Beat) else message)
+
+
+def room_not_said_again(patch: Patch) -> dict[str, Any]:
+    return {"make_worker": SaysRoomOnce}
+
+
+def news_of_room_not_looked_at(patch: Patch) -> dict[str, Any]:
+    right = hearing.HANDLERS[wire.Ready]
+
+    def wrong(leases: Leases, step: Step, speaker: Worker, event: FromWorker, now: Now) -> None:
+        touched = dict(leases.roster.touched)
+        right(leases, step, speaker, event, now)
+        leases.roster.touched = touched
+
+    patch.setitem(hearing.HANDLERS, wire.Ready, wrong)
+    return {}
+
+
 def result_counted_before_its_files(patch: Patch) -> dict[str, Any]:
     return {"make_turn": TakesFilesForGranted}
 
 
 def lease_never_ends(patch: Patch) -> dict[str, Any]:
-    patch.setattr(Leases, "lost", lambda self, step, silent, now: None)
+    right = Roster.heard
+    patch.setattr(Roster, "heard", lambda self, worker, silent_by_ms: right(self, worker, 1 << 50))
     return {}
 
 
@@ -140,6 +165,8 @@ def cancel_forgotten_at_lease_end(patch: Patch) -> dict[str, Any]:
         requeue_forgotten,
         send_before_commit,
         result_dropped_before_recorded,
+        room_not_said_again,
+        news_of_room_not_looked_at,
         result_counted_before_its_files,
         lease_never_ends,
         attempts_not_counted,

@@ -30,6 +30,8 @@ from tests.core.simulation.stores import FailingStore, SlowStore
 
 #: Longer than what a healed fleet needs: leases, backoff, probes, limits of phases, three attempts of the longest.
 SETTLE_MS = 400_000
+#: By then heartbeats have shown both sides what the other one believes.
+AGREE_MS = 6_000
 NEEDS = Needs(nodes=("N",), models=(), labels=(), vram_bytes=0, pixels=0, steps=0, signature="s")
 WORKERS = 3
 GIB = 1 << 30
@@ -129,11 +131,20 @@ class World:
             if self.violations or self.all_over():
                 break
         self.judge()
+        self.clock.run_until(self.clock.now_ms + AGREE_MS)
+        self.judge_rooms()
 
     def all_over(self) -> bool:
         live = next(self.store.live(), None)
         gone = sum(1 for job_id in self.deleting & self.accepted if self.store.is_deleted(job_id))
         return live is None and not self.inbox and len(self.accepted) == len(self.recorded_states()) + gone
+
+    def judge_rooms(self) -> None:
+        for worker in self.workers:
+            known = self.turn.fleet.roster.by_session.get(worker.session)
+            ready = known.ready.serial if known is not None and known.ready is not None else 0
+            if known is not None and worker.alive and ready < worker.beat_serial:
+                self.violate(f"{worker.name} spoke of its room {worker.beat_serial} times, the broker knows of {ready}")
 
     def judge(self) -> None:
         states = self.recorded_states()
