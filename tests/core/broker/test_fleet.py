@@ -8,7 +8,6 @@ import pytest
 
 from broker.core.backlog import GroupKey, Kind
 from broker.core.events import Tick
-from broker.core.fleet import HUSH_BEATS, HUSH_MS
 from broker.core.rules import Rules
 from broker.protocol import client
 from broker.protocol import worker as wire
@@ -51,31 +50,6 @@ def test_a_late_loop_makes_no_lease_longer_either(broker: Given) -> None:
     broker.tick()
     broker.passes(broker.rules.lease_ms + 1_000)
     assert broker.state(job) is JobState.QUEUED
-
-
-def test_workers_that_beat_wake_nobody_and_the_one_that_does_not_is_lost_in_time(broker: Given) -> None:
-    silent, *others = [broker.joined(f"gpu-{n}") for n in range(4)]
-    broker.passes(3_000, *others)
-    assert broker.fleet.leases.deadlines.next_ms() is None
-    lost_ms = broker.rules.lease_ms
-    while broker.now_ms < lost_ms:
-        assert silent.state == "ready"
-        broker.passes(min(broker.fleet.sleep_ms(broker.now_ms), lost_ms - broker.now_ms), *others)
-    assert [session.state for session in (silent, *others)] == ["lost", "ready", "ready", "ready"]
-
-
-def test_only_many_workers_go_unheard_and_only_while_there_is_no_job() -> None:
-    few, many = Given(), Given(Rules(heartbeat_ms=HUSH_MS))
-    for broker in (few, many):
-        broker.joined("gpu-0")
-        assert broker.fleet.hush_ms() == 0
-    for number in range(1, HUSH_BEATS):
-        many.joined(f"gpu-{number}")
-    assert many.fleet.hush_ms() == HUSH_MS
-    job = many.submitted(needs=dataclasses.replace(NEEDS, nodes=("Nobody's",)))
-    assert many.fleet.hush_ms() == 0
-    many.asks(client.Cancel(request_id=REQUEST, job_id=job))
-    assert many.fleet.hush_ms() == HUSH_MS
 
 
 def test_a_loop_that_keeps_its_time_is_not_late(broker: Given) -> None:

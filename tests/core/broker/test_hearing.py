@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -418,39 +417,6 @@ def test_capabilities_are_asked_for_until_they_came(broker: Given) -> None:
     gpu.offers(*NEEDS.nodes)
     gpu.beats()
     assert gpu.last == wire.Beat(need_capabilities=False, ready=0)
-
-
-def test_placement_looks_again_only_at_who_says_something_new(broker: Given) -> None:
-    gpu = broker.joined("gpu-0")
-    job = broker.running(gpu)
-    gpu.reports(job, 1, ProgressKind.STARTED)
-    steps: list[tuple[bool, Callable[[], Step]]] = [
-        (True, lambda: gpu.beats(held(job))),
-        (True, lambda: gpu.completes(job)),
-        (False, gpu.has_room),
-        (False, gpu.beats),
-        (True, lambda: gpu.has_room(2)),
-        (True, lambda: gpu.beats(comfy_alive=False)),
-        (False, lambda: gpu.beats(comfy_alive=False)),
-    ]
-    broker.fleet.roster.by_name["gpu-0"].resident = ("xl",)
-    for number, (looks, happens) in enumerate(steps):
-        broker.tick()
-        touched = broker.fleet.roster.touched
-        assert not touched
-        happens()
-        assert ("gpu-0" in touched) == looks, number
-
-
-def test_a_worker_is_told_of_which_room_the_broker_knows(broker: Given) -> None:
-    gpu = broker.joined("gpu-0", credits=0)
-    gpu.says(wire.Ready(serial=7, credits=1, seen=0))
-    gpu.says(wire.Ready(serial=6, credits=0, seen=0))
-    gpu.beats()
-    assert gpu.last == wire.Beat(need_capabilities=False, ready=7)
-    broker.unreachable(gpu)
-    gpu.beats()
-    assert gpu.last == wire.Beat(need_capabilities=False, ready=0), "whatever it says of its room is news again"
 
 
 def test_a_worker_speaks_for_its_own_capabilities_alone(broker: Given) -> None:
