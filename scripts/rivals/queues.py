@@ -68,13 +68,13 @@ class Queue:
     def __enter__(self) -> Self:
         self._folder.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as stack:
-            stack.callback(self._stop)
+            stack.callback(self._stop, asked=False)
             self._start()
             stack.pop_all()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._stop()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._stop(asked=kind is None)
 
     def run(self, workflows: list[Any]) -> float:
         """The seconds from the first job that is handed over to the last result."""
@@ -146,9 +146,10 @@ class Queue:
             if process.running():
                 os.killpg(process.child.pid, number)
 
-    def _stop(self) -> None:
+    def _stop(self, *, asked: bool) -> None:
+        """asked: they are told before they are killed."""
         self._signal(signal.SIGCONT)
-        for number in (signal.SIGTERM, signal.SIGKILL):
+        for number in (signal.SIGTERM, signal.SIGKILL) if asked else (signal.SIGKILL,):
             for process in reversed(self._processes):
                 if process.running():
                     os.killpg(process.child.pid, number)

@@ -4,6 +4,7 @@ closed, and told why if it still listens."""
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import tempfile
 import threading
@@ -32,11 +33,9 @@ def measure(*, quick: bool) -> Iterator[Figure]:
     with (
         tempfile.TemporaryDirectory(prefix="comfyfleet-bench-") as folder,
         Fleet(Path(folder), workers=2, simulator=["--zero-work"], settings={"log.level": "warning"}) as fleet,
+        submitting(fleet.url),
     ):
         audience = Audience(fleet.url, READING)
-        stop = threading.Event()
-        submits = threading.Thread(target=submit, args=(fleet.url, stop))
-        submits.start()
         listen(audience, time.monotonic() + (3.0 if quick else 15.0))
         calm = list(audience.delays_ms)
         stalled = [Browser(fleet.url, receive_bytes=RECEIVE_BYTES) for _ in range(2 if quick else STALLED)]
@@ -50,8 +49,6 @@ def measure(*, quick: bool) -> Iterator[Figure]:
             listen(audience, began_s + first_s + (last_s - first_s) * number / max(1, len(late) - 1))
             drained(audience, browser)
         during = list(audience.delays_ms)
-        stop.set()
-        submits.join()
         for browser in stalled:
             browser.close()
         audience.close()
@@ -63,6 +60,18 @@ def measure(*, quick: bool) -> Iterator[Figure]:
     yield Figure("who reads again soon: events merged", sum(e["type"] == "skip" for e in events), "events", 1, ">=")
     yield Figure("who does not: told why", codes.count(TOO_SLOW), "browsers", 1, ">=")
     yield Figure("who does not: still there in the end", float(codes[-1] is None), "browsers", 0, "<=")
+
+
+@contextlib.contextmanager
+def submitting(url: str) -> Iterator[None]:
+    stop = threading.Event()
+    submits = threading.Thread(target=submit, args=(url, stop))
+    submits.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        submits.join()
 
 
 def submit(url: str, stop: threading.Event) -> None:
