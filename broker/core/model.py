@@ -47,7 +47,8 @@ WORKER_MOVES: Final[dict[WorkerState, frozenset[WorkerState]]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobRecord:
-    """All of a job that is durable, but its workflow and form, which stay in the store."""
+    """All of a job that is durable, but its workflow and form, which stay in the store. The fields are in the order in
+    which rows.py gives them: what was submitted, then what has happened since."""
 
     job_id: str
     #: Order of submission, from 1, never reused: the queue's age and the pages' key.
@@ -59,13 +60,14 @@ class JobRecord:
     title: str
     template: str
     labels: tuple[str, ...]
-    priority: Priority
     needs: Needs
     files: tuple[InputFile, ...]
     created_utc_ms: int
     #: Its place among the jobs submitted with it; None: it came alone.
     group: Member | None = None
     state: JobState = JobState.QUEUED
+    finished_utc_ms: int | None = None
+    priority: Priority = 0
     #: The newest attempt's number; 0 = never dispatched. Grows for life, across retries by a person too.
     attempt: int = 0
     #: Attempts that infrastructure cost since the job was last submitted or retried by a person.
@@ -89,7 +91,6 @@ class JobRecord:
     #: It is not begun after that; None = whenever. The one wall clock that decides: it must outlive the broker.
     deadline_utc_ms: int | None = None
     started_utc_ms: int | None = None
-    finished_utc_ms: int | None = None
     failure: Failure | None = None
     timings: Timings | None = None
     outputs: tuple[Output, ...] = ()

@@ -27,7 +27,7 @@ from broker.store.sqlite import SqliteStore
 DATABASE: Final = "fleet.sqlite3"
 #: Every file that some job needs or made.
 _NAMED: Final = """
-    SELECT json_extract(value, '$.sha256') FROM job, json_each(job.submitted, '$.files')
+    SELECT json_extract(value, '$.sha256') FROM job, json_each(job.files)
     UNION
     SELECT json_extract(value, '$.sha256') FROM job, json_each(job.life, '$.outputs')"""
 

@@ -175,8 +175,29 @@ _WAITED_FOR = Migration(
     ),
 )
 
+_COLUMNS = Migration(
+    "what is each job's own in columns",
+    (
+        "ALTER TABLE job ADD COLUMN body_sha256 TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE job ADD COLUMN title TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE job ADD COLUMN files TEXT NOT NULL DEFAULT '[]'",
+        "ALTER TABLE job ADD COLUMN group_index INTEGER",
+        "ALTER TABLE job ADD COLUMN group_size INTEGER",
+        # The first jobs had their priority where it was submitted.
+        """UPDATE job SET body_sha256 = json_extract(submitted, '$.body_sha256'),
+                          title = json_extract(submitted, '$.title'),
+                          files = json_extract(submitted, '$.files'),
+                          group_index = json_extract(submitted, '$.group.index'),
+                          group_size = json_extract(submitted, '$.group.size'),
+                          life = CASE WHEN json_type(life, '$.priority') IS NOT NULL THEN life
+                                 ELSE json_set(life, '$.priority', json_extract(submitted, '$.priority')) END,
+                          submitted = json_object('labels', json_extract(submitted, '$.labels'),
+                                                  'needs', json_extract(submitted, '$.needs'))""",
+    ),
+)
+
 MIGRATIONS: Final[tuple[Migration, ...]] = (
-    _JOBS, _FILTERS, _LOADING, _DELETED, _NOTES, _LEARNT, _SEARCH, _KEEPING, _STORIES, _WAITED_FOR,
+    _JOBS, _FILTERS, _LOADING, _DELETED, _NOTES, _LEARNT, _SEARCH, _KEEPING, _STORIES, _WAITED_FOR, _COLUMNS,
 )  # fmt: skip
 
 

@@ -109,7 +109,7 @@ class SqliteReader:
     def _read(self, row: Any) -> JobRecord:
         try:
             return from_row(row)
-        except (ValueError, TypeError, RemoteProtocolError) as e:
+        except (ValueError, TypeError, KeyError, RemoteProtocolError) as e:
             raise self._refuse(damaged(self._path, f"the record of job {row[1]} cannot be read: {e}")) from e
 
     @property

@@ -21,13 +21,13 @@ from broker.core.estimates import Figure
 from broker.core.model import JobRecord
 from broker.core.step import AddStory, DeleteJob, InsertJob, SaveFigure, UpdateJob
 from broker.protocol.errors import StoreError
-from broker.protocol.records import InputFile, JobState, Output, Why
+from broker.protocol.records import InputFile, JobState, Member, Output, Why
 from broker.protocol.story import Decision, StoryLine
 from broker.store import pages, rules, sqlite
 from broker.store.api import Wanted
 from broker.store.failure import StoreFull
 from broker.store.migrations import MIGRATIONS, Migration, migrate
-from broker.store.rows import to_row
+from broker.store.rows import COLUMNS, story_row, to_row
 from broker.store.sqlite import SqliteStore
 
 NewJob = Callable[..., JobRecord]
@@ -174,15 +174,17 @@ def test_jobs_of_the_first_schema_are_found_by_what_came_later(sqlite_path: Path
     given = InputFile(name="in.png", sha256="a" * 64, size_bytes=5)
     made = [Output(node_id="9", name="a", kind="output", media_type="", sha256=s * 64, size_bytes=9) for s in "bba"]
     ended = {"state": JobState.SUCCEEDED, "finished_utc_ms": 7, "files": (given,), "outputs": tuple(made)}
-    old = new_job(1, template="text-to-image", title="a lighthouse", labels=("x",), **ended)
-    sequence, job_id, owner, key, created, _, _, submitted, state, life, _ = to_row(old)
-    submitted = json.dumps({**json.loads(submitted), "template": old.template})
-    life = json.dumps({**json.loads(life), "finished_utc_ms": old.finished_utc_ms})
+    old = new_job(1, template="text-to-image", title="a lighthouse", labels=("x",), priority=3, **ended)
+    row = dict(zip(COLUMNS, to_row(old), strict=True))
+    own = {name: row[name] for name in ("body_sha256", "title", "template")}
+    submitted = json.dumps({**own, **json.loads(row["submitted"]), "priority": 3, "files": json.loads(row["files"])})
+    life = json.loads(row["life"]) | {"finished_utc_ms": old.finished_utc_ms}
+    del life["priority"]
     sqlite_path.parent.mkdir()
     with closing(sqlite3.connect(sqlite_path, isolation_level=None)) as db:
         migrate(db, sqlite_path, MIGRATIONS[:1])
-        values = (sequence, job_id, owner, key, created, submitted, state, life)
-        db.execute("INSERT INTO job VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
+        values = [row[name] for name in ("sequence", "job_id", "owner", "idempotency_key", "created_utc_ms")]
+        db.execute("INSERT INTO job VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (*values, submitted, old.state, json.dumps(life)))
         db.execute("INSERT INTO payload VALUES (1, x'7b7d', x'')")
         db.execute("INSERT INTO label VALUES ('x', 1)")
     with closing(SqliteStore(sqlite_path, full_check=True)) as store:
@@ -193,19 +195,46 @@ def test_jobs_of_the_first_schema_are_found_by_what_came_later(sqlite_path: Path
         assert [store.names(s * 64) for s in "abc"] == [True, True, False]
 
 
+def before_step(path: Path, name: str) -> sqlite3.Connection:
+    """A new database without that step and whatever came later."""
+    path.parent.mkdir()
+    db = sqlite3.connect(path, isolation_level=None)
+    migrate(db, path, MIGRATIONS[: [step.name for step in MIGRATIONS].index(name)])
+    return db
+
+
+def insert_without_columns(db: sqlite3.Connection, record: JobRecord) -> None:
+    """A job as it was stored while all of what was submitted was one JSON."""
+    row = dict(zip(COLUMNS, to_row(record), strict=True))
+    submitted = {name: row.pop(name) for name in ("body_sha256", "title")} | json.loads(row["submitted"])
+    group = record.group
+    place = {"group_id": group.group_id, "index": group.index, "size": group.size} if group is not None else None
+    submitted |= {"files": json.loads(row.pop("files")), "group": place}
+    del row["group_index"], row["group_size"]
+    row["submitted"] = json.dumps(submitted)
+    db.execute(f"INSERT INTO job ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})", tuple(row.values()))
+
+
+def test_jobs_are_as_they_were_before_what_they_asked_for_had_columns(sqlite_path: Path, new_job: NewJob) -> None:
+    given = InputFile(name="in.png", sha256="a" * 64, size_bytes=5)
+    group = Member(group_id=new_job(1).job_id, index=1, size=2)
+    old = new_job(2, title='a "lake"', labels=("é", "x"), priority=-2, files=(given,), group=group, pin="gpu-1")
+    with closing(before_step(sqlite_path, "what is each job's own in columns")) as db:
+        insert_without_columns(db, old)
+    with closing(SqliteStore(sqlite_path, full_check=True)) as store:
+        assert list(store.live()) == [old]
+
+
 def test_decisions_of_an_earlier_schema_are_told_as_before(sqlite_path: Path, new_job: NewJob) -> None:
-    job, steps = new_job(1), [step.name for step in MIGRATIONS]
+    job = new_job(1)
     decision = Decision(
         policy="finish_time", why=Why.SOONEST, worker="gpu-1", waited_ms=4, waited_for="", instead="", candidates=()
     )
-    with closing(SqliteStore(sqlite_path, full_check=True)) as store:
-        line = StoryLine(utc_ms=1, what="leased", attempt=1, worker="gpu-1", text="to gpu-1", decision=decision)
-        store.apply(InsertJob(job, b"{}", b""))
-        store.apply(AddStory(job.job_id, line))
-        store.commit()
-    with closing(sqlite3.connect(sqlite_path, isolation_level=None)) as db:
+    line = StoryLine(utc_ms=1, what="leased", attempt=1, worker="gpu-1", text="to gpu-1", decision=decision)
+    with closing(before_step(sqlite_path, "decisions tell for whom a job waited")) as db:
+        insert_without_columns(db, job)
+        db.execute("INSERT INTO story VALUES (1, 1, ?, ?, ?, ?, ?, ?)", story_row(line))
         db.execute("UPDATE story SET decision = json_remove(decision, '$.waited_for', '$.instead')")
-        db.execute("DELETE FROM migration WHERE version > ?", (steps.index("decisions tell for whom a job waited"),))
     with closing(SqliteStore(sqlite_path, full_check=True)) as store:
         assert store.story(job.job_id) == (line,)
 
