@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import dataclasses
 import heapq
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 from broker.core.fairness import Fairness
+from broker.core.model import JobRecord
 from broker.core.order import Order
 from broker.core.ranks import Ranks
 from broker.protocol.records import Needs
@@ -31,8 +32,6 @@ ALIKE: Final = 16
 Kind = tuple[str, tuple[str, ...], int]
 #: All models that a job needs.
 Models = tuple[str, ...]
-#: Smaller is sooner: (turn, sequence, job_id).
-Entry = tuple[int, int, str]
 
 
 class GroupKey(NamedTuple):
@@ -64,6 +63,9 @@ class Lane(NamedTuple):
     #: Of what they can run only jobs that need exactly these; None = all.
     models: Models | None = None
 
+
+#: Smaller is sooner: (turn, sequence, job_id, its group).
+Entry = tuple[int, int, str, "Group"]
 
 #: The queue as nobody in particular sees it: all that waits.
 EVERYBODY: Final = Lane(("", (), 0), "*")
@@ -123,7 +125,7 @@ class Backlog:
         self._fairness = fairness
         self._size = size
         self._groups: dict[GroupKey, Group] = {}
-        self._entry: dict[str, tuple[Group, Entry]] = {}
+        self._entry: dict[str, Entry] = {}
         self._lines: dict[Lane, _Line] = {}
         #: Groups by the models they need, and by their owner; and how many are pinned to a worker.
         self._by_models: dict[Models, Ranks[Group]] = {}
@@ -151,42 +153,45 @@ class Backlog:
     ) -> None:
         """Put a job in, or move it when it is in already."""
         before = self._entry.pop(job_id, None)
-        key = group_key(needs, pin, owner, int(self._size(needs)).bit_length(), near)
-        group = self._groups.get(key)
-        if group is None:
-            group = self._found(key)
-        entry = (sequence - priority * PLACES, sequence, job_id)
-        self._entry[job_id] = (group, entry)
-        group.waiting += 1
-        if before is not None and before[0].waiting == 1:  # it stands there with nothing, until it is dissolved
-            self._hide(before[0])
-        self.waiting_for[key.models] = self.waiting_for.get(key.models, 0) + 1
-        self.work_for[key.models] = self.work_for.get(key.models, 0) + (1 << key.work)
-        self.work += 1 << key.work
+        group = self._group(needs, pin, owner, near)
+        entry = (_turn(priority, sequence), sequence, job_id, group)
+        self._entry[job_id] = entry
+        self._count(group, 1)
+        if before is not None and before[3].waiting == 1:  # it stands there with nothing, until it is dissolved
+            self._hide(before[3])
         heapq.heappush(group.heap, entry)
         if self.first_of(group) is entry:
             self._show(group)
         if before is not None:  # only now, so that its owner's place is kept
-            self._drop(*before)
+            self._drop(before)
+
+    def fill(self, records: Sequence[JobRecord], near: int) -> None:
+        """Put in many jobs at once, none of which is in already: all of one group."""
+        first = records[0]
+        group = self._group(first.needed, first.pin, first.owner, near)
+        entries = [(_turn(job.priority, job.sequence), job.sequence, job.job_id, group) for job in records]
+        self._entry.update(zip([job_id for _, _, job_id, _ in entries], entries, strict=True))
+        self._count(group, len(entries))
+        group.heap += entries
+        heapq.heapify(group.heap)
+        self._show(group)
 
     def discard(self, job_id: str) -> None:
         before = self._entry.pop(job_id, None)
         if before is not None:
-            self._drop(*before)
+            self._drop(before)
 
-    def _drop(self, group: Group, entry: Entry) -> None:
-        group.waiting -= 1
+    def _drop(self, entry: Entry) -> None:
+        group = entry[3]
         models = group.key.models
-        self.waiting_for[models] -= 1
-        self.work_for[models] -= 1 << group.key.work
-        self.work -= 1 << group.key.work
+        self._count(group, -1)
         if not self.waiting_for[models]:
             del self.waiting_for[models], self.work_for[models], self._by_models[models]
         if not group.waiting:
             self._dissolve(group)
             return
         if len(group.heap) > 2 * group.waiting + 64:
-            group.heap = [other for other in set(group.heap) if self._counts(group, other)]
+            group.heap = [other for other in group.heap if self._counts(other)]
             heapq.heapify(group.heap)
         if self.priority(group) != priority_of(entry):
             self._show(group)  # it may go earlier than it did, or has to go later
@@ -202,7 +207,7 @@ class Backlog:
         return next((group for group in self.with_models(lane.models) if self._stands_in(lane, group.key)), None)
 
     def first_of(self, group: Group) -> Entry:
-        while not self._counts(group, group.heap[0]):
+        while not self._counts(group.heap[0]):
             heapq.heappop(group.heap)
         return group.heap[0]
 
@@ -241,7 +246,7 @@ class Backlog:
         found: list[Entry] = []
         while group.heap and len(found) < most:
             entry = heapq.heappop(group.heap)
-            if self._counts(group, entry) and entry not in found[-1:]:
+            if self._counts(entry):
                 found.append(entry)
         for entry in found:
             heapq.heappush(group.heap, entry)
@@ -287,6 +292,19 @@ class Backlog:
 
     # ---- within
 
+    def _group(self, needs: Needs, pin: str, owner: str, near: int) -> Group:
+        key = group_key(needs, pin, owner, int(self._size(needs)).bit_length(), near)
+        group = self._groups.get(key)
+        return group if group is not None else self._found(key)
+
+    def _count(self, group: Group, more: int) -> None:
+        """So many more jobs wait in it."""
+        models, work = group.key.models, more << group.key.work
+        group.waiting += more
+        self.waiting_for[models] = self.waiting_for.get(models, 0) + more
+        self.work_for[models] = self.work_for.get(models, 0) + work
+        self.work += work
+
     def _found(self, key: GroupKey) -> Group:
         group = self._groups[key] = Group(key)
         if key.models not in self._by_models:
@@ -304,7 +322,8 @@ class Backlog:
         del self._groups[key]
         for line in group.lanes:
             line.leave(group)
-        group.lanes = []  # else an order of which it was the last and the group would keep each other
+        # Else the group and what knows it would keep each other: an order of which it was the last, dead entries.
+        group.lanes, group.heap = [], []
         del self._by_owner[key.owner][group]
         if not self._by_owner[key.owner]:
             del self._by_owner[key.owner]
@@ -347,10 +366,14 @@ class Backlog:
         for line in group.lanes:
             line.remove(group)
 
-    def _counts(self, group: Group, entry: Entry) -> bool:
-        return self._entry.get(entry[2]) == (group, entry)
+    def _counts(self, entry: Entry) -> bool:
+        return self._entry.get(entry[2]) is entry
+
+
+def _turn(priority: int, sequence: int) -> int:
+    return sequence - priority * PLACES if priority else sequence  # the same number, kept once
 
 
 def priority_of(entry: Entry) -> int:
-    turn, sequence, _ = entry
+    turn, sequence, _, _ = entry
     return (sequence - turn) // PLACES

@@ -96,6 +96,7 @@ class Fleet:
                 self.leases.orphan(job, now)
                 continue
             expiry.watch(self.jobs, self.leases.deadlines, job, now)
+        self.jobs.line_up()
 
     def handle(self, event: Event, now: Now) -> Step:
         """Everything that follows from one event. The caller commits `writes`, and only then sends the rest.

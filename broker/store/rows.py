@@ -1,9 +1,10 @@
-"""A job's record as a row: columns for what is searched by and for what is each job's own, JSON for what has parts and is
+"""A job's record as a row: columns for what is searched by and what is each job's own, JSON for what has parts and is
 alike in many. Pure.
 
 JSON, because an operator can read it with the sqlite3 shell and a migration can mend it in SQL. What is alike is read
-once for all jobs that have it alike: a start reads every job that waits. A new field of JobRecord with a default needs
-no migration; a new field of a record inside it (Needs, Output, …) does.
+once for all jobs that have it alike, as a start reads every job that waits; of a job's life stands there what has
+happened. A new field of JobRecord with a default needs no migration; a new field of a record inside it (Needs, Output,
+…) does.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import dataclasses
 import functools
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Annotated, Any, Final
 
@@ -30,6 +31,7 @@ from broker.protocol.records import (
 )
 from broker.protocol.schema import Many, converter
 from broker.protocol.story import Decision, StoryLine
+from broker.store.rules import SUBMITTED
 
 #: In the order of the row.
 COLUMNS: Final = (
@@ -62,11 +64,10 @@ _CONVERTERS: Final = {
 _FILES: Final = converter(Annotated[tuple[InputFile, ...], Many(256)])
 _DECISION: Final = converter(Decision)
 _STATES: Final = {state.value: state for state in JobState}
-_DEFAULTS: Final = {field.name: field.default for field in dataclasses.fields(JobRecord)}
-#: In the order of the record, where those of its life are the last. Of these all have a default.
-_SUBMITTED: Final = ("labels", "needs")
-_LIFE: Final = tuple(_DEFAULTS)[tuple(_DEFAULTS).index("priority") :]
-_asked: Final[Callable[[JobRecord], tuple[Any, ...]]] = attrgetter(*_SUBMITTED)
+#: What happens to a job: the record's last fields, each with what it is while nothing has.
+_LIFE: Final = {
+    field.name: field.default for field in dataclasses.fields(JobRecord) if field.name not in (*SUBMITTED, *COLUMNS)
+}
 _lived: Final[Callable[[JobRecord], tuple[Any, ...]]] = attrgetter(*_LIFE)
 #: By the order of its fields.
 _record: Final[Callable[..., JobRecord]] = JobRecord
@@ -83,7 +84,7 @@ def to_row(record: JobRecord) -> tuple[Any, ...]:
         record.body_sha256,
         record.title,
         record.template,
-        _written(_SUBMITTED, _asked(record)),
+        _write_submitted(record.labels, record.needs),
         _encode(_FILES[0](record.files)),
         record.created_utc_ms,
         group.group_id if group is not None else None,
@@ -96,13 +97,21 @@ def to_row(record: JobRecord) -> tuple[Any, ...]:
 
 
 def life_of(record: JobRecord) -> str:
-    return _written(_LIFE, _lived(record))
+    return _write_life(_lived(record))
 
 
 @functools.lru_cache(maxsize=1_024)
-def _written(names: Sequence[str], values: Sequence[Any]) -> str:
-    """The same for every job that has just come, and for many that wait."""
-    fields = dict(zip(names, values, strict=True))
+def _write_life(values: tuple[Any, ...]) -> str:
+    """Here and below: the same for every job that has just come, and for many that wait."""
+    return _write({name: value for name, value in zip(_LIFE, values, strict=True) if value != _LIFE[name]})
+
+
+@functools.lru_cache(maxsize=1_024)
+def _write_submitted(labels: tuple[str, ...], needs: Needs) -> str:
+    return _write({"labels": labels, "needs": needs})
+
+
+def _write(fields: dict[str, Any]) -> str:
     for name in _CONVERTERS.keys() & fields.keys():
         fields[name] = _CONVERTERS[name][0](fields[name])
     return _encode(fields)
@@ -127,15 +136,15 @@ def from_row(row: Sequence[Any]) -> JobRecord:
 def _read_submitted(text: str) -> tuple[Any, ...]:
     """Here and below: the same objects for the same text, so that jobs that are alike share what they hold."""
     fields = _read(text)
-    return tuple([fields[name] for name in _SUBMITTED])
+    return fields["labels"], fields["needs"]
 
 
 @functools.lru_cache(maxsize=1_024)
 def _read_life(text: str) -> tuple[Any, ...]:
     fields = _read(text)
-    if unknown := fields.keys() - set(_LIFE):
+    if unknown := fields.keys() - _LIFE.keys():
         raise ValueError(f"unknown: {', '.join(sorted(unknown))}")
-    return tuple([fields.get(name, _DEFAULTS[name]) for name in _LIFE])
+    return tuple((_LIFE | fields).values())
 
 
 @functools.lru_cache(maxsize=1_024)
@@ -144,7 +153,7 @@ def _read_files(text: str) -> tuple[InputFile, ...]:
     return files
 
 
-def _read(text: str) -> Mapping[str, Any]:
+def _read(text: str) -> dict[str, Any]:
     fields: dict[str, Any] = json.loads(text)
     for name in _CONVERTERS.keys() & fields.keys():
         fields[name] = _CONVERTERS[name][1](fields[name], name)

@@ -265,8 +265,8 @@ class SqliteStore(SqliteReader):
         self._flush()
         # Numbers first, then some records at a time: a long queue is never in memory twice.
         states = ", ".join(f"'{state}'" for state in JobState if not state.terminal)
-        rows = self._execute(f"SELECT sequence FROM job WHERE state IN ({states}) ORDER BY sequence")
-        sequences = [sequence for (sequence,) in rows]
+        rows = self._execute(f"SELECT sequence FROM job WHERE state IN ({states})")
+        sequences = sorted([sequence for (sequence,) in rows])
         some = (sequences[begin : begin + AT_ONCE] for begin in range(0, len(sequences), AT_ONCE))
         return itertools.chain.from_iterable(map(self._records, some))
 
