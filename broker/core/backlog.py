@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import heapq
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
 from broker.core.fairness import Fairness
@@ -165,16 +165,23 @@ class Backlog:
         if before is not None:  # only now, so that its owner's place is kept
             self._drop(before)
 
-    def fill(self, records: Sequence[JobRecord], near: int) -> None:
-        """Put in many jobs at once, none of which is in already: all of one group."""
-        first = records[0]
-        group = self._group(first.needed, first.pin, first.owner, near)
-        entries = [(_turn(job.priority, job.sequence), job.sequence, job.job_id, group) for job in records]
-        self._entry.update(zip([job_id for _, _, job_id, _ in entries], entries, strict=True))
-        self._count(group, len(entries))
-        group.heap += entries
-        heapq.heapify(group.heap)
-        self._show(group)
+    def fill(self, jobs: Iterable[tuple[JobRecord, int]]) -> None:
+        """Put in all that wait at a start, each with how near its deadline is: a group's jobs are put in order, and the
+        group among others, once for all of them. The records must stay as they are meanwhile."""
+        # By which object the needs are: which ones they are equal to takes long to find.
+        groups: dict[tuple[Any, ...], Group] = {}
+        for job, near in jobs:
+            key = near, id(job.needs), job.least_vram_bytes, job.pin, job.owner
+            group = groups.get(key)
+            if group is None:
+                group = groups[key] = self._group(job.needed, job.pin, job.owner, near)
+            entry = (_turn(job.priority, job.sequence), job.sequence, job.job_id, group)
+            self._entry[job.job_id] = entry
+            group.heap.append(entry)
+        for group in dict.fromkeys(groups.values()):
+            self._count(group, len(group.heap))
+            heapq.heapify(group.heap)
+            self._show(group)
 
     def discard(self, job_id: str) -> None:
         before = self._entry.pop(job_id, None)

@@ -16,7 +16,7 @@ The core's time stands still while its own loop was late (`_slip_ms`): a stopped
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 from broker.core import expiry
@@ -88,15 +88,7 @@ class Fleet:
         self.roster.recover(notes)
         for name in {key.partition("/")[2] for key in notes if key != PAUSED}:
             self.leases.deadlines.at(now.mono_ms + FORGET_LOST_MS, "forget", name)
-        for record in records:
-            job = self.jobs.recover(record)
-            if record.least_vram_bytes:
-                self.leases.look_for_larger(job, now)
-            if record.state is not JobState.QUEUED:
-                self.leases.orphan(job, now)
-                continue
-            expiry.watch(self.jobs, self.leases.deadlines, job, now)
-        self.jobs.line_up()
+        self.jobs.backlog.fill(self._recovered(records, now))
 
     def handle(self, event: Event, now: Now) -> Step:
         """Everything that follows from one event. The caller commits `writes`, and only then sends the rest.
@@ -144,6 +136,20 @@ class Fleet:
         many that their heartbeats alone would make turn after turn."""
         many = len(self.roster.by_session) * HUSH_MS >= HUSH_BEATS * self.rules.heartbeat_ms
         return HUSH_MS if many and not self.jobs.live else 0
+
+    # ---- at a start
+
+    def _recovered(self, records: Iterable[JobRecord], now: Now) -> Iterator[tuple[JobRecord, int]]:
+        """Those that wait, and how near the deadline of each is."""
+        for record in records:
+            job = self.jobs.recover(record)
+            if record.least_vram_bytes:
+                self.leases.look_for_larger(job, now)
+            if record.state is not JobState.QUEUED:
+                self.leases.orphan(job, now)
+                continue
+            expiry.watch(self.jobs, self.leases.deadlines, job, now)
+            yield job.record, job.near
 
     # ---- time
 

@@ -129,28 +129,17 @@ class Jobs:
         return self._needs.setdefault(needs, needs)
 
     def recover(self, record: JobRecord) -> Job:
-        """Take a live job over from the store at start; it is counted already. Those that wait are queued together, by
-        `line_up`."""
+        """Take a live job over from the store at start; it is counted already. Those that wait are put into the backlog
+        together."""
         needs = self.shared(record.needs)
         if needs is not record.needs:
             record = replace(record, needs=needs)
         job = self.live[record.job_id] = Job(record)
-        if record.state is not JobState.QUEUED:
+        if record.state is JobState.QUEUED:
+            self.queued_of[record.owner] += 1
+        else:
             self._count_held(record.owner, 1)
         return job
-
-    def line_up(self) -> None:
-        """Queue what was recovered, a group at a time: job by job it takes four times as long."""
-        alike: dict[tuple[Any, ...], list[JobRecord]] = {}
-        for job in self.live.values():
-            record = job.record
-            if record.state is JobState.QUEUED:
-                # By which object the needs are, as a record keeps it: what a value is equal to takes long to find.
-                key = job.near, id(record.needs), record.least_vram_bytes, record.pin, record.owner
-                alike.setdefault(key, []).append(record)
-        for (near, *_, owner), records in alike.items():
-            self.queued_of[owner] += len(records)
-            self.backlog.fill(records, near)
 
     def insert(self, step: Step, record: JobRecord, workflow: bytes, form: bytes, text: str = "") -> Job:
         job = self.live[record.job_id] = Job(record)

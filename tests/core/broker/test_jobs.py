@@ -25,7 +25,7 @@ def jobs_with(*states: JobState) -> Jobs:
     jobs = jobs_of({state: list(states).count(state) for state in JobState}, last_sequence=len(states))
     for number, state in enumerate(states, start=1):
         jobs.recover(record(number, state=state, attempt=1, worker="gpu-0"))
-    jobs.line_up()
+    jobs.backlog.fill((job.record, 0) for job in jobs.live.values() if job.record.state is JobState.QUEUED)
     return jobs
 
 
