@@ -63,6 +63,20 @@ def test_every_commit_is_synced(store: SqliteStore) -> None:
     assert (pragma("journal_mode"), pragma("synchronous"), pragma("foreign_keys")) == ("wal", 2, 1)
 
 
+def test_jobs_that_are_alike_share_what_they_hold_after_a_restart(sqlite_path: Path, new_job: NewJob) -> None:
+    given = InputFile(name="in.png", sha256="a" * 64, size_bytes=5)
+    jobs = [new_job(number, title=f"{number}", labels=("x",), files=(given,)) for number in (1, 2)]
+    with closing(SqliteStore(sqlite_path)) as store:
+        for job in jobs:
+            store.apply(InsertJob(job, b"", b""))
+        store.commit()
+    with closing(SqliteStore(sqlite_path)) as store:
+        first, second = store.live()
+    assert [first, second] == jobs
+    for name in ("owner", "labels", "needs", "files"):
+        assert getattr(first, name) is getattr(second, name)
+
+
 def test_no_page_and_no_write_scans_or_sorts(store: SqliteStore, new_job: NewJob) -> None:
     statements: list[str] = []
     raw(store).set_trace_callback(statements.append)

@@ -7,7 +7,7 @@ import gc
 import weakref
 from typing import Any
 
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -15,7 +15,7 @@ from broker.core.backlog import PLACES, Backlog, Group, Lane, group_key
 from broker.core.estimates import work
 from broker.core.fairness import Fairness
 from broker.protocol.records import Needs
-from tests.core.broker.given import ANYWHERE, DIGEST, NEEDS, drained
+from tests.core.broker.given import ANYWHERE, DIGEST, NEEDS, drained, record
 
 OTHER = dataclasses.replace(NEEDS, nodes=("Other",))
 
@@ -59,6 +59,35 @@ def test_jobs_of_about_the_same_length_share_a_group() -> None:
     put(backlog, ("film", 0, 2_000), needs=dataclasses.replace(NEEDS, steps=20, pixels=100 << 20))
     assert len(backlog._groups) == 2
     assert drained(backlog)[-2:] == ["999", "film"]
+
+
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {
+                "owner": st.sampled_from(["ann", "bob"]),
+                "priority": st.integers(-2, 2),
+                # Needs that are equal and not the same, too.
+                "needs": st.sampled_from([NEEDS, OTHER]).map(dataclasses.replace),
+                "least_vram_bytes": st.sampled_from([0, 1]),
+            }
+        ),
+        max_size=20,
+    )
+)
+def test_a_queue_filled_at_once_is_the_one_that_was_filled_job_by_job(jobs: list[dict[str, Any]]) -> None:
+    at_once, one_by_one = backlog_of(), backlog_of()
+    records = [record(number, **changes) for number, changes in enumerate(jobs, start=1)]
+    nearness = {job.job_id: job.sequence % 3 for job in records}
+    at_once.fill((job, nearness[job.job_id]) for job in records)
+    for job in records:
+        one_by_one.add(
+            job.job_id, job.needed, owner=job.owner, pin=job.pin, priority=job.priority, sequence=job.sequence,
+            near=nearness[job.job_id],
+        )  # fmt: skip
+    for counted in ("waiting_for", "work_for", "work"):
+        assert getattr(at_once, counted) == getattr(one_by_one, counted)
+    assert drained(at_once) == drained(one_by_one)
 
 
 def test_what_nobody_waits_for_any_more_is_freed_without_the_collector() -> None:
