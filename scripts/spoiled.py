@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,11 @@ class Spoiled(Fleet):
         #: Of each worker: workers and files.
         self.links: dict[int, dict[str, Link]] = {}
 
-    def launch_worker(self, index: int) -> None:
+    def launch_worker(self, index: int, settings: Mapping[str, str] | None = None) -> None:
         if index not in self.links:
             self.links[index] = {name: self.proxy.link(self.endpoint(name)) for name in ("workers", "files")}
         there = {f"network.{name}": f"tcp://127.0.0.1:{link.listens}" for name, link in self.links[index].items()}
-        straight, self._settings = self._settings, {**self._settings, **there}
-        try:
-            super().launch_worker(index)
-        finally:
-            self._settings = straight
+        super().launch_worker(index, {**(settings or {}), **there})
 
     def stop(self) -> None:
         super().stop()

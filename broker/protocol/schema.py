@@ -153,12 +153,13 @@ def _same(value: Any) -> Any:
 
 def record(kind: type[Any]) -> tuple[Callable[[Any], dict[str, Any]], Callable[..., Any]]:
     """Functions for the header of a dataclass: from a value to a plain map, and from that, a path for errors, and the
-    blobs, to a checked value. Fields annotated as Blob are not in the header: they travel as frames.
+    blobs, to a checked value. Fields annotated as Blob are not in the header: they travel as frames, and are the last.
     """
     hints = get_type_hints(kind, include_extras=True)
     every = [field.name for field in dataclasses.fields(kind)]
-    blob_names = [name for name in every if blob_rule(hints[name]) is not None]
-    forms = {name: _form(hints[name]) for name in every if name not in blob_names}
+    forms = {name: _form(hints[name]) for name in every if blob_rule(hints[name]) is None}
+    if [*forms] != every[: len(forms)]:
+        raise TypeError(f"{kind.__name__}: blobs come after all other fields")
     names, held = forms.keys(), fields_of(tuple(forms))
     writers = [(name, to_wire) for name, (to_wire, _) in forms.items() if to_wire is not None]
     #: By path, of which there are as many as places where such a record may stand: no text is put together for each
@@ -180,8 +181,7 @@ def record(kind: type[Any]) -> tuple[Callable[[Any], dict[str, Any]], Callable[.
         plan = readers.get(path)
         if plan is None:
             plan = readers[path] = [(name, from_wire, f"{path}.{name}") for name, (_, from_wire) in forms.items()]
-        fields = {name: from_wire(value[name], place) for name, from_wire, place in plan}
-        return kind(**fields, **dict(zip(blob_names, blobs, strict=True))) if blobs else kind(**fields)
+        return kind(*[from_wire(value[name], place) for name, from_wire, place in plan], *blobs)
 
     return write, read
 

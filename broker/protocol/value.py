@@ -3,7 +3,8 @@
 `dataclass` and `replace` are those of the standard library to the type checker, which is what holds that no field of a
 frozen value is set, and that fields are named where a value is made. At run time nothing checks either. Dataclasses
 would pay for the one with a call for each field of each value, three times what making one costs otherwise (ADR 0064);
-and fields that are given in their order, as by a store that reads them by the million, need not be looked up by name.
+and fields that are given in their order, as by whoever reads messages or a million records, need not be looked up by
+name.
 """
 
 from __future__ import annotations
