@@ -40,7 +40,7 @@ from broker.protocol.records import Expected, FleetStats, JobState, JobView, Wor
 from broker.protocol.value import replace
 
 #: How long workers go unheard where that harms nobody, if so many heartbeats are to be expected meanwhile.
-HUSH_MS: Final = 20
+HUSH_MS: Final = 5
 HUSH_BEATS: Final = 2
 
 

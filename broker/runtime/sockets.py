@@ -172,6 +172,8 @@ def _dialling(socket: S, name: str, network: Network, identity: Identity | None)
         socket.close()
         raise ConfigError(f"[network] {name} = {endpoint}: * is for the broker; name the port that its ready line says")
     _limits(socket, network)
+    if name == "workers":
+        socket.heartbeat_ivl = 0  # a worker's own heartbeat finds a dead link, and the broker pings it anyway
     socket.reconnect_ivl = network.reconnect_ms
     socket.reconnect_ivl_max = network.reconnect_max_ms
     socket.connect_timeout = HANDSHAKE_MS  # then the name is looked up again: the broker may have moved

@@ -72,7 +72,8 @@ def test_every_limit_is_set(fleet: Fleet, workers: Socket) -> None:
     dealer = fleet.dealer(network, b"one")
     for socket in (workers, dealer):
         assert socket.handshake_ivl == 5_000
-        assert (socket.heartbeat_ivl, socket.heartbeat_timeout, socket.heartbeat_ttl) == (2_000, 6_000, 6_000)
+        assert (socket.heartbeat_timeout, socket.heartbeat_ttl) == (6_000, 6_000)
+    assert (workers.heartbeat_ivl, dealer.heartbeat_ivl) == (2_000, 0), "who is pinged need not ping"
     assert (workers.linger, workers.maxmsgsize, workers.sndhwm, workers.rcvhwm) == (0, 8 << 20, 1_000, 1_000)
     assert (dealer.maxmsgsize, dealer.sndhwm, dealer.rcvhwm) == (1 << 20, 77, 77)
     assert (dealer.reconnect_ivl, dealer.reconnect_ivl_max) == (50, 900)
