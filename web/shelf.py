@@ -8,6 +8,7 @@ how to fetch.
 from __future__ import annotations
 
 import itertools
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -80,8 +81,9 @@ class Shelf:
             if not book.is_whole:
                 self._drop(sha256, book)
                 book.fail(failure)
-        gevent.spawn_later(KEPT_S, self._drop, sha256, book)
         if book.is_whole:
+            # What has made room for others does not stay in memory until its time has come.
+            gevent.spawn_later(KEPT_S, self._expire, sha256, weakref.ref(book))
             self._keep(book)
 
     def _keep(self, book: _Book) -> None:
@@ -89,6 +91,11 @@ class Shelf:
         self._kept_bytes += book.size_bytes
         while self._kept_bytes > MAX_KEPT_BYTES:
             self._drop(*next((name, each) for name, each in self._books.items() if each.kept))
+
+    def _expire(self, sha256: str, kept: weakref.ref[_Book]) -> None:
+        book = kept()
+        if book is not None:
+            self._drop(sha256, book)
 
     def _drop(self, sha256: str, book: _Book) -> None:
         if self._books.get(sha256) is book:

@@ -124,6 +124,8 @@ def from_row(row: Sequence[Any]) -> JobRecord:
         sequence, job_id, owner, idempotency_key, body_sha256, title, template, submitted, files, created_utc_ms,
         group_id, index, size, state, finished_utc_ms, life,
     ) = row  # fmt: skip
+    if group_id is not None and (index is None or size is None):
+        raise ValueError("its place in its group is missing")
     group = Member(group_id=group_id, index=index, size=size) if group_id is not None else None
     return _record(
         job_id, sequence, sys.intern(owner), idempotency_key, body_sha256, title, sys.intern(template),
@@ -154,7 +156,9 @@ def _read_files(text: str) -> tuple[InputFile, ...]:
 
 
 def _read(text: str) -> dict[str, Any]:
-    fields: dict[str, Any] = json.loads(text)
+    fields = json.loads(text)
+    if not isinstance(fields, dict):
+        raise ValueError(f"want a map, got a {type(fields).__name__}")
     for name in _CONVERTERS.keys() & fields.keys():
         fields[name] = _CONVERTERS[name][1](fields[name], name)
     return fields

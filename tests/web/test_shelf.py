@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections import Counter
 from collections.abc import Iterator
 
@@ -88,6 +90,18 @@ def test_the_longest_unused_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
         read(kept, name)
     assert [name for name in "abc" if kept.whole(name) is not None] == ["a", "c"]
     assert store.fetched == {"a": 1, "b": 1, "c": 1}
+
+
+def test_what_made_room_is_not_held_until_its_time_has_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shelf, "MAX_KEPT_BYTES", 8)
+    store = Store(**{name: name.encode() * 4 for name in "abcdef"})
+    kept, books = Shelf(store.fetch, (Away,)), weakref.WeakSet[object]()
+    for name in store.files:
+        read(kept, name)
+        books.update(kept._books.values())
+    gevent.sleep(0)  # their fetches have ended
+    gc.collect()
+    assert len(books) == 2
 
 
 def test_what_is_old_is_fetched_again(monkeypatch: pytest.MonkeyPatch) -> None:

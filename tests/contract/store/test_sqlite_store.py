@@ -316,11 +316,16 @@ def test_a_damaged_file_is_refused_with_the_way_back_and_never_touched(
     assert sqlite_path.read_bytes() == before
 
 
-def test_a_record_that_cannot_be_read_is_named(sqlite_path: Path, new_job: NewJob) -> None:
+@pytest.mark.parametrize(
+    "damage", ["life = '{}x'", "life = '[]'", "life = 'null'", "submitted = '5'", "files = '{}'", "group_size = NULL"]
+)
+def test_a_record_that_cannot_be_read_is_named(sqlite_path: Path, new_job: NewJob, damage: str) -> None:
+    group = Member(group_id=new_job(9).job_id, index=0, size=1)
     with closing(SqliteStore(sqlite_path)) as store:
-        fill(store, new_job, range(1, 2))
+        store.apply(InsertJob(new_job(1, group=group), b"{}", b""))
+        store.commit()
     with closing(sqlite3.connect(sqlite_path)) as db, db:
-        db.execute("UPDATE job SET life = '{}x'")
+        db.execute(f"UPDATE job SET {damage}")
     with closing(SqliteStore(sqlite_path)) as store, pytest.raises(StoreError, match=new_job(1).job_id):
         store.job(new_job(1).job_id)
 
