@@ -52,7 +52,7 @@ def rules(settings: Broker, placement: Placement) -> Rules:
 
 
 def main() -> None:
-    settings = config.from_arguments("The broker of a comfyfleet: the one process that owns the queue.", {})
+    settings = config.from_arguments("broker", "The broker of a comfyfleet: the one process that owns the queue.", {})
     logs.start(settings.log)
     identity = keys.identity(settings, "broker")
     allowed = Allowed(settings.security.keys) if identity is not None else None

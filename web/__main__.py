@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 def main() -> int:
     settings = config.from_arguments(
-        "A web process of a comfyfleet: the page and the API.", {"--host": "web.host", "--port": "web.port"}
+        "web", "A web process of a comfyfleet: the page and the API.", {"--host": "web.host", "--port": "web.port"}
     )
     logs.start(settings.log)
     log.info("settings", extra={"fields": settings.effective()})

@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 def main() -> int:
     settings = config.from_arguments(
+        "worker",
         "A worker of a comfyfleet: drives one ComfyUI.",
         {"--name": "worker.name", "--comfyui": "worker.comfyui"},
     )

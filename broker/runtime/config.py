@@ -97,12 +97,15 @@ def load(
     return config
 
 
-def from_arguments(description: str, shortcuts: Mapping[str, str], arguments: Sequence[str] | None = None) -> Config:
+def from_arguments(
+    process: str, description: str, shortcuts: Mapping[str, str], arguments: Sequence[str] | None = None
+) -> Config:
     """The configuration of a process started with --config FILE, --set section.key=value, and `shortcuts`.
 
+    process: as scripts/start_* call it.
     shortcuts: a flag ("--name") -> the setting it stands for ("worker.name").
     """
-    parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
+    parser = argparse.ArgumentParser(f"start_{process}", description=description, allow_abbrev=False)
     parser.add_argument("--config", type=Path, default=DEFAULT_PATH, metavar="FILE", help="default: %(default)s")
     for flag, name in shortcuts.items():
         metavar = SETTINGS[name].key.upper()

@@ -95,17 +95,22 @@ class TestOrder:
 class TestFlags:
     def test_a_shortcut_and_set(self, write: Write) -> None:
         arguments = ["--config", str(write("[worker]\nname = a\n")), "--name", "b", "--set", "broker.lease=1 min"]
-        found = config.from_arguments("x", {"--name": "worker.name"}, arguments)
+        found = config.from_arguments("worker", "x", {"--name": "worker.name"}, arguments)
         assert (found.worker.name, found.broker.lease_ms) == ("b", 60_000)
         assert found.effective()["worker.name"] == "b (flag)"
 
     def test_set_without_value(self, write: Write) -> None:
         with pytest.raises(ConfigError, match=r"^flag: --set broker: want SECTION\.KEY=VALUE$"):
-            config.from_arguments("x", {}, ["--config", str(write("[log]\n")), "--set", "broker"])
+            config.from_arguments("worker", "x", {}, ["--config", str(write("[log]\n")), "--set", "broker"])
 
     def test_set_of_an_unknown_key_names_the_nearest(self, write: Write) -> None:
         with pytest.raises(ConfigError, match=r"^flag: \[broker\] leese: unknown key; the nearest is lease$"):
-            config.from_arguments("x", {}, ["--config", str(write("[log]\n")), "--set", "broker.leese=1 s"])
+            config.from_arguments("worker", "x", {}, ["--config", str(write("[log]\n")), "--set", "broker.leese=1 s"])
+
+    def test_help_names_the_script(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit):
+            config.from_arguments("worker", "x", {}, ["--help"])
+        assert capsys.readouterr().out.startswith("usage: start_worker [-h] [--config FILE]")
 
 
 class TestFile:
