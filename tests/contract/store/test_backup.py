@@ -6,9 +6,11 @@ import dataclasses
 import fcntl
 import hashlib
 import shutil
+import sqlite3
 import subprocess
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from broker.protocol.errors import StoreError
 from broker.protocol.records import InputFile, JobState, Output
 from broker.store import backup
 from broker.store.files import FileStore
+from broker.store.migrations import MIGRATIONS, migrate
 from broker.store.sqlite import SqliteStore
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -120,6 +123,18 @@ def test_a_file_that_the_data_has_lost_is_told(data: Path, store: SqliteStore, t
     (data / "files" / lost[:2] / lost).unlink()
     assert backup.make(data, tmp_path / "backup", "1").missing == (lost,)
     store.close()
+
+
+def test_a_database_of_an_earlier_shape_is_backed_up_before_it_is_brought_up(data: Path, tmp_path: Path) -> None:
+    picture = keep(data, b"picture")
+    path = data / backup.DATABASE
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        earlier = next(place for place, step in enumerate(MIGRATIONS) if "body_sha256" in step.statements[0])
+        migrate(db, path, MIGRATIONS[:earlier])
+        db.execute("INSERT INTO reference VALUES (?, 1)", (bytes.fromhex(picture),))
+    made = backup.make(data, tmp_path / "backup", "1")
+    assert (made.files, made.missing) == (1, ())
+    assert backup.verify(made.database).files == 1
 
 
 def test_a_small_file_that_has_no_place_yet_is_in_the_backup(
