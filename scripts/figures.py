@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 import statistics
@@ -92,3 +93,11 @@ def write(figures: Sequence[Figure], path: Path | None) -> None:
         written = path.with_name(f"{path.name}.new")
         written.write_text(json.dumps([figure.row() for figure in figures], indent=1) + "\n")
         written.replace(path)
+
+
+def writable(text: str) -> Path:
+    """An argument: a file to write when all is measured; that it cannot be is better known before."""
+    path = Path(text)
+    if path.is_dir() or not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"cannot write {text}: name a file in a folder that is there")
+    return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import signal
 import socket
@@ -15,7 +16,7 @@ import psutil
 import pytest
 
 from comfyui.simulator.cards import GIB, Card
-from scripts.figures import Figure, report
+from scripts.figures import Figure, report, writable
 from scripts.fleet import ROOT
 from scripts.laboratory.real import run
 from scripts.laboratory.table import BEGIN, END
@@ -140,6 +141,13 @@ def test_the_exit_status_is_0_only_when_all_hold(tmp_path: Path, capsys: pytest.
     assert report([good, bad], tmp_path / "f.json") == 1
     assert [row["holds"] for row in json.loads((tmp_path / "f.json").read_text())] == [True, False]
     assert "MISSED" in capsys.readouterr().out
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    assert writable(str(tmp_path / "f.json")) == tmp_path / "f.json"
+    for wrong in (tmp_path, tmp_path / "none" / "f.json"):
+        with pytest.raises(argparse.ArgumentTypeError, match="name a file in a folder that is there"):
+            writable(str(wrong))
 
 
 def test_a_run_tells_and_keeps_what_is_found_until_it_is_cut_off(
