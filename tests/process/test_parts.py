@@ -13,10 +13,10 @@ import pytest
 from scripts.fleet import ROOT
 from tests.process.journal import until
 
-#: What the last word of each part's command names.
+#: What each part's command names.
 PARTS = ("tests/web", "tests/browser", "tests/process", "tests/contract", "--ignore=tests/contract")
 PYTHON = """#!/bin/sh
-for last; do :; done
+for word; do case $word in --basetemp=*) echo "$word" >> "$0-files" ;; *) last=$word ;; esac; done
 [ "$2" = compileall ] && exit
 echo "$last begins"
 sleep $LASTS_S &
@@ -59,6 +59,9 @@ def test_each_part_is_told_whole_and_one_that_fails_is_enough(checkout: Path, pr
         told, _ = run.communicate(timeout=60)
     assert told.splitlines() == [f"{part} {word}" for part in PARTS for word in ("begins", "ends")]
     assert run.returncode == (1 if fails else 0)
+    files = (checkout / ".venv" / "bin" / "python-files").read_text().split()
+    assert len(set(files)) == len(PARTS), "parts that share a place for files stumble over each other when they end"
+    assert not any(Path(file.partition("=")[2]).parent.exists() for file in files)
 
 
 @pytest.mark.parametrize("processors", [1, 2])
