@@ -13,6 +13,7 @@ import dataclasses
 import functools
 import json
 import sys
+import typing
 from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Annotated, Any, Final
@@ -67,6 +68,12 @@ _STATES: Final = {state.value: state for state in JobState}
 #: What happens to a job: the record's last fields, each with what it is while nothing has.
 _LIFE: Final = {
     field.name: field.default for field in dataclasses.fields(JobRecord) if field.name not in (*SUBMITTED, *COLUMNS)
+}
+#: The types of those that have no parts.
+_PLAIN: Final = {
+    name: typing.get_args(hint) or (hint,)
+    for name, hint in typing.get_type_hints(JobRecord).items()
+    if name in _LIFE and name not in _CONVERTERS
 }
 _lived: Final[Callable[[JobRecord], tuple[Any, ...]]] = attrgetter(*_LIFE)
 #: By the order of its fields.
@@ -146,6 +153,10 @@ def _read_life(text: str) -> tuple[Any, ...]:
     fields = _read(text)
     if unknown := fields.keys() - _LIFE.keys():
         raise ValueError(f"unknown: {', '.join(sorted(unknown))}")
+    for name in _PLAIN.keys() & fields.keys():
+        if type(fields[name]) not in _PLAIN[name]:
+            wanted = " or ".join(kind.__name__ for kind in _PLAIN[name])
+            raise ValueError(f"{name}: want {wanted}, got {type(fields[name]).__name__}")
     return tuple((_LIFE | fields).values())
 
 

@@ -150,6 +150,15 @@ def test_a_file_that_cannot_be_written_is_refused_before_anything_is_measured(tm
             writable(str(wrong))
 
 
+def test_a_comfyui_that_no_suite_would_use_is_refused_before_anything_is_measured() -> None:
+    command = [ROOT / "scripts" / "bench", "latency", "--comfyui", "http://127.0.0.1:1"]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert run.returncode == 2
+    assert run.stderr.splitlines()[-1] == (
+        "bench: error: --comfyui is for gap: name it among the suites, or leave --comfyui out"
+    )
+
+
 def test_a_run_tells_and_keeps_what_is_found_until_it_is_cut_off(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -317,7 +317,18 @@ def test_a_damaged_file_is_refused_with_the_way_back_and_never_touched(
 
 
 @pytest.mark.parametrize(
-    "damage", ["life = '{}x'", "life = '[]'", "life = 'null'", "submitted = '5'", "files = '{}'", "group_size = NULL"]
+    "damage",
+    [
+        "life = '{}x'",
+        "life = '[]'",
+        "life = 'null'",
+        """life = '{"attempt":"1"}'""",
+        """life = '{"ran_out":1}'""",
+        """life = '{"worker":null}'""",
+        "submitted = '5'",
+        "files = '{}'",
+        "group_size = NULL",
+    ],
 )
 def test_a_record_that_cannot_be_read_is_named(sqlite_path: Path, new_job: NewJob, damage: str) -> None:
     group = Member(group_id=new_job(9).job_id, index=0, size=1)
