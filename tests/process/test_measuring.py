@@ -151,7 +151,7 @@ def test_a_file_that_cannot_be_written_is_refused_before_anything_is_measured(tm
 
 
 def test_a_comfyui_that_no_suite_would_use_is_refused_before_anything_is_measured() -> None:
-    command = [ROOT / "scripts" / "bench", "latency", "--comfyui", "http://127.0.0.1:1"]
+    command = [str(ROOT / "scripts" / "bench"), "latency", "--comfyui", "http://127.0.0.1:1"]
     run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert run.returncode == 2
     assert run.stderr.splitlines()[-1] == (

@@ -57,6 +57,10 @@ class Host:
         command = [*self._prefix, sys.executable, "-c", CALL, method, url, "" if body is None else json.dumps(body)]
         return json.loads(subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout)
 
+    def cable(self, state: str) -> None:
+        """up, or down: what is sent meanwhile is lost, and nobody is told that a connection has ended."""
+        subprocess.run([*self._prefix, "ip", "link", "set", self._prefix[-1], state], check=True)
+
     def stop(self) -> None:
         for process in reversed(self._started):
             process.kill()
@@ -127,3 +131,33 @@ def test_a_worker_elsewhere_draws_a_picture_and_is_cut_off_when_its_key_is(confi
         until(lambda: states() == ["lost"], "the worker to be cut off")
         broker.signal(signal.SIGTERM)
         assert broker.wait() == 0
+
+
+def test_what_is_drawn_while_the_cable_is_cut_is_delivered_when_it_is_mended(config: Path, tmp_path: Path) -> None:
+    with hosts(tmp_path) as (here, there):
+        here.start("broker", "broker", "--config", str(config)).ready()
+        url = here.start("web", "web", "--config", str(config), "--port", "*").ready().split("url=")[1].split()[0]
+        simulator = "comfyui.simulator", "--port", "0", "--step-s", "0.2", "--load-s", "0"
+        comfyui = there.start("simulator", *simulator).ready().split()[1]
+        gpu_1 = there.start("gpu-1", "worker", "--config", str(tmp_path / "gpu-1.ini"), "--comfyui", comfyui)
+        gpu_1.ready()
+
+        def job_is(*states: str) -> dict[str, Any] | None:
+            now: dict[str, Any] = here.call("GET", f"{url}/api/v1/jobs/{job['id']}")
+            return now if now["state"] in states else None
+
+        def worker() -> str:
+            state: str = here.call("GET", f"{url}/api/v1/workers")["workers"][0]["state"]
+            return state
+
+        job = here.call("POST", f"{url}/api/v1/jobs", {"template": "text-to-image", "params": {"prompt": "a pier"}})
+        until(lambda: job_is("running"), "the job to run")
+        there.cable("down")
+        until(lambda: worker() == "lost", "the worker to be missed")
+        assert job_is("queued")
+        until(lambda: "dialling anew" in gpu_1.log.read_text(), "the worker to miss the broker")
+        there.cable("up")
+        done = until(lambda: job_is("succeeded", "failed"), "the picture")
+        assert (done["state"], done["worker"], done["attempt"]) == ("succeeded", "gpu-1", 1)
+        assert len(there.call("GET", f"{comfyui}/history")) == 1
+        assert worker() == "ready"
