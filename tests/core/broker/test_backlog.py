@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from broker.core.backlog import PLACES, Backlog, Group, Lane, group_key
+from broker.core.backlog import PLACES, Backlog, Group, GroupKey, Lane, group_key
 from broker.core.estimates import work
 from broker.core.fairness import Fairness
 from broker.protocol.records import Needs
@@ -238,59 +238,104 @@ class Queue(RuleBasedStateMachine):
 
     jobs = st.integers(0, 5).map(str)
     owners = st.sampled_from(["ann", "bob"])
+    #: Small cards, large ones, and the small one that jobs are pinned to.
+    lanes = (ANYWHERE, Lane((DIGEST, (), 8)), Lane(ANYWHERE.kind, "gpu-0"))
 
     def __init__(self) -> None:
         super().__init__()
         self.shares = {"ann": 0.0, "bob": 0.0}
         self.backlog = backlog_of(self.shares)
         #: job -> (its group, turn, sequence)
-        self.model: dict[str, tuple[tuple[str, str, int], int, int]] = {}
+        self.model: dict[str, tuple[GroupKey, int, int]] = {}
+        self.aside: set[GroupKey] = set()
+        self.held_back: set[str] = set()
 
     @rule(
         job=jobs,
-        needs=st.sampled_from([NEEDS, OTHER]),
+        needs=st.sampled_from([NEEDS, OTHER, dataclasses.replace(NEEDS, vram_bytes=8)]),
         owner=owners,
+        pin=st.sampled_from(["", "gpu-0"]),
         priority=st.integers(-1, 1),
         near=st.integers(0, 2),
         apart=st.booleans(),
     )
-    def put(self, *, job: str, needs: Needs, owner: str, priority: int, near: int, apart: bool) -> None:
+    def put(self, *, job: str, needs: Needs, owner: str, pin: str, priority: int, near: int, apart: bool) -> None:
         sequence = int(job) * (PLACES if apart else 1)
         for _ in range(70 if apart else 1):
-            self.backlog.discard(job)
-            self.backlog.add(job, needs, owner=owner, pin="", priority=priority, sequence=sequence, near=near)
-        self.model[job] = ((needs.nodes[0], owner, near), sequence - priority * PLACES, sequence)
+            if apart:
+                self.take_out(job)
+            self.backlog.add(job, needs, owner=owner, pin=pin, priority=priority, sequence=sequence, near=near)
+        key = self.backlog._entry[job][3].key
+        assert (key.nodes, key.owner, key.pin, key.near) == (needs.nodes, owner, pin, near)
+        self.model[job] = (key, sequence - priority * PLACES, sequence)
+        self.emptied()
 
     @rule(job=jobs)
     def take_out(self, job: str) -> None:
         self.backlog.discard(job)
         self.model.pop(job, None)
+        self.emptied()
 
     @rule(owner=owners, more=st.integers(1, 3))
     def serve(self, owner: str, more: int) -> None:
         self.shares[owner] += more
 
+    @rule(lane=st.sampled_from(lanes), by_age=st.booleans())
+    def pass_over(self, lane: Lane, by_age: bool) -> None:
+        if (group := self.backlog.next_in(lane, by_age=by_age)) is not None:
+            self.backlog.set_aside(group)
+            self.aside.add(group.key)
+
+    @rule()
+    def look_again(self) -> None:
+        self.backlog.restore()
+        self.aside.clear()
+
+    @rule(owner=owners)
+    def hold_back(self, owner: str) -> None:
+        self.backlog.hold_back(owner)
+        self.held_back.add(owner)
+
+    @rule(owner=owners)
+    def let_go(self, owner: str) -> None:
+        self.backlog.let_go(owner)
+        self.held_back.discard(owner)
+
+    @rule(lane=st.sampled_from(lanes))
+    def forget(self, lane: Lane) -> None:
+        self.backlog.forget(lambda known: known == lane)
+
+    def emptied(self) -> None:
+        """A group that is empty is gone, and is not passed over when it comes again."""
+        self.aside &= {key for key, _, _ in self.model.values()}
+
     @invariant()
     def the_first_of_each_order_is_first(self) -> None:
-        heads: dict[tuple[str, str, int], tuple[int, int]] = {}
-        for name, turn, sequence in sorted(self.model.values(), key=lambda job: job[1:]):
-            heads.setdefault(name, (turn, sequence))
-        fair = {}
-        for group in self.backlog._groups.values():
-            turn, sequence = heads[group.key.nodes[0], group.key.owner, group.key.near]
-            fair[group] = self.backlog.urgency(group, ANYWHERE.kind)
-            priority, share, *after = fair[group]
-            assert share >= self.shares[group.key.owner]
-            assert (priority, *after) == ((turn - sequence) // PLACES, -group.key.near, turn)
-        assert len(fair) == len(heads)
-        found: list[Group | None] = [self.backlog.next_in(ANYWHERE, by_age=by_age) for by_age in (False, True)]
-        assert [group is not None for group in found] == [bool(heads)] * 2
-        if found[0] is not None and found[1] is not None:
-            assert fair[found[0]] == min(fair.values())
-            assert self.backlog.turn(found[1]) == min(turn for turn, _ in heads.values())
+        heads: dict[GroupKey, tuple[int, int]] = {}
+        for key, turn, sequence in sorted(self.model.values(), key=lambda job: job[1:]):
+            heads.setdefault(key, (turn, sequence))
+        assert self.backlog._groups.keys() == heads.keys()
+        for lane in self.lanes:
+            fair = {}
+            for group in self.backlog._groups.values():
+                key = group.key
+                if key.pin != lane.pin or key.vram_bytes > lane.kind[2]:
+                    continue
+                if key in self.aside or key.owner in self.held_back:
+                    continue
+                turn, sequence = heads[key]
+                fair[group] = self.backlog.urgency(group, lane.kind)
+                priority, share, *after = fair[group]
+                assert share >= self.shares[key.owner]
+                assert (priority, *after) == ((turn - sequence) // PLACES, -key.near, turn)
+            found: list[Group | None] = [self.backlog.next_in(lane, by_age=by_age) for by_age in (False, True)]
+            assert [group is not None for group in found] == [bool(fair)] * 2
+            if found[0] is not None and found[1] is not None:
+                assert fair[found[0]] == min(fair.values())
+                assert self.backlog.turn(found[1]) == min(heads[group.key][0] for group in fair)
         assert len(self.backlog) == len(self.model)
         assert all(len(group.heap) <= 2 * group.waiting + 66 for group in self.backlog._groups.values())
 
 
 TestQueue = Queue.TestCase
-TestQueue.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)
+TestQueue.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
