@@ -291,7 +291,8 @@ class Backlog:
                 self._show(group)
 
     def forget(self, lane: Callable[[Lane], bool]) -> None:
-        """What these lanes can run has changed: ask anew when they are next looked at."""
+        """What these lanes can run has changed: ask anew when they are next looked at. A kind's lane goes with those of
+        its pins, which are ordered by it."""
         gone = {self._lines.pop(known) for known in [known for known in self._lines if lane(known)]}
         if gone:
             for group in self._groups.values():

@@ -152,12 +152,14 @@ def test_what_is_drawn_while_the_cable_is_cut_is_delivered_when_it_is_mended(con
 
         job = here.call("POST", f"{url}/api/v1/jobs", {"template": "text-to-image", "params": {"prompt": "a pier"}})
         until(lambda: job_is("running"), "the job to run")
+        before = len(gpu_1.log.read_text())
         there.cable("down")
         until(lambda: worker() == "lost", "the worker to be missed")
         assert job_is("queued")
-        until(lambda: "dialling anew" in gpu_1.log.read_text(), "the worker to miss the broker")
+        until(lambda: "dialling anew" in gpu_1.log.read_text()[before:], "the worker to miss the broker")
+        until(lambda: there.call("GET", f"{comfyui}/history"), "the picture to be drawn")
         there.cable("up")
         done = until(lambda: job_is("succeeded", "failed"), "the picture")
         assert (done["state"], done["worker"], done["attempt"]) == ("succeeded", "gpu-1", 1)
         assert len(there.call("GET", f"{comfyui}/history")) == 1
-        assert worker() == "ready"
+        until(lambda: worker() == "ready", "the worker to be ready")
