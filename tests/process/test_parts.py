@@ -60,7 +60,7 @@ def test_each_part_is_told_whole_and_one_that_fails_is_enough(checkout: Path, pr
     assert told.splitlines() == [f"{part} {word}" for part in PARTS for word in ("begins", "ends")]
     assert run.returncode == (1 if fails else 0)
     files = (checkout / ".venv" / "bin" / "python-files").read_text().split()
-    assert len(set(files)) == len(PARTS), "parts that share a place for files stumble over each other when they end"
+    assert len(set(files)) == len(PARTS), "each part has a place of its own for files"
     assert not any(Path(file.partition("=")[2]).parent.exists() for file in files)
 
 

@@ -77,6 +77,23 @@ def hosts(folder: Path) -> Iterator[tuple[Host, Host]]:
             here.stop()
 
 
+def served(here: Host, config: Path) -> tuple[Process, str]:
+    """A broker, and the URL of a web process."""
+    broker = here.start("broker", "broker", "--config", str(config))
+    broker.ready()
+    return broker, here.start("web", "web", "--config", str(config), "--port", "*").ready().split("url=")[1].split()[0]
+
+
+def states(here: Host, url: str) -> list[str]:
+    return [worker["state"] for worker in here.call("GET", f"{url}/api/v1/workers")["workers"]]
+
+
+def job_in(here: Host, url: str, job: Any, *wanted: str) -> Any:
+    """The job, once it is in one of these states."""
+    now = here.call("GET", f"{url}/api/v1/jobs/{job['id']}")
+    return now if now["state"] in wanted else None
+
+
 def made_by_keys(config: Path, *arguments: str) -> str:
     command = [sys.executable, str(ROOT / "scripts" / "keys"), "--config", str(config), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
@@ -97,14 +114,12 @@ def config(tmp_path: Path) -> Path:
 
 def test_a_worker_elsewhere_draws_a_picture_and_is_cut_off_when_its_key_is(config: Path, tmp_path: Path) -> None:
     with hosts(tmp_path) as (here, there):
-        broker = here.start("broker", "broker", "--config", str(config))
-        broker.ready()
-        url = here.start("web", "web", "--config", str(config), "--port", "*").ready().split("url=")[1].split()[0]
+        broker, url = served(here, config)
         comfyui = there.start("simulator", "comfyui.simulator", "--port", "0", "--zero-work").ready().split()[1]
 
         stranger = there.start("stranger", "worker", "--config", str(tmp_path / "stranger.ini"), "--comfyui", comfyui)
         until(lambda: "refused a connection" in broker.log.read_text(), "the stranger to be refused")
-        assert here.call("GET", f"{url}/api/v1/workers")["workers"] == []
+        assert states(here, url) == []
         stranger.kill()
 
         liar = there.start(
@@ -116,50 +131,34 @@ def test_a_worker_elsewhere_draws_a_picture_and_is_cut_off_when_its_key_is(confi
         there.start("gpu-1", "worker", "--config", str(tmp_path / "gpu-1.ini"), "--comfyui", comfyui).ready()
         job = here.call("POST", f"{url}/api/v1/jobs", {"template": "text-to-image", "params": {"prompt": "a pier"}})
 
-        def over() -> Any:
-            now = here.call("GET", f"{url}/api/v1/jobs/{job['id']}")
-            return now if now["state"] in ("succeeded", "failed", "cancelled") else None
-
-        done = until(over, "the picture")
+        done = until(lambda: job_in(here, url, job, "succeeded", "failed", "cancelled"), "the picture")
         assert (done["state"], done["worker"]) == ("succeeded", "gpu-1")
 
         made_by_keys(config, "revoke", "gpu-1")
 
-        def states() -> list[str]:
-            return [worker["state"] for worker in here.call("GET", f"{url}/api/v1/workers")["workers"]]
-
-        until(lambda: states() == ["lost"], "the worker to be cut off")
+        until(lambda: states(here, url) == ["lost"], "the worker to be cut off")
         broker.signal(signal.SIGTERM)
         assert broker.wait() == 0
 
 
 def test_what_is_drawn_while_the_cable_is_cut_is_delivered_when_it_is_mended(config: Path, tmp_path: Path) -> None:
     with hosts(tmp_path) as (here, there):
-        here.start("broker", "broker", "--config", str(config)).ready()
-        url = here.start("web", "web", "--config", str(config), "--port", "*").ready().split("url=")[1].split()[0]
+        _, url = served(here, config)
         simulator = "comfyui.simulator", "--port", "0", "--step-s", "0.2", "--load-s", "0"
         comfyui = there.start("simulator", *simulator).ready().split()[1]
         gpu_1 = there.start("gpu-1", "worker", "--config", str(tmp_path / "gpu-1.ini"), "--comfyui", comfyui)
         gpu_1.ready()
 
-        def job_is(*states: str) -> dict[str, Any] | None:
-            now: dict[str, Any] = here.call("GET", f"{url}/api/v1/jobs/{job['id']}")
-            return now if now["state"] in states else None
-
-        def worker() -> str:
-            state: str = here.call("GET", f"{url}/api/v1/workers")["workers"][0]["state"]
-            return state
-
         job = here.call("POST", f"{url}/api/v1/jobs", {"template": "text-to-image", "params": {"prompt": "a pier"}})
-        until(lambda: job_is("running"), "the job to run")
+        until(lambda: job_in(here, url, job, "running"), "the job to run")
         before = len(gpu_1.log.read_text())
         there.cable("down")
-        until(lambda: worker() == "lost", "the worker to be missed")
-        assert job_is("queued")
+        until(lambda: states(here, url) == ["lost"], "the worker to be missed")
+        assert job_in(here, url, job, "queued")
         until(lambda: "dialling anew" in gpu_1.log.read_text()[before:], "the worker to miss the broker")
         until(lambda: there.call("GET", f"{comfyui}/history"), "the picture to be drawn")
         there.cable("up")
-        done = until(lambda: job_is("succeeded", "failed"), "the picture")
+        done = until(lambda: job_in(here, url, job, "succeeded", "failed"), "the picture")
         assert (done["state"], done["worker"], done["attempt"]) == ("succeeded", "gpu-1", 1)
         assert len(there.call("GET", f"{comfyui}/history")) == 1
-        until(lambda: worker() == "ready", "the worker to be ready")
+        until(lambda: states(here, url) == ["ready"], "the worker to be ready")
