@@ -23,7 +23,7 @@ from broker.protocol.codec import ADMIN_SENDS, WORKER_SENDS, decode, encode
 from broker.protocol.errors import RemoteProtocolError, StoreError
 from broker.protocol.ids import SESSION_ID
 from broker.protocol.records import JobState
-from broker.protocol.worker import Invalid, Recorded, Refused
+from broker.protocol.worker import Invalid, Refused
 from broker.runtime import clock, sockets
 from broker.runtime.gate import Allowed, Gate
 from broker.runtime.keys import Identity
@@ -108,12 +108,14 @@ class Server:
             self._gate.socket if self._gate is not None else None,
             self._searches.fileno() if self._searches is not None else None,
         )
-        for source in (self._clients, self._events, stop.fileno(), files.fileno(), *beside):
+        for source in (self._clients, self._events, stop.fileno(), *beside):
             if source is not None:
                 others.register(source, zmq.POLLIN)
                 everybody.register(source, zmq.POLLIN)
         everybody.register(self._workers, zmq.POLLIN)
         while not stop.requested:
+            for poller in (others, everybody):
+                poller.register(files.fileno(), zmq.POLLIN if self._turn.wants_files else 0)
             ready = self._wait(others, everybody)
             if self._gate is not None and self._gate.socket in ready:
                 self._gate.answer()
@@ -228,10 +230,8 @@ class Server:
     # ---- out
 
     def _send(self, out: Outbound) -> None:
-        # What somebody waits for goes first.
         for send in out.to_workers:
-            if not isinstance(send.message, Recorded):
-                self._deliver(send)
+            self._deliver(send)
         for reply in out.to_clients:
             self._send_to(self._clients, reply.session.encode(), reply.message)
         for message in out.published:
@@ -239,9 +239,8 @@ class Server:
             topic = TOPICS[type(message)]
             if topic in self._watched:
                 sockets.send(self._events, topic, *encode(message))
-        for send in out.to_workers:
-            if isinstance(send.message, Recorded):
-                self._deliver(send)
+        for send in out.recorded:
+            self._deliver(send)
 
     def _deliver(self, send: Send) -> None:
         if isinstance(send.message, Refused) and send.message.why != ANNOUNCE_FIRST:

@@ -14,19 +14,23 @@ from broker import reading
 from broker.core.events import Event, FromClient, FromWorker, Outlived, Tick, Unreachable
 from broker.core.fleet import Fleet
 from broker.core.model import JobRecord
+from broker.core.news import can_wait
 from broker.core.rules import Now
 from broker.core.step import AddStory, SaveFigure, Send, Step, UpdateJob, Write
 from broker.core.submits import ids
 from broker.protocol import client
 from broker.protocol.records import JobState
 from broker.protocol.value import replace
-from broker.protocol.worker import Complete, Fail, OutputsMissing
+from broker.protocol.worker import Complete, Fail, OutputsMissing, Recorded
 from broker.store.api import Page, Store
 
 #: The longest that a write may wait for a commit, when nothing else asks for one.
 UNSAVED_MS: Final = 500
 #: The longest that a result waits for its files, which travel beside it, before its worker is told to send them again.
 FILES_MS: Final = 5_000
+#: The longest that what nobody acts on is kept, so that it leaves with what follows: a job that is soon over is one
+#: change for whoever watches, and one message less for its worker.
+GATHER_MS: Final = 20
 
 
 @dataclasses.dataclass(slots=True)
@@ -36,6 +40,8 @@ class Outbound:
     to_workers: list[Send] = dataclasses.field(default_factory=list)
     to_clients: list[Send] = dataclasses.field(default_factory=list)
     published: list[Any] = dataclasses.field(default_factory=list)
+    #: To workers: that an end is recorded. Nobody waits for it.
+    recorded: list[Send] = dataclasses.field(default_factory=list)
 
 
 class Turn:
@@ -60,8 +66,11 @@ class Turn:
         self._unsaved_ms: int | None = None
         #: Messages that broke the contract, counted by whoever decodes.
         self.invalid = 0
-        #: What was published in this turn and has no place in the stream yet.
+        #: What was published and has no place in the stream yet, ends whose workers are not told yet that they are
+        #: recorded, and until when these are kept; None while there is nothing.
         self._news: list[Any] = []
+        self._recorded: list[Send] = []
+        self._gather_ms: int | None = None
         #: Results whose files are not all here, by job, each with the time until when it waits for them.
         self._early: dict[str, tuple[FromWorker | Unreachable, int]] = {}
 
@@ -103,8 +112,8 @@ class Turn:
                 continue
             urgent |= self._handle(replace(request, stored=stored, deleted=deleted), now, out)
         urgent |= self._handle(Tick(), now, out)
-        self._publish(out)
         leaving = bool(out.to_workers or out.to_clients)
+        self._let_go(now, out)
         if self._unsaved_ms is not None and (urgent or leaving or now.mono_ms - self._unsaved_ms >= UNSAVED_MS):
             self.save()
         out.to_workers = [self._with_workflow(send) for send in out.to_workers]
@@ -125,8 +134,15 @@ class Turn:
 
     def sleep_ms(self, mono_ms: int) -> int:
         """How long until the next turn must come, even if nothing arrives."""
-        waiting_ms = (max(0, until_ms - mono_ms) for _, until_ms in self._early.values())
-        return min((self.fleet.sleep_ms(mono_ms), *waiting_ms))
+        until = [until_ms for _, until_ms in self._early.values()]
+        if self._gather_ms is not None:
+            until.append(self._gather_ms)
+        return min((self.fleet.sleep_ms(mono_ms), *(max(0, until_ms - mono_ms) for until_ms in until)))
+
+    @property
+    def wants_files(self) -> bool:
+        """Whether a result waits for files: when one has become durable, a turn should follow."""
+        return bool(self._early)
 
     @property
     def saved(self) -> bool:
@@ -149,10 +165,23 @@ class Turn:
             self._unsaved_ms = now.mono_ms
         for write in step.writes:
             self.store.apply(write)
-        out.to_workers += step.sends
+        for send in step.sends:
+            (self._recorded if isinstance(send.message, Recorded) else out.to_workers).append(send)
         out.to_clients += step.replies
         self._news += step.published
         return any(not _can_wait(write) for write in step.writes)
+
+    def _let_go(self, now: Now, out: Outbound) -> None:
+        """Whatever waited leaves with what cannot wait, and when its time has come."""
+        if self._gather_ms is None and (self._news or self._recorded):
+            self._gather_ms = now.mono_ms + GATHER_MS
+        due = self._gather_ms is not None and now.mono_ms >= self._gather_ms
+        if due or out.to_workers:
+            out.recorded, self._recorded = self._recorded, []
+        if due or not all(map(can_wait, self._news)):
+            self._publish(out)
+        if not self._news and not self._recorded:
+            self._gather_ms = None
 
     def _publish(self, out: Outbound) -> None:
         news, self._news = self._news, []

@@ -8,7 +8,6 @@ most one call away; and a loop that does not turn falls silent, as it should. Ow
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -38,6 +37,7 @@ from worker.core.asks import (
     StoreCapabilities,
 )
 from worker.core.machine import Machine
+from worker.core.outbox import Outbox
 from worker.core.patience import earliest
 from worker.core.run import Run
 from worker.courier import Courier
@@ -47,11 +47,6 @@ from worker.restart import restarting
 
 #: Messages of the broker taken in one turn.
 AT_ONCE: Final = 100
-#: Messages kept while no broker is connected; the oldest go first, and all that matters is said again.
-OUTBOX: Final = 100
-#: How long what can wait is kept, so that it leaves with what follows: a job takes its place, is accepted and starts
-#: within a few milliseconds, and for the broker and every browser one change is less work than three.
-GATHER_MS: Final = 5
 #: The longest sleep.
 TURN_MS: Final = 1_000
 #: How long a turn goes on to the next thing: most are quick, and a look around between any two would double their time.
@@ -90,9 +85,7 @@ class Loop:
         self._restart = restart
         self._dial = dial
         self._socket = dial()
-        self._outbox: deque[list[bytes]] = deque(maxlen=OUTBOX)
-        #: Until when the outbox is kept; None: it holds something that must leave.
-        self._gather_ms: int | None = None
+        self._outbox = Outbox()
         self._joined: Callable[[], None] | None = joined
         self._signals: Signals | None = None
         self._stop: Stop | None = None
@@ -139,17 +132,20 @@ class Loop:
     def _poll(self, signals: Signals) -> None:
         """Sleep until something arrives or is due."""
         due_ms = earliest(
-            self._machine.deadline_ms(), self._courier.deadline_ms(), self._agenda.deadline_ms(), self._gather_ms
+            self._machine.deadline_ms(),
+            self._courier.deadline_ms(),
+            self._agenda.deadline_ms(),
+            self._outbox.deadline_ms(),
         )
         wait_ms = TURN_MS if due_ms is None else min(TURN_MS, max(0, due_ms - now_ms()))
-        watched = (self._socket, self._blocked, self._courier.socket, self._comfy.fileno())
+        watched = (self._socket, self._outbox.blocked, self._courier.socket, self._comfy.fileno())
         if watched != self._watched:
             self._watched, self._poller = watched, self._new_poller(signals)
         self._poller.poll(0 if self._comfy.busy or self._comfy.waiting else wait_ms)
 
     def _new_poller(self, signals: Signals) -> zmq.Poller:
         poller = zmq.Poller()
-        poller.register(self._socket, zmq.POLLIN | (zmq.POLLOUT if self._blocked else 0))
+        poller.register(self._socket, zmq.POLLIN | (zmq.POLLOUT if self._outbox.blocked else 0))
         poller.register(self._courier.socket, zmq.POLLIN)
         poller.register(signals.fileno(), zmq.POLLIN)
         if self._comfy.up:
@@ -169,8 +165,7 @@ class Loop:
             self._signals.settle()
             self._act(self._machine.drain("stopped by a signal", now_ms()))
         self._act(self._machine.tick(now_ms()))
-        if self._gather_ms is None or now_ms() >= self._gather_ms:
-            self._flush()
+        self._flush()
 
     # ---- the broker
 
@@ -208,32 +203,21 @@ class Loop:
             log.info("attempt failed", extra={"fields": {"job": message.job_id, "attempt": message.attempt, **why}})
             if message.failure.reason is Reason.POISONED and not self._restart:
                 log.error("the card fails everything: start comfyui anew; no work is taken until then")
-        if can_wait and not self._blocked:
-            self._gather_ms = self._gather_ms if self._outbox else now_ms() + GATHER_MS
-            self._outbox.append(encode(message))
-        else:
-            self._outbox.append(encode(message))
-            self._flush()
-
-    @property
-    def _blocked(self) -> bool:
-        """Something should have left and could not."""
-        return bool(self._outbox) and self._gather_ms is None
+        self._outbox.add(message, now_ms(), can_wait=can_wait)
+        self._flush()
 
     def _flush(self) -> None:
-        self._gather_ms = None
-        while self._outbox:
+        while (message := self._outbox.first(now_ms())) is not None:
             try:
-                sockets.send(self._socket, *self._outbox[0])
+                sockets.send(self._socket, *encode(message))
             except zmq.Again:
                 return  # no broker is connected
-            self._outbox.popleft()
+            self._outbox.sent()
 
     def _redial(self) -> None:
         log.warning("the broker does not answer: dialling anew")
         self._socket.close(linger=0)
         self._outbox.clear()
-        self._gather_ms = None
         self._socket = self._dial()
 
     # ---- what the core asks

@@ -50,3 +50,8 @@ def newest(published: Iterable[Any]) -> list[Any]:
         kept.pop(key, None)
         kept[key] = message
     return list(kept.values())
+
+
+def can_wait(message: Any) -> bool:
+    """Whether nobody minds to be told of it a moment later: that a job goes on, and what its worker does."""
+    return isinstance(message, WorkerChanged) or (isinstance(message, Job) and not message.record.state.terminal)

@@ -42,9 +42,9 @@ def test_a_worker_started_by_hand_joins_the_fleet(tmp_path: Path) -> None:
         assert child.stdout is not None
         with child.stdout:
             assert child.stdout.readline().startswith("ready worker name=gpu-1")
-            names = until(
-                lambda: {w["name"] for w in fleet.request("GET", "/api/v1/workers")["workers"]}, "the workers"
+            both = {"worker-1", "gpu-1"}
+            until(
+                lambda: {w["name"] for w in fleet.request("GET", "/api/v1/workers")["workers"]} == both, "the workers"
             )
-            assert names == {"worker-1", "gpu-1"}
             child.terminate()
         assert child.wait(30) == 0

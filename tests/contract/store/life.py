@@ -17,7 +17,7 @@ from broker.protocol import worker as wire
 from broker.protocol.errors import StoreError
 from broker.store import backup
 from broker.store.sqlite import SqliteStore
-from broker.turn import Turn
+from broker.turn import GATHER_MS, Turn
 from tests.core.broker.given import CLIENT, STREAM, TIMINGS, Given, submit_of
 
 JOBS = 3
@@ -49,9 +49,11 @@ def live(folder: Path) -> None:
     ]
     for number in range(1, JOBS + 1):
         ready = wire.Ready(serial=number, credits=1, seen=number - 1)
-        sent = take(turn, [*heard, FromWorker(gpu.session, ready)], [FromClient(CLIENT, submit_of(number))], number)
+        submit, ms = FromClient(CLIENT, submit_of(number)), number * 2 * GATHER_MS
+        sent = take(turn, [*heard, FromWorker(gpu.session, ready)], [submit], ms)
         ends = [wire.Complete(job_id=one.job_id, attempt=one.attempt, outputs=(), timings=TIMINGS) for one in sent]
-        take(turn, [FromWorker(gpu.session, end) for end in ends], [], number)
+        take(turn, [FromWorker(gpu.session, end) for end in ends], [], ms)
+        take(turn, [], [], ms + GATHER_MS)
         heard = []
     store.checkpoint()
     made = backup.make(folder, folder / "backup", "1")
@@ -71,8 +73,8 @@ def take(turn: Turn, heard: list[FromWorker], asked: list[FromClient], ms: int) 
         if isinstance(send.message, wire.Dispatch):
             sent.append(send.message)
             say(f"sent {send.message.job_id} {send.message.attempt}")
-        if isinstance(send.message, wire.Recorded):
-            say(f"recorded {send.message.job_id}")
+    for send in out.recorded:
+        say(f"recorded {send.message.job_id}")
     return sent
 
 

@@ -108,7 +108,7 @@ class Broker(RuleBasedStateMachine):
         out = self.turn.take(heard, requests, self.now)
         check(self.turn.fleet)
         assert [r.message.request_id for r in requests] == [r.message.request_id for r in out.to_clients]
-        for send in out.to_workers:
+        for send in (*out.to_workers, *out.recorded):
             self.carried(send.message, BROKER_TO_WORKER)
             self.note_sent(send)
         for reply in out.to_clients:

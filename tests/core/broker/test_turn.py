@@ -16,10 +16,10 @@ from broker.protocol import client
 from broker.protocol import worker as wire
 from broker.protocol.errors import StoreError
 from broker.protocol.events import JobChanged, JobGone, StatsChanged, WorkerChanged
-from broker.protocol.records import InputFile, JobState
+from broker.protocol.records import InputFile, JobState, ProgressKind
 from broker.store.api import Wanted
 from broker.store.memory import MemoryStore
-from broker.turn import FILES_MS, UNSAVED_MS, Outbound, Turn
+from broker.turn import FILES_MS, GATHER_MS, UNSAVED_MS, Outbound, Turn
 from tests.core.broker.given import (
     CLIENT,
     NEEDS,
@@ -31,6 +31,7 @@ from tests.core.broker.given import (
     Given,
     held,
     job_id,
+    report,
     session_id,
     submit_of,
 )
@@ -90,6 +91,11 @@ class House:
         offer = wire.Capabilities(digest=said.capabilities, nodes=NEEDS.nodes, models=())
         self.takes(said, offer, wire.Ready(serial=1, credits=credits, seen=0))
 
+    def later(self) -> Outbound:
+        """What leaves once nothing else has for long enough."""
+        self.now_ms += GATHER_MS
+        return self.takes()
+
     def state(self, job: str) -> JobState | None:
         found = self.store.job(job)
         return found.state if found is not None else None
@@ -103,6 +109,10 @@ def house() -> House:
 def complete(job: str, attempt: int = 1, sha256: str = OUTPUT.sha256) -> wire.Complete:
     outputs = (dataclasses.replace(OUTPUT, sha256=sha256),)
     return wire.Complete(job_id=job, attempt=attempt, outputs=outputs, timings=TIMINGS)
+
+
+def told(out: Outbound) -> list[Any]:
+    return [send.message for send in out.recorded]
 
 
 def test_everything_of_a_turn_is_one_commit_and_a_job_is_sent_in_the_turn_it_came(house: House) -> None:
@@ -182,8 +192,8 @@ def test_results_are_heard_before_submits(house: House) -> None:
     house.opens()
     house.takes(submit_of(1))
     out = house.takes(submit_of(2), complete(job_id(1)), wire.Ready(serial=2, credits=1, seen=1))
-    assert isinstance(out.to_workers[0].message, wire.Recorded)
-    assert out.to_workers[1].message.job_id == job_id(2)
+    assert [send.message.job_id for send in out.to_workers] == [job_id(2)]
+    assert told(out) == [wire.Recorded(job_id=job_id(1), attempt=1)]
 
 
 def test_a_submit_and_its_twin_in_one_turn_are_one_job(house: House) -> None:
@@ -195,8 +205,8 @@ def test_a_submit_and_its_twin_in_one_turn_are_one_job(house: House) -> None:
 def test_an_end_and_its_twin_in_one_turn_are_both_recorded(house: House) -> None:
     house.opens()
     house.takes(submit_of(1))
-    out = house.takes(complete(job_id(1)), complete(job_id(1)))
-    assert [send.message for send in out.to_workers] == [wire.Recorded(job_id=job_id(1), attempt=1)] * 2
+    house.takes(complete(job_id(1)), complete(job_id(1)))
+    assert told(house.later()) == [wire.Recorded(job_id=job_id(1), attempt=1)] * 2
     assert house.state(job_id(1)) is JobState.SUCCEEDED
 
 
@@ -207,8 +217,8 @@ def test_an_end_repeated_to_the_brokers_next_life_is_recorded_from_the_store(hou
     again = House()
     again.store, again.turn.store = house.store, house.store
     again.opens()
-    out = again.takes(complete(job_id(1)))
-    assert [send.message for send in out.to_workers] == [wire.Recorded(job_id=job_id(1), attempt=1)]
+    again.takes(complete(job_id(1)))
+    assert told(again.later()) == [wire.Recorded(job_id=job_id(1), attempt=1)]
 
 
 # ---- files
@@ -219,12 +229,11 @@ def test_a_result_does_not_count_before_its_files_are_durable(house: House) -> N
     house.takes(submit_of(1))
     assert house.takes(complete(job_id(1), sha256="0" * 64)).to_workers == []
     assert house.state(job_id(1)) is JobState.LEASED
-    assert house.turn.sleep_ms(house.now_ms) <= FILES_MS
+    assert house.turn.sleep_ms(house.now_ms) <= FILES_MS and house.turn.wants_files
     house.files.add("0" * 64)
     house.now_ms += FILES_MS - 1
-    (answer,) = house.takes().to_workers
-    assert isinstance(answer.message, wire.Recorded)
-    assert house.state(job_id(1)) is JobState.SUCCEEDED
+    assert told(house.takes()) == [wire.Recorded(job_id=job_id(1), attempt=1)]
+    assert house.state(job_id(1)) is JobState.SUCCEEDED and not house.turn.wants_files
 
 
 def test_files_that_do_not_come_are_asked_for_once_for_all_that_was_said_meanwhile(house: House) -> None:
@@ -295,8 +304,8 @@ def test_a_snapshot_stands_where_the_stream_stood_when_it_was_made(house: House)
     out = house.takes(submit_of(1), client.Snapshot(request_id=REQUEST, recent=10), submit_of(2))
     snapshot = out.to_clients[1].message
     assert [job.job_id for job in snapshot.jobs] == [job_id(1)]
-    after = [message for message in out.published if message.serial > snapshot.serial]
-    assert [message.job.job_id for message in after] == [job_id(2)]
+    assert [message.job.job_id for message in out.published if message.serial <= snapshot.serial] == [job_id(1)]
+    assert [m.job.job_id for m in house.later().published if m.serial > snapshot.serial] == [job_id(2)]
 
 
 def test_a_snapshot_in_the_middle_of_a_turn_is_followed_by_what_changed_after_it(house: House) -> None:
@@ -304,15 +313,18 @@ def test_a_snapshot_in_the_middle_of_a_turn_is_followed_by_what_changed_after_it
     out = house.takes(submit_of(1), client.Snapshot(request_id=REQUEST, recent=10))
     snapshot = out.to_clients[1].message
     assert [job.state for job in snapshot.jobs] == [JobState.QUEUED]
-    after = [m.job.state for m in out.published if isinstance(m, JobChanged) and m.serial > snapshot.serial]
-    assert after == [JobState.LEASED]
+    later = house.later().published
+    assert [m.job.state for m in later if isinstance(m, JobChanged)] == [JobState.LEASED]
+    assert all(m.serial > snapshot.serial for m in later)
 
 
 def test_a_turn_tells_of_each_thing_once_and_leaves_no_gap(house: House) -> None:
     house.opens()
-    before = house.turn.fleet.serial
     pause, resume = (kind(request_id=REQUEST, worker="gpu-0") for kind in (client.Pause, client.Resume))
-    out = house.takes(submit_of(1), submit_of(2), pause, resume)
+    house.later()
+    before = house.turn.fleet.serial
+    house.takes(submit_of(1), submit_of(2), pause, resume)
+    out = house.later()
     assert [type(m) for m in out.published] == [JobChanged, WorkerChanged, JobChanged]
     assert {m.job.job_id: m.job.state for m in out.published if isinstance(m, JobChanged)} == {
         job_id(1): JobState.LEASED,
@@ -320,6 +332,59 @@ def test_a_turn_tells_of_each_thing_once_and_leaves_no_gap(house: House) -> None
     }
     assert [m.serial for m in out.published] == [before + 1, before + 2, before + 3]
     assert house.turn.fleet.serial == before + 3
+
+
+# ---- what can wait a moment
+
+
+def test_a_job_that_is_soon_over_is_told_of_once_and_when_it_is_over(house: House) -> None:
+    house.opens()
+    house.later()
+    assert house.takes(submit_of(1)).published == []
+    house.now_ms += GATHER_MS - 1
+    told_of = [m.job.state for m in house.takes(complete(job_id(1))).published if isinstance(m, JobChanged)]
+    assert told_of == [JobState.SUCCEEDED]
+
+
+def test_a_job_that_goes_on_is_told_of_soon(house: House) -> None:
+    house.opens()
+    house.later()
+    house.takes(submit_of(1))
+    assert house.turn.sleep_ms(house.now_ms) <= GATHER_MS
+    house.now_ms += GATHER_MS - 1
+    assert house.takes().published == []
+    house.now_ms += 1
+    assert [type(m) for m in house.takes().published] == [JobChanged]
+
+
+def test_progress_is_told_at_once_with_all_that_came_before_it(house: House) -> None:
+    house.opens()
+    house.takes(submit_of(1))
+    out = house.takes(report(job_id(1), 1, ProgressKind.STEP, 1))
+    (shown,) = [m.job for m in out.published if isinstance(m, JobChanged)]
+    assert shown.progress is not None and shown.progress.kind is ProgressKind.STEP
+    assert WorkerChanged in map(type, out.published)
+
+
+def test_that_an_end_is_recorded_leaves_with_the_next_job_and_else_soon(house: House) -> None:
+    house.opens()
+    house.takes(submit_of(1))
+    assert told(house.takes(complete(job_id(1)))) == []
+    out = house.takes(submit_of(2), wire.Ready(serial=2, credits=1, seen=1))
+    assert [type(send.message) for send in out.to_workers] == [wire.Dispatch]
+    assert told(out) == [wire.Recorded(job_id=job_id(1), attempt=1)]
+    house.takes(complete(job_id(2)))
+    assert told(house.later()) == [wire.Recorded(job_id=job_id(2), attempt=1)]
+    assert told(house.later()) == []
+
+
+def test_that_an_end_is_recorded_asks_for_no_commit_of_its_own(house: House) -> None:
+    house.opens()
+    house.takes(submit_of(1), submit_of(2))
+    house.takes(complete(job_id(1)), wire.Ready(serial=2, credits=1, seen=1))
+    house.takes(complete(job_id(2)), wire.Ready(serial=3, credits=0, seen=2))
+    house.store.calls.clear()
+    assert told(house.later()) == [wire.Recorded(job_id=job_id(2), attempt=1)] and house.store.calls == []
 
 
 def test_invalid_messages_are_shown_with_the_counts(house: House) -> None:

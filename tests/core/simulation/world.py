@@ -282,7 +282,7 @@ class World:
             self.deliver(out)
 
     def deliver(self, out: Outbound) -> None:
-        for send in out.to_workers:
+        for send in (*out.to_workers, *out.recorded):
             self.trace.update(f"{self.clock.now_ms}{send.session}{send.message}".encode())
             target = self.by_session.get(send.session)
             if target is not None:
