@@ -134,7 +134,7 @@ class Server:
             if not others_alive():
                 raise StoreError("a thread of the broker ended unexpectedly: the log above says why")
             self._drop_revoked()
-        self._turn.save()
+        self._send(self._turn.end())
 
     def _wait(self, others: zmq.Poller, everybody: zmq.Poller) -> Mapping[Any, int]:
         """Where something waits, as soon as it does; nothing, when the time has come for a turn without."""

@@ -82,7 +82,7 @@ class Turn:
     ) -> Outbound:
         """Handle everything, commit once, and return what may leave now. Results come before submits."""
         out = Outbound()
-        urgent = False
+        urgent = acted = False
         self.fleet.invalid_messages = self.invalid
         self.fleet.jobs.disk_full = self._disk_full()
         early, self._early = self._early, {}
@@ -110,10 +110,12 @@ class Turn:
             if refusal is not None:
                 out.to_clients.append(Send(request.session, refusal))
                 continue
+            # Whoever has changed a job that was there looks at once what came of it.
+            acted |= not isinstance(request.message, client.Submit)
             urgent |= self._handle(replace(request, stored=stored, deleted=deleted), now, out)
         urgent |= self._handle(Tick(), now, out)
         leaving = bool(out.to_workers or out.to_clients)
-        self._let_go(now, out)
+        self._let_go(now, out, at_once=acted)
         if self._unsaved_ms is not None and (urgent or leaving or now.mono_ms - self._unsaved_ms >= UNSAVED_MS):
             self.save()
         out.to_workers = [self._with_workflow(send) for send in out.to_workers]
@@ -128,6 +130,14 @@ class Turn:
         """Delete jobs that have been over for long, as if somebody had asked for each; returns what may leave now."""
         out = Outbound()
         self._handle(Outlived(records), now, out)
+        self._publish(out)
+        self.save()
+        return out
+
+    def end(self) -> Outbound:
+        """What still waits, when no turn follows."""
+        out = Outbound(recorded=self._recorded)
+        self._recorded = []
         self._publish(out)
         self.save()
         return out
@@ -171,14 +181,14 @@ class Turn:
         self._news += step.published
         return any(not _can_wait(write) for write in step.writes)
 
-    def _let_go(self, now: Now, out: Outbound) -> None:
-        """Whatever waited leaves with what cannot wait, and when its time has come."""
+    def _let_go(self, now: Now, out: Outbound, *, at_once: bool) -> None:
+        """Whatever waited leaves with what cannot wait, and when its time has come. at_once: this time no news wait."""
         if self._gather_ms is None and (self._news or self._recorded):
             self._gather_ms = now.mono_ms + GATHER_MS
         due = self._gather_ms is not None and now.mono_ms >= self._gather_ms
         if due or out.to_workers:
             out.recorded, self._recorded = self._recorded, []
-        if due or not all(map(can_wait, self._news)):
+        if due or at_once or not all(map(can_wait, self._news)):
             self._publish(out)
         if not self._news and not self._recorded:
             self._gather_ms = None

@@ -211,10 +211,6 @@ def _complete(leases: Leases, step: Step, speaker: Worker, event: FromWorker, no
     speaker.done.add(now.mono_ms)
     leases.breakers.succeeded(speaker)
     outcome: dict[str, Any] = {"outputs": said.outputs, "timings": said.timings, "failure": None}
-    if job.record.started_utc_ms is None:
-        # Its start was not told: it was over at once, or the message was lost.
-        took_ms = said.timings.running_ms + said.timings.finishing_ms
-        outcome["started_utc_ms"] = max(job.record.created_utc_ms, now.utc_ms - took_ms)
     leases.jobs.move(step, job, JobState.SUCCEEDED, now, "", **outcome)
     _recorded(leases, step, speaker, said.job_id, said.attempt)
 

@@ -53,5 +53,5 @@ def newest(published: Iterable[Any]) -> list[Any]:
 
 
 def can_wait(message: Any) -> bool:
-    """Whether nobody minds to be told of it a moment later: that a job goes on, and what its worker does."""
-    return isinstance(message, WorkerChanged) or (isinstance(message, Job) and not message.record.state.terminal)
+    """Whether nobody minds to be told of it a moment later: that a job goes on."""
+    return isinstance(message, Job) and not message.record.state.terminal

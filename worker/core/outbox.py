@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from typing import Any, Final
 
-from broker.protocol.worker import Accepted, Complete, ProgressReport, Ready
+from broker.protocol.worker import Ready
 
 #: Messages kept while no broker is connected; the oldest go first, and all that matters is said again.
 MOST: Final = 100
@@ -31,19 +30,12 @@ class Outbox:
         return self._until_ms if self._waiting else None
 
     def add(self, message: Any, now_ms: int, *, can_wait: bool) -> None:
-        match message:
-            case Ready():
-                # A level: the newest says all.
-                self._forget(lambda said: isinstance(said, Ready))
-            case Complete():
-                # It tells by itself that the attempt was taken, and when it began.
-                key = message.job_id, message.attempt
-                self._forget(
-                    lambda said: isinstance(said, (Accepted, ProgressReport)) and (said.job_id, said.attempt) == key
-                )
+        empty = not self._waiting
+        if isinstance(message, Ready):  # a level: the newest says all
+            self._waiting = deque((said for said in self._waiting if not isinstance(said, Ready)), maxlen=MOST)
         if not can_wait or self.blocked:
             self._until_ms = None
-        elif not self._waiting:
+        elif empty:
             self._until_ms = now_ms + GATHER_MS
         self._waiting.append(message)
 
@@ -60,6 +52,3 @@ class Outbox:
     def clear(self) -> None:
         self._waiting.clear()
         self._until_ms = None
-
-    def _forget(self, needless: Callable[[Any], bool]) -> None:
-        self._waiting = deque((said for said in self._waiting if not needless(said)), maxlen=MOST)

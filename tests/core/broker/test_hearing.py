@@ -15,7 +15,7 @@ from broker.protocol import worker as wire
 from broker.protocol.codec import TYPES, WORKER_SENDS
 from broker.protocol.events import JobPreview, JobProgress, WorkerGone
 from broker.protocol.records import JobState, Phase, ProgressKind, Reason, WorkerState
-from tests.core.broker.given import DIGEST, NEEDS, OUTPUT, STREAM, TIMINGS, Given, Session, held, job_id, session_id
+from tests.core.broker.given import DIGEST, NEEDS, STREAM, Given, Session, held, job_id, session_id
 
 #: Everything a worker can say about an attempt.
 WORDS = ["accepts", "reports", "completes", "fails"]
@@ -457,24 +457,6 @@ def test_the_moment_comfyui_begins_is_written_with_the_next_change(broker: Given
     assert broker.job(job).phase is Phase.RUNNING
     gpu.completes(job)
     assert broker.records[job].started_utc_ms == broker.now.utc_ms
-
-
-def test_a_job_whose_beginning_nobody_told_began_as_long_ago_as_it_took(broker: Given) -> None:
-    gpu = broker.joined("gpu-0")
-    job = broker.leased(gpu)
-    broker.passes(1_000, gpu)
-    gpu.completes(job)
-    record = broker.records[job]
-    assert record.finished_utc_ms == broker.now.utc_ms
-    assert record.started_utc_ms == broker.now.utc_ms - TIMINGS.running_ms - TIMINGS.finishing_ms
-
-
-def test_no_job_began_before_it_was_submitted_whatever_its_worker_says(broker: Given) -> None:
-    gpu = broker.joined("gpu-0")
-    job = broker.leased(gpu)
-    long_ago = dataclasses.replace(TIMINGS, running_ms=2**40)
-    gpu.says(wire.Complete(job_id=job, attempt=1, outputs=(OUTPUT,), timings=long_ago))
-    assert broker.records[job].started_utc_ms == broker.records[job].created_utc_ms
 
 
 def test_a_second_acceptance_with_another_prompt_id_is_kept(broker: Given) -> None:

@@ -323,8 +323,7 @@ def test_a_turn_tells_of_each_thing_once_and_leaves_no_gap(house: House) -> None
     pause, resume = (kind(request_id=REQUEST, worker="gpu-0") for kind in (client.Pause, client.Resume))
     house.later()
     before = house.turn.fleet.serial
-    house.takes(submit_of(1), submit_of(2), pause, resume)
-    out = house.later()
+    out = house.takes(submit_of(1), submit_of(2), pause, resume)
     assert [type(m) for m in out.published] == [JobChanged, WorkerChanged, JobChanged]
     assert {m.job.job_id: m.job.state for m in out.published if isinstance(m, JobChanged)} == {
         job_id(1): JobState.LEASED,
@@ -363,7 +362,6 @@ def test_progress_is_told_at_once_with_all_that_came_before_it(house: House) -> 
     out = house.takes(report(job_id(1), 1, ProgressKind.STEP, 1))
     (shown,) = [m.job for m in out.published if isinstance(m, JobChanged)]
     assert shown.progress is not None and shown.progress.kind is ProgressKind.STEP
-    assert WorkerChanged in map(type, out.published)
 
 
 def test_that_an_end_is_recorded_leaves_with_the_next_job_and_else_soon(house: House) -> None:
@@ -379,12 +377,34 @@ def test_that_an_end_is_recorded_leaves_with_the_next_job_and_else_soon(house: H
 
 
 def test_that_an_end_is_recorded_asks_for_no_commit_of_its_own(house: House) -> None:
-    house.opens()
+    house.opens(credits=2)
     house.takes(submit_of(1), submit_of(2))
-    house.takes(complete(job_id(1)), wire.Ready(serial=2, credits=1, seen=1))
-    house.takes(complete(job_id(2)), wire.Ready(serial=3, credits=0, seen=2))
+    house.takes(complete(job_id(1)))
     house.store.calls.clear()
-    assert told(house.later()) == [wire.Recorded(job_id=job_id(2), attempt=1)] and house.store.calls == []
+    house.now_ms += GATHER_MS
+    out = house.takes(wire.Accepted(job_id=job_id(2), attempt=1, prompt_id="p"))
+    assert told(out) == [wire.Recorded(job_id=job_id(1), attempt=1)]
+    assert house.store.calls == ["update", "story"], "what may wait for a commit still does"
+
+
+@pytest.mark.parametrize("kind", [client.Cancel, client.Retry, client.Delete])
+def test_what_somebody_has_done_to_a_job_is_told_at_once(house: House, kind: type[Any]) -> None:
+    house.takes(submit_of(1))
+    if kind is not client.Cancel:
+        house.takes(client.Cancel(request_id=REQUEST, job_id=job_id(1)))
+    out = house.takes(kind(request_id=REQUEST, job_id=job_id(1)))
+    assert {type(m) for m in out.published} == {JobGone if kind is client.Delete else JobChanged}
+
+
+def test_a_broker_that_ends_keeps_nothing_back(house: House) -> None:
+    house.opens()
+    house.later()
+    house.takes(submit_of(1))
+    house.takes(complete(job_id(1)), wire.Ready(serial=2, credits=0, seen=1))
+    house.takes(submit_of(2))
+    out = house.turn.end()
+    assert [m.job.job_id for m in out.published if isinstance(m, JobChanged)] == [job_id(2)]
+    assert told(out) == [wire.Recorded(job_id=job_id(1), attempt=1)] and house.turn.saved
 
 
 def test_invalid_messages_are_shown_with_the_counts(house: House) -> None:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from broker.protocol.records import ProgressKind, Timings
-from broker.protocol.worker import Accepted, Complete, Draining, ProgressReport, Ready
+from broker.protocol.records import ProgressKind
+from broker.protocol.worker import Accepted, Draining, ProgressReport, Ready
 from tests.core.broker.given import job_id, report
 from worker.core.outbox import GATHER_MS, MOST, Outbox
 
 JOB = job_id(1)
 ACCEPTED = Accepted(job_id=JOB, attempt=1, prompt_id="p")
 STARTED: ProgressReport = report(JOB, 1, ProgressKind.STARTED, 1)
-TIMINGS = Timings(staging_ms=1, waiting_ms=0, running_ms=2, loading_ms=0, finishing_ms=1)
-COMPLETE = Complete(job_id=JOB, attempt=1, outputs=(), timings=TIMINGS)
 
 
 def ready(serial: int) -> Ready:
@@ -59,11 +57,16 @@ def test_of_room_only_the_newest_leaves() -> None:
     assert leaving(outbox, GATHER_MS) == [ACCEPTED, ready(2)]
 
 
-def test_an_attempt_that_is_over_was_taken_and_began_as_a_matter_of_course() -> None:
-    of_others = [dataclasses.replace(ACCEPTED, job_id=job_id(2)), dataclasses.replace(STARTED, attempt=2)]
-    outbox = holding(ACCEPTED, of_others[0], STARTED, of_others[1])
-    outbox.add(COMPLETE, 1, can_wait=False)
-    assert leaving(outbox, 1) == [*of_others, COMPLETE]
+def test_a_newer_room_waits_no_longer_than_the_first_would_have() -> None:
+    outbox = holding(ready(1))
+    outbox.add(ready(2), GATHER_MS - 1, can_wait=True)
+    assert leaving(outbox, GATHER_MS) == [ready(2)]
+    outbox.add(Draining(), 0, can_wait=False)
+    assert outbox.first(0) is not None
+    outbox.clear()
+    outbox.add(ready(3), 0, can_wait=False)
+    outbox.add(ready(4), 1, can_wait=True)
+    assert outbox.blocked and leaving(outbox, 1) == [ready(4)], "one that must leave is not made to wait"
 
 
 def test_while_nobody_takes_anything_it_is_blocked_and_keeps_the_newest() -> None:
