@@ -8,6 +8,7 @@ import pytest
 
 from broker.core.invariants import check
 from tests.core.broker.given import Given
+from tests.core.broker.house import House
 
 
 @pytest.fixture
@@ -16,3 +17,8 @@ def broker() -> Iterator[Given]:
     yield given
     given.tick()
     check(given.fleet)
+
+
+@pytest.fixture
+def house() -> House:
+    return House()

@@ -3,116 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import pytest
 
-from broker.core.events import FromClient, FromWorker, Unreachable
-from broker.core.fleet import Fleet
-from broker.core.invariants import check
+from broker.core.events import FromClient, Unreachable
 from broker.core.rules import Now, Rules
-from broker.core.step import AddStory, InsertJob, Write
 from broker.protocol import client
 from broker.protocol import worker as wire
 from broker.protocol.errors import StoreError
 from broker.protocol.events import JobChanged, JobGone, StatsChanged, WorkerChanged
-from broker.protocol.records import InputFile, JobState, ProgressKind
+from broker.protocol.records import InputFile, JobState
 from broker.store.api import Wanted
-from broker.store.memory import MemoryStore
-from broker.turn import FILES_MS, GATHER_MS, UNSAVED_MS, Outbound, Turn
+from broker.turn import FILES_MS, UNSAVED_MS, Turn
 from tests.core.broker.given import (
     CLIENT,
-    NEEDS,
-    OUTPUT,
     REQUEST,
-    STREAM,
-    TIMINGS,
     UTC_MS,
     Given,
     held,
     job_id,
-    report,
     session_id,
     submit_of,
 )
-
-
-class Journal(MemoryStore):
-    """Writes down what is asked of it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls: list[str] = []
-        self.broken = False
-
-    def apply(self, write: Write) -> None:
-        self.calls.append(
-            "story" if isinstance(write, AddStory) else "job" if isinstance(write, InsertJob) else "update"
-        )
-        super().apply(write)
-
-    def commit(self) -> None:
-        self.calls.append("commit")
-        if self.broken:
-            raise StoreError("the disk said no")
-        super().commit()
-
-    def workflow(self, job_id: str) -> bytes:
-        self.calls.append("workflow")
-        return super().workflow(job_id)
-
-
-class House:
-    """A turn over its store, with a worker's session and a client to speak for."""
-
-    def __init__(self) -> None:
-        self.store = Journal()
-        self.files = {OUTPUT.sha256}
-        self.now_ms = 0
-        now = Now(0, UTC_MS)
-        fleet = Fleet(Rules(), STREAM, jitter=lambda: 0.5, counts={}, last_sequence=0, now=now)
-        self.turn = Turn(fleet, self.store, lambda sha256: sha256 in self.files)
-        self.gpu = session_id(1)
-
-    def takes(self, *messages: Any, session: str = "") -> Outbound:
-        """One turn with these messages: the client's by their request id, the others the worker's."""
-        asked = [FromClient(CLIENT, m) for m in messages if hasattr(m, "request_id")]
-        heard: list[FromWorker | Unreachable] = [
-            m if isinstance(m, Unreachable) else FromWorker(session if session else self.gpu, m)
-            for m in messages
-            if not hasattr(m, "request_id")
-        ]
-        out = self.turn.take(heard, asked, Now(self.now_ms, UTC_MS + self.now_ms))
-        check(self.turn.fleet)
-        return out
-
-    def opens(self, credits: int = 1) -> None:
-        said = dataclasses.replace(Given().worker("gpu-0").introduction(), session=self.gpu)
-        offer = wire.Capabilities(digest=said.capabilities, nodes=NEEDS.nodes, models=())
-        self.takes(said, offer, wire.Ready(serial=1, credits=credits, seen=0))
-
-    def later(self) -> Outbound:
-        """What leaves once nothing else has for long enough."""
-        self.now_ms += GATHER_MS
-        return self.takes()
-
-    def state(self, job: str) -> JobState | None:
-        found = self.store.job(job)
-        return found.state if found is not None else None
-
-
-@pytest.fixture
-def house() -> House:
-    return House()
-
-
-def complete(job: str, attempt: int = 1, sha256: str = OUTPUT.sha256) -> wire.Complete:
-    outputs = (dataclasses.replace(OUTPUT, sha256=sha256),)
-    return wire.Complete(job_id=job, attempt=attempt, outputs=outputs, timings=TIMINGS)
-
-
-def told(out: Outbound) -> list[Any]:
-    return [send.message for send in out.recorded]
+from tests.core.broker.house import House, complete, told
 
 
 def test_everything_of_a_turn_is_one_commit_and_a_job_is_sent_in_the_turn_it_came(house: House) -> None:
@@ -331,80 +244,6 @@ def test_a_turn_tells_of_each_thing_once_and_leaves_no_gap(house: House) -> None
     }
     assert [m.serial for m in out.published] == [before + 1, before + 2, before + 3]
     assert house.turn.fleet.serial == before + 3
-
-
-# ---- what can wait a moment
-
-
-def test_a_job_that_is_soon_over_is_told_of_once_and_when_it_is_over(house: House) -> None:
-    house.opens()
-    house.later()
-    assert house.takes(submit_of(1)).published == []
-    house.now_ms += GATHER_MS - 1
-    told_of = [m.job.state for m in house.takes(complete(job_id(1))).published if isinstance(m, JobChanged)]
-    assert told_of == [JobState.SUCCEEDED]
-
-
-def test_a_job_that_goes_on_is_told_of_soon(house: House) -> None:
-    house.opens()
-    house.later()
-    house.takes(submit_of(1))
-    assert house.turn.sleep_ms(house.now_ms) <= GATHER_MS
-    house.now_ms += GATHER_MS - 1
-    assert house.takes().published == []
-    house.now_ms += 1
-    assert [type(m) for m in house.takes().published] == [JobChanged]
-
-
-def test_progress_is_told_at_once_with_all_that_came_before_it(house: House) -> None:
-    house.opens()
-    house.takes(submit_of(1))
-    out = house.takes(report(job_id(1), 1, ProgressKind.STEP, 1))
-    (shown,) = [m.job for m in out.published if isinstance(m, JobChanged)]
-    assert shown.progress is not None and shown.progress.kind is ProgressKind.STEP
-
-
-def test_that_an_end_is_recorded_leaves_with_the_next_job_and_else_soon(house: House) -> None:
-    house.opens()
-    house.takes(submit_of(1))
-    assert told(house.takes(complete(job_id(1)))) == []
-    out = house.takes(submit_of(2), wire.Ready(serial=2, credits=1, seen=1))
-    assert [type(send.message) for send in out.to_workers] == [wire.Dispatch]
-    assert told(out) == [wire.Recorded(job_id=job_id(1), attempt=1)]
-    house.takes(complete(job_id(2)))
-    assert told(house.later()) == [wire.Recorded(job_id=job_id(2), attempt=1)]
-    assert told(house.later()) == []
-
-
-def test_that_an_end_is_recorded_asks_for_no_commit_of_its_own(house: House) -> None:
-    house.opens(credits=2)
-    house.takes(submit_of(1), submit_of(2))
-    house.takes(complete(job_id(1)))
-    house.store.calls.clear()
-    house.now_ms += GATHER_MS
-    out = house.takes(wire.Accepted(job_id=job_id(2), attempt=1, prompt_id="p"))
-    assert told(out) == [wire.Recorded(job_id=job_id(1), attempt=1)]
-    assert house.store.calls == ["update", "story"], "what may wait for a commit still does"
-
-
-@pytest.mark.parametrize("kind", [client.Cancel, client.Retry, client.Delete])
-def test_what_somebody_has_done_to_a_job_is_told_at_once(house: House, kind: type[Any]) -> None:
-    house.takes(submit_of(1))
-    if kind is not client.Cancel:
-        house.takes(client.Cancel(request_id=REQUEST, job_id=job_id(1)))
-    out = house.takes(kind(request_id=REQUEST, job_id=job_id(1)))
-    assert {type(m) for m in out.published} == {JobGone if kind is client.Delete else JobChanged}
-
-
-def test_a_broker_that_ends_keeps_nothing_back(house: House) -> None:
-    house.opens()
-    house.later()
-    house.takes(submit_of(1))
-    house.takes(complete(job_id(1)), wire.Ready(serial=2, credits=0, seen=1))
-    house.takes(submit_of(2))
-    out = house.turn.end()
-    assert [m.job.job_id for m in out.published if isinstance(m, JobChanged)] == [job_id(2)]
-    assert told(out) == [wire.Recorded(job_id=job_id(1), attempt=1)] and house.turn.saved
 
 
 def test_invalid_messages_are_shown_with_the_counts(house: House) -> None:
