@@ -56,7 +56,10 @@ def measure(*, quick: bool) -> Iterator[Figure]:
             for what, (count, connections, status) in WORK.items():
                 for name in sorted(ports, reverse=number % 2 == 1):
                     asked = requests(what, name == "ours", count // share, workflow, pictures)
-                    found: Visit = other.submit(visit, ports[name], asked, connections).result()
+                    try:
+                        found: Visit = other.submit(visit, ports[name], asked, connections).result()
+                    except OSError as e:
+                        raise SystemExit(f"bench: {name} broke off {what}: {e}") from e
                     if found.statuses != {status: len(asked)}:
                         raise SystemExit(f"bench: {name} answered {what} with {dict(found.statuses)}")
                     if number:  # the first round warms up
