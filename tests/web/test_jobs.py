@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import uuid
 from collections.abc import Callable, Iterator
@@ -386,6 +387,22 @@ def test_a_job_that_is_over_is_told_once(shared: Stage) -> None:
     job = shared.broker.put(a_job(state=JobState.CANCELLED))
     answer = shared.get(f"/api/v1/jobs/{job.job_id}/events")
     assert answer.body.count(b"event: job\n") == 1
+
+
+def test_a_job_that_was_asked_for_again_is_followed_though_no_event_has_told_of_it_yet(stage: Stage) -> None:
+    job = stage.broker.put(a_job(state=JobState.CANCELLED))
+    until(lambda: stage.web.hub.job(job.job_id))
+    stage.broker.jobs[job.job_id] = dataclasses.replace(job, state=JobState.QUEUED)
+    connection = stage.raw(
+        f"GET /api/v1/jobs/{job.job_id}/events HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode()
+    )
+    until(lambda: len(stage.web.watch))
+    stage.broker.change(job.job_id, state=JobState.FAILED)
+    events = connection.rest()
+    assert [state for state in (b"queued", b"cancelled", b"failed") if b'"state":"%s"' % state in events] == [
+        b"queued",
+        b"failed",
+    ]
 
 
 def test_a_stream_ends_when_the_process_does() -> None:

@@ -121,19 +121,25 @@ def _amended(call: Call, request: type[Any], job_id: str, **change: Any) -> HTTP
 
 def events(call: Call, job_id: str) -> HTTPResponse:
     """GET /api/v1/jobs/{id}/events: the job as it is now, then each time it changed, until it has ended."""
+    old = call.site.hub.job(job_id)
     first = views_json.job(owned(call, job_id).job)
+    seen = call.site.hub.job(job_id)
+    if seen is not None and seen["state"] in _ENDED and first["state"] not in _ENDED:
+        # It has ended since the broker answered; or it was asked for again, and the hub has not heard of that yet.
+        old, first = seen, views_json.job(owned(call, job_id).job)
     if len(call.site.watch) >= call.site.settings.max_sockets:
         raise Refusal(503, "busy", "too many requests follow jobs", headers={"Retry-After": "5"})
     headers = {**COMMON, "Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-store"}
-    return HTTPResponse(_follow(call, first), "200 OK", {**headers, "X-Accel-Buffering": "no"})
+    return HTTPResponse(_follow(call, first, old), "200 OK", {**headers, "X-Accel-Buffering": "no"})
 
 
-def _follow(call: Call, job: Json) -> Iterator[bytes]:
+def _follow(call: Call, job: Json, old: Json | None) -> Iterator[bytes]:
+    """old: what the hub knew before the broker said how the job is."""
     with call.site.watch.on(job["id"]) as changed:
         told = None
         while True:
             seen = call.site.hub.job(job["id"])
-            job = seen if seen is not None else job
+            job = seen if seen is not None and seen is not old else job
             if job is not told:
                 told = job
                 yield b"event: job\ndata: %s\n\n" % json.dumps(job, separators=(",", ":")).encode()
