@@ -29,7 +29,7 @@ UNSAVED_MS: Final = 500
 #: The longest that a result waits for its files, which travel beside it, before its worker is told to send them again.
 FILES_MS: Final = 5_000
 #: The longest that what nobody acts on is kept, so that it leaves with what follows: a job that is soon over is one
-#: change for whoever watches, and one message less for its worker.
+#: change for whoever watches.
 GATHER_MS: Final = 20
 
 
