@@ -179,7 +179,7 @@ class Turn:
             (self._recorded if isinstance(send.message, Recorded) else out.to_workers).append(send)
         out.to_clients += step.replies
         self._news += step.published
-        return any(not _can_wait(write) for write in step.writes)
+        return any(not _commits_later(write) for write in step.writes)
 
     def _let_go(self, now: Now, out: Outbound, *, at_once: bool) -> None:
         """Whatever waited leaves with what cannot wait, and when its time has come. at_once: this time no news wait."""
@@ -253,7 +253,7 @@ class Turn:
         return Send(send.session, message)
 
 
-def _can_wait(write: Write) -> bool:
+def _commits_later(write: Write) -> bool:
     """Whether this only says that a worker has a job's attempt in hand, or what was learnt of it."""
     if isinstance(write, SaveFigure):
         return True

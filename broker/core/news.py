@@ -1,4 +1,4 @@
-"""What is worth publishing of everything that changed in one turn: the newest of each thing. Pure.
+"""What is worth publishing of all that changed since the last was told: the newest of each thing. Pure.
 
 Watchers are told states, not steps: an event carries the whole of what it is about, so a newer one makes it needless.
 A job that changed stands there itself: its event is made when it is published, once, however often it changed.
