@@ -51,6 +51,11 @@ def _interrupted(lines: list[Line]) -> list[str]:
     return [text["data"]["prompt_id"] for text in texts if text["type"] == "execution_interrupted"]
 
 
+def _is_negotiated(line: Line) -> bool:
+    """Whether this is the server's answer to a client's feature flags."""
+    return line.kind == "text" and line.dir == "recv" and line.payload["type"] == "feature_flags"
+
+
 def _prompt_of_progress(line: Line, last: dict[str, Any] | None) -> Any:
     """Which prompt's progress, progress_state or preview this is; None if it is none."""
     if line.kind == "binary":
@@ -75,7 +80,8 @@ class Comparable:
 
         How many steps a sampler comes to that is cut short, and at which of them a client joins, leaves or does
         something else, is a matter of milliseconds: all messages of its steps are compared as a set of shapes, in the
-        place of the first, and their numbers must rise.
+        place of the first, and their numbers must rise. That place is after the answer to a negotiation, which a step
+        can overtake while the client's part of it is still on its way.
         """
         mine = [line for line in lines if line.conn == conn and line.dir in ("recv", "ws")]
         mine = [line for line in mine if line.kind not in ("http_response", "client_close")]
@@ -91,7 +97,11 @@ class Comparable:
                 continue
             shape = self._shape(line, last)
             if shape is None:
-                heard.append(self._text(line.kind, line.payload))
+                place = len(heard)
+                if _is_negotiated(line) and shapes and heard[-1] == "":
+                    place -= 1
+                    shapes = {owner: (at + (at == place), found) for owner, (at, found) in shapes.items()}
+                heard.insert(place, self._text(line.kind, line.payload))
                 continue
             if prompt_id not in shapes:
                 heard.append("")

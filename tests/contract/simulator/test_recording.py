@@ -93,3 +93,19 @@ def test_steps_of_an_interrupted_sampler_count_as_shapes_and_must_rise() -> None
     falling[steps[1]].payload["data"]["value"] = 1
     with pytest.raises(AssertionError, match="do not rise"):
         Comparable(lines).socket(falling, "A")
+
+
+def test_a_step_may_overtake_the_answer_to_a_negotiation_and_nothing_else() -> None:
+    lines = load("0.3.64", "08a")
+
+    def heard(lines: list[Line]) -> list[str]:
+        return Comparable(lines).socket(lines, "A2")
+
+    mine = [place for place, line in enumerate(lines) if line.conn == "A2" and line.dir == "recv"]
+    executing, negotiated, step = mine[1], mine[2], next(p for p in mine if lines[p].payload.get("type") == "progress")
+    overtaken = [*lines[:negotiated], *lines[negotiated + 1 : step + 1], lines[negotiated], *lines[step + 1 :]]
+    assert heard(overtaken) == heard(lines)
+    early = [*lines[:executing], lines[step], *lines[executing:step], *lines[step + 1 :]]
+    assert heard(early) != heard(lines)
+    unanswered = lines[:negotiated] + lines[negotiated + 1 :]
+    assert heard(unanswered) != heard(lines)
