@@ -21,7 +21,7 @@ from broker.protocol import worker as wire
 from broker.protocol.errors import StoreError
 from broker.protocol.records import JobState, Needs, Reason
 from broker.store.memory import MemoryStore
-from broker.turn import Outbound, Turn
+from broker.turn import FILES_MS, Outbound, Turn
 from tests.core.simulation.faults import DAY_MS, Faults
 from tests.core.simulation.model_worker import Comfy, ModelWorker
 from tests.core.simulation.net import Clock, Net
@@ -75,6 +75,9 @@ class World:
         self.groups: dict[str, tuple[client.Part, ...]] = {}
         self.dispatched: dict[str, set[int]] = {}
         self.offered: dict[str, wire.Ready] = {}
+        #: How long turns have followed one another in time; and when, by that time, each session was last heard.
+        self.awake_ms = self.turned_ms = 0
+        self.heard_ms: dict[str, int] = {}
         #: Whether the network has ever changed the order of messages; TCP does not, a reconnect may.
         self.reordered = False
         #: Jobs that kill whatever begins them, and how often each did.
@@ -179,6 +182,7 @@ class World:
     def start_broker(self) -> None:
         self.lives += 1
         self.offered.clear()
+        self.heard_ms.clear()
         fleet = self._make_fleet(
             self.rules,
             f"{self.lives:032x}",
@@ -213,6 +217,8 @@ class World:
             return
         heard, self.inbox = self.inbox, []
         asked, self.requests = self.requests, []
+        self.awake_ms += min(self.clock.now_ms - self.turned_ms, self.rules.turn_ms)
+        self.turned_ms = self.clock.now_ms
         for event in heard:
             self.note_heard(event)
         before = dict(self.turn.fleet.jobs.live)
@@ -222,6 +228,7 @@ class World:
             self.crash_broker()
             return
         check(self.turn.fleet)
+        self.note_silent()
         self.note_ends(before)
         for send in out.to_workers:
             if isinstance(send.message, wire.Dispatch):
@@ -251,12 +258,20 @@ class World:
 
     def note_heard(self, event: FromWorker) -> None:
         said = event.message
+        self.heard_ms[event.session] = self.awake_ms
         if isinstance(said, wire.Ready):
             newest = self.offered.get(event.session)
             if newest is None or said.serial > newest.serial:
                 self.offered[event.session] = said
         if isinstance(said, wire.Announce):
             self.offered.pop(event.session, None)
+
+    def note_silent(self) -> None:
+        """Nobody is believed present whose lease is over; the core hears a result only once its files are there."""
+        for session, present in self.turn.fleet.roster.by_session.items():
+            silent_ms = self.awake_ms - self.heard_ms[session]
+            if silent_ms > self.rules.lease_ms + FILES_MS:
+                self.violate(f"{present.name} was silent for {silent_ms} ms and is believed to hold {[*present.jobs]}")
 
     def note_ends(self, before: dict[str, Any]) -> None:
         """Every job that became terminal in this turn: once, and with the leased attempt's own result."""
