@@ -126,7 +126,10 @@ def _write(fields: dict[str, Any]) -> str:
 
 def from_row(row: Sequence[Any]) -> JobRecord:
     """The record of a row. Raises ValueError, TypeError, KeyError or RemoteProtocolError for one that to_row never
-    made."""
+    made.
+
+    That a column holds its own type is SQLite's to see to: the table is STRICT, and is checked whole when it is opened.
+    """
     (
         sequence, job_id, owner, idempotency_key, body_sha256, title, template, submitted, files, created_utc_ms,
         group_id, index, size, state, finished_utc_ms, life,

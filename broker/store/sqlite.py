@@ -97,8 +97,7 @@ class SqliteStore(SqliteReader):
         except StoreError:
             self.close()
             raise
-        rows = self._execute("SELECT state, count(*) FROM job GROUP BY state")
-        self._counts: dict[str, int] = {state.value: 0 for state in JobState} | dict(rows)
+        self._counts = self._count()
         self._last_sequence = super().last_sequence()
 
     def _prepare(self, db: sqlite3.Connection, check: str) -> None:
@@ -112,6 +111,16 @@ class SqliteStore(SqliteReader):
             db.execute(pragma)
         migrate(db, self._path)
         db.execute(_FORGET_FIGURES, (rules.FIGURES,))
+
+    def _count(self) -> dict[str, int]:
+        counts = {state.value: 0 for state in JobState}
+        for state, count in self._execute("SELECT state, count(*) FROM job GROUP BY state"):
+            if state not in counts:
+                job_id = self._execute("SELECT job_id FROM job WHERE state = ? LIMIT 1", state)[0][0]
+                finding = f"job {job_id} has the state {state[:60]!r}, which is none of {', '.join(JobState)}"
+                raise self._refuse(damaged(self._path, finding))
+            counts[state] = count
+        return counts
 
     # ---- writes
 

@@ -316,6 +316,47 @@ def test_a_damaged_file_is_refused_with_the_way_back_and_never_touched(
     assert sqlite_path.read_bytes() == before
 
 
+def test_sqlite_keeps_the_type_of_every_column(store: SqliteStore) -> None:
+    tables = [(name, strict) for _, name, kind, _, _, strict in raw(store).execute("PRAGMA main.table_list")
+              if kind == "table" and not name.startswith("sqlite_")]  # fmt: skip
+    assert {"job", "payload", "story", "deleted", "figure", "reference"} <= {name for name, _ in tables}
+    assert [name for name, strict in tables if not strict] == []
+
+
+def declare_jobs(db: sqlite3.Connection, sql: str) -> None:
+    """Say that the table of jobs is so, and leave its rows as they are."""
+    db.execute("PRAGMA writable_schema = ON")
+    db.execute("UPDATE sqlite_schema SET sql = ? WHERE name = 'job'", (sql,))
+    db.execute("PRAGMA writable_schema = RESET")
+
+
+@pytest.mark.parametrize("column", COLUMNS[1:])
+@pytest.mark.parametrize("full_check", [False, True])
+def test_a_column_that_holds_another_type_is_found_when_the_database_is_opened(
+    sqlite_path: Path, new_job: NewJob, column: str, full_check: bool
+) -> None:
+    with closing(SqliteStore(sqlite_path)) as store:
+        fill(store, new_job, range(1, 3))
+    with closing(sqlite3.connect(sqlite_path, isolation_level=None)) as db:
+        with pytest.raises(sqlite3.IntegrityError, match="cannot store BLOB value"):
+            db.execute(f"UPDATE job SET {column} = x'00'")
+        ((sql,),) = db.execute("SELECT sql FROM sqlite_schema WHERE name = 'job'")
+        declare_jobs(db, sql.removesuffix(" STRICT"))
+        db.execute(f"UPDATE job SET {column} = x'00' WHERE sequence = 1")
+        declare_jobs(db, sql)
+    with pytest.raises(StoreError, match=rf"is damaged: non-\w+ value in job\.{column}"):
+        SqliteStore(sqlite_path, full_check=full_check)
+
+
+def test_a_state_that_there_is_not_is_found_when_the_database_is_opened(sqlite_path: Path, new_job: NewJob) -> None:
+    with closing(SqliteStore(sqlite_path)) as store:
+        fill(store, new_job, range(1, 3))
+    with closing(sqlite3.connect(sqlite_path)) as db, db:
+        db.execute("UPDATE job SET state = 'lost' WHERE sequence = 2")
+    with pytest.raises(StoreError, match=rf"is damaged: job {new_job(2).job_id} has the state 'lost'"):
+        SqliteStore(sqlite_path)
+
+
 @pytest.mark.parametrize(
     "damage",
     [
