@@ -5,6 +5,7 @@ Runs in greenlets of the test's own process. `silent` makes it hear and not answ
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import secrets
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import gevent
+import zmq
 
 from broker.core import submits
 from broker.protocol import client, codec, events, files, records, story
@@ -170,6 +172,7 @@ class FakeBroker:
         #: Answer instead of the usual, once: request type -> error.
         self.refuse: dict[type[Any], tuple[str, str, int]] = {}
         self.silent = False
+        self._watched: set[bytes] = set()
         self._known: set[bytes] = set()
         self._partial: dict[str, tuple[str, int, bytearray]] = {}
         self._greenlets = [gevent.spawn(self._serve_clients), gevent.spawn(self._serve_files)]
@@ -186,6 +189,14 @@ class FakeBroker:
             self.serial += 1
             fields |= {"stream": self.stream, "serial": self.serial}
         self._events.send_multipart([TOPICS[kind], *codec.encode(kind(**fields))])
+
+    def watched(self) -> bool:
+        """Whether somebody has subscribed to every topic: what is published before is lost."""
+        with contextlib.suppress(zmq.Again):
+            while True:
+                said = self._events.recv(zmq.NOBLOCK)
+                (self._watched.add if said[:1] == b"\x01" else self._watched.discard)(said[1:])
+        return self._watched >= set(TOPICS.values())
 
     def put(self, job: JobView) -> JobView:
         """Add a job or change it, and publish that."""

@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import gevent
+import pytest
 import zmq.green as zmq
 
 from broker.runtime.config import Config
 from broker.runtime.settings import Web as WebSettings
 from comfyui.catalogue import capability_digest
 from tests.web.fake_broker import FakeBroker, a_worker
+from web import feed
 from web.frames import Opcode
 from web.process import Web
 
@@ -118,10 +120,11 @@ class Stage:
         self._open: list[Any] = []
 
     def _start(self) -> Web:
-        given = {"port": 0, "reply_ms": 2_000, "templates": Path(self._folder.name) / "templates", **self._settings}
+        given = {"port": 0, "reply_ms": 10_000, "templates": Path(self._folder.name) / "templates", **self._settings}
         web = Web(Config(network=self.broker.network, web=WebSettings(**given)), None)
         web.start(lambda: None)
         until(lambda: web.hub.connected, "the web process does not reach the broker")
+        until(self.broker.watched, "the web process does not watch the broker")
         self.port = web.server.port
         return web
 
@@ -269,13 +272,18 @@ class Watcher:
             size = int.from_bytes(self.connection.exactly(2 if second == 126 else 8), "big")
         return Opcode(first & 0x0F), self.connection.exactly(size)
 
-    def message(self) -> Any:
-        """The next text message, pings and ticks left out."""
+    def told(self) -> tuple[Opcode, bytes]:
+        """The next frame, pings and ticks left out: they come when the time has."""
         while True:
             opcode, data = self.frame()
-            if opcode is Opcode.TEXT and (message := json.loads(data)) != {"type": "tick"}:
-                return message
-            assert opcode in (Opcode.TEXT, Opcode.PING), (opcode, data)
+            if opcode is not Opcode.PING and (opcode, data) != (Opcode.TEXT, b'{"type":"tick"}'):
+                return opcode, data
+
+    def message(self) -> Any:
+        """The next text message, pings and ticks left out."""
+        opcode, data = self.told()
+        assert opcode is Opcode.TEXT, (opcode, data)
+        return json.loads(data)
 
     def until(self, kind: str) -> Any:
         """The next message of this type."""
@@ -302,9 +310,14 @@ class Watcher:
 
 
 @contextlib.contextmanager
-def staged(**settings: Any) -> Iterator[Stage]:
-    stage = Stage(**settings)
-    try:
-        yield stage
-    finally:
-        stage.close()
+def staged(*, quiet_s: float = 3 * PATIENCE_S, **settings: Any) -> Iterator[Stage]:
+    """quiet_s: how long nothing may be published before the web process asks whether it missed something. Unless that
+    is what a test is about, never: whatever was published a moment before may come in the answer, and then a browser is
+    sent a snapshot instead of news."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(feed, "FIRST_QUIET_S", quiet_s)
+        stage = Stage(**settings)
+        try:
+            yield stage
+        finally:
+            stage.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import gevent
 import pytest
 
@@ -13,12 +15,19 @@ from web import feed, link
 from web.link import BrokerRefused, BrokerSilent, OutOfContract
 
 
+@pytest.fixture
+def curious() -> Iterator[Stage]:
+    """A web process that soon asks whether it missed something, as in service."""
+    with staged(quiet_s=feed.FIRST_QUIET_S) as made:
+        yield made
+
+
 def snapshots(stage: Stage) -> int:
     return sum(isinstance(asked, client.Snapshot) for asked in stage.broker.heard)
 
 
 def test_a_silent_broker_is_503_with_retry_after_and_is_dialled_afresh() -> None:
-    with staged(reply_ms=150) as stage:
+    with staged(reply_ms=150, quiet_s=0.5) as stage:
         before = stage.web.link._socket
         stage.broker.silent = True
         answer = stage.get("/api/v1/stats")
@@ -30,7 +39,7 @@ def test_a_silent_broker_is_503_with_retry_after_and_is_dialled_afresh() -> None
 
 
 def test_a_broker_that_went_away_is_503_and_found_again_where_it_was() -> None:
-    with staged(reply_ms=150) as stage:
+    with staged(reply_ms=150, quiet_s=0.5) as stage:
         network = stage.broker.network
         stage.broker.close()
         assert stage.get("/api/v1/stats").status == 503
@@ -45,7 +54,7 @@ def test_a_broker_that_went_away_is_503_and_found_again_where_it_was() -> None:
 
 
 def test_a_browser_gets_a_snapshot_when_the_broker_restarted() -> None:
-    with staged(reply_ms=150) as stage:
+    with staged(reply_ms=150, quiet_s=0.5) as stage:
         browser = stage.watch()
         browser.message()
         network = stage.broker.network
@@ -56,8 +65,7 @@ def test_a_browser_gets_a_snapshot_when_the_broker_restarted() -> None:
         assert [one["id"] for one in told["jobs"]] == [job.job_id]
 
 
-def test_a_lost_event_is_noticed_by_the_next_one(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feed, "FIRST_QUIET_S", 60.0)
+def test_a_lost_event_is_noticed_by_the_next_one(stage: Stage) -> None:
     lost = a_job()
     stage.broker.jobs[lost.job_id] = lost
     stage.broker.serial += 1  # numbered, and never sent
@@ -65,23 +73,23 @@ def test_a_lost_event_is_noticed_by_the_next_one(stage: Stage, monkeypatch: pyte
     assert until(lambda: stage.web.hub.job(lost.job_id))
 
 
-def test_a_lost_event_is_noticed_without_a_next_one(stage: Stage) -> None:
+def test_a_lost_event_is_noticed_without_a_next_one(curious: Stage) -> None:
     lost = a_job()
-    stage.broker.jobs[lost.job_id] = lost
-    stage.broker.serial += 1
-    assert until(lambda: stage.web.hub.job(lost.job_id))
+    curious.broker.jobs[lost.job_id] = lost
+    curious.broker.serial += 1
+    assert until(lambda: curious.web.hub.job(lost.job_id))
 
 
-def test_a_dead_subscription_is_dialled_again(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dead_subscription_is_dialled_again(curious: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """As after a refused key: libzmq has given the connection up, and says nothing."""
     monkeypatch.setattr(feed, "LONGEST_QUIET_S", 0.2)
-    stage.web._events.disconnect(stage.broker.network.events)
+    curious.web._events.disconnect(curious.broker.network.events)
 
     def heard_by_event() -> bool:
-        before = snapshots(stage)
-        job = stage.broker.put(a_job())
+        before = snapshots(curious)
+        job = curious.broker.put(a_job())
         gevent.sleep(0.05)
-        return stage.web.hub.job(job.job_id) is not None and snapshots(stage) == before
+        return curious.web.hub.job(job.job_id) is not None and snapshots(curious) == before
 
     assert until(heard_by_event)
 
@@ -116,12 +124,12 @@ def test_an_event_of_another_contract_is_survived(stage: Stage) -> None:
     assert until(lambda: stage.web.hub.job(job.job_id))
 
 
-def test_a_quiet_fleet_is_asked_for_less_and_less_often(stage: Stage) -> None:
-    until(lambda: snapshots(stage) >= 2)
-    before = snapshots(stage)
-    assert stage.web.hub.connected
-    until(lambda: snapshots(stage) > before)
-    assert stage.web.hub.snapshot(None)["serial"] == 0, "no browser is sent a snapshot for it"
+def test_a_quiet_fleet_is_asked_for_less_and_less_often(curious: Stage) -> None:
+    until(lambda: snapshots(curious) >= 2)
+    before = snapshots(curious)
+    assert curious.web.hub.connected
+    until(lambda: snapshots(curious) > before)
+    assert curious.web.hub.snapshot(None)["serial"] == 0, "no browser is sent a snapshot for it"
 
 
 def test_a_worker_that_is_gone_is_gone_from_the_page(stage: Stage) -> None:

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 import pytest
 
 from tests.web.fake_broker import CREATED_MS, a_job
-from tests.web.stage import Answer, Stage
+from tests.web.stage import Answer, Stage, staged
 from web.pages.frame import PAGES
 
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -97,7 +97,8 @@ def test_the_gallery_is_painted_with_what_its_address_asks_for(stage: Stage) -> 
     assert refused.status == 400 and "网址看不懂" in refused.body.decode()
 
 
-def test_the_gallery_is_there_while_the_broker_is_silent(stage: Stage) -> None:
-    stage.broker.silent = True
-    answer = stage.get("/gallery?label=x")
-    assert answer.status == 200 and b'id="shots"' in answer.body
+def test_the_gallery_is_there_while_the_broker_is_silent() -> None:
+    with staged(reply_ms=150) as stage:
+        stage.broker.silent = True
+        answer = stage.get("/gallery?label=x")
+        assert answer.status == 200 and b'id="shots"' in answer.body
