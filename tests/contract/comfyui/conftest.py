@@ -14,6 +14,8 @@ from tests.contract.comfyui.driving import until
 
 REAL = os.environ.get("COMFYFLEET_COMFYUI_URL")
 VERSIONS = ["0.3.34", "0.3.64", "0.45.2"]
+#: What a call may take: none of these tests is about time, and the machine may be busy.
+PATIENT_S = 20.0
 
 
 @pytest.fixture(scope="package", params=[*VERSIONS, *(["real"] if REAL is not None else [])])
@@ -30,7 +32,7 @@ def server_url(request: pytest.FixtureRequest) -> Iterator[str]:
 @pytest.fixture
 def client(server_url: str) -> Iterator[ComfyClient]:
     """Connected, to an idle server. What a test leaves waiting or running is ended after it."""
-    made = ComfyClient(server_url, client_id=uuid.uuid4().hex)
+    made = ComfyClient(server_url, client_id=uuid.uuid4().hex, limit_s=PATIENT_S)
     try:
         made.connect()
         yield made
@@ -63,7 +65,7 @@ def simulator() -> Iterator[SimulatorProcess]:
 
 @pytest.fixture
 def its_client(simulator: SimulatorProcess) -> Iterator[ComfyClient]:
-    made = ComfyClient(simulator.url, client_id=uuid.uuid4().hex)
+    made = ComfyClient(simulator.url, client_id=uuid.uuid4().hex, limit_s=PATIENT_S)
     try:
         made.connect()
         yield made

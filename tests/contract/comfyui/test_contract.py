@@ -237,7 +237,7 @@ def test_unknown_prompts_are_absent(client: ComfyClient) -> None:
 
 
 def test_events_go_on_after_a_reconnect_in_mid_run(client: ComfyClient, checkpoint: str) -> None:
-    prompt_id = submit(client, sampled(checkpoint, steps=100))
+    prompt_id = submit(client, sampled(checkpoint, steps=LONG))
     hear(client, lambda m: isinstance(m, Progress) and m.value >= 2)
     client.connect()
     again = hear(client, lambda m: isinstance(m, Progress) and m.value >= 5)

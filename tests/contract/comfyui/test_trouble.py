@@ -40,7 +40,7 @@ def test_a_prompt_that_was_not_taken_is_told(simulator: SimulatorProcess, its_cl
 
 def test_a_prompt_nobody_knows_of_is_lost_until_asked_for_again(simulator: SimulatorProcess) -> None:
     client = ComfyClient(simulator.url, client_id=uuid.uuid4().hex, limit_s=1.0)
-    client.connect()
+    until("it connects", lambda: _connects(client))
     wish = str(uuid.uuid4())
     simulator.signal(signal.SIGSTOP)
     with pytest.raises(ComfyLost, match=f"may or may not have prompt {wish}"):
@@ -53,7 +53,7 @@ def test_a_prompt_nobody_knows_of_is_lost_until_asked_for_again(simulator: Simul
 
 def test_a_hung_server_holds_no_call_beyond_its_limit(simulator: SimulatorProcess) -> None:
     client = ComfyClient(simulator.url, client_id=uuid.uuid4().hex, limit_s=0.4)
-    client.connect()
+    until("it connects", lambda: _connects(client))
     simulator.signal(signal.SIGSTOP)
     for call in (client.queue, client.disconnect, client.connect, client.free):
         began = time.monotonic()
