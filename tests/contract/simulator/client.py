@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 
 from websocket import WebSocket, create_connection
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
+#: Steps of a prompt that a test cuts short: more than it comes to, however long the test is held up.
+LONG = 1_000
 MODEL = "juggernautXL_v8Rundiffusion.safetensors"
 
 

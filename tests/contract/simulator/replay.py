@@ -20,7 +20,7 @@ from comfyui.simulator.process import SimulatorProcess
 from tests.contract.simulator.recording import HEADERS, Line, unfinished
 
 #: How long anything may take to come before the replay gives up; only a failing test waits that long.
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 #: A recorded client that did nothing for longer than this was waiting for time to pass.
 PAUSE_S = 1.0
 #: For how long the replay does the same.

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from comfyui.simulator.process import SimulatorProcess, running_simulator
-from tests.contract.simulator.client import ask, eventually, flat, painting, post, run
+from tests.contract.simulator.client import LONG, ask, eventually, flat, painting, post, run
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def test_a_missing_class_has_an_error_of_its_own(simulator: SimulatorProcess) ->
 
 def test_keys_are_neither_in_the_queue_nor_in_the_history(simulator: SimulatorProcess) -> None:
     secret = {"api_key_comfy_org": "SECRET", "kept": 1}
-    prompt_id = post(simulator.url, painting(steps=30), extra_data=secret)
+    prompt_id = post(simulator.url, painting(steps=LONG), extra_data=secret)
     assert b"SECRET" not in ask(f"{simulator.url}/queue").body
     ask(f"{simulator.url}/interrupt", {"prompt_id": prompt_id})
     entry = eventually(lambda: ask(f"{simulator.url}/history/{prompt_id}").json.get(prompt_id), "the interrupt")
@@ -48,7 +48,7 @@ def job(simulator: SimulatorProcess, prompt_id: str) -> dict[str, Any]:
 
 
 def test_a_job_is_known_from_queue_to_history(simulator: SimulatorProcess) -> None:
-    running = post(simulator.url, painting(seed=5, steps=30))
+    running = post(simulator.url, painting(seed=5, steps=LONG))
     waiting = post(simulator.url, flat(3), extra_data={"extra_pnginfo": {"workflow": {"id": "wf"}}})
     eventually(lambda: job(simulator, running)["status"] == "in_progress", "the first job to run")
     assert job(simulator, waiting)["status"] == "pending"
@@ -65,7 +65,7 @@ def test_a_job_is_known_from_queue_to_history(simulator: SimulatorProcess) -> No
 
 
 def test_a_waiting_job_is_cancelled_out_of_the_queue(simulator: SimulatorProcess) -> None:
-    running, waiting = post(simulator.url, painting(seed=6, steps=30)), post(simulator.url, flat(4))
+    running, waiting = post(simulator.url, painting(seed=6, steps=LONG)), post(simulator.url, flat(4))
     batch = ask(f"{simulator.url}/api/jobs/cancel", {"job_ids": [waiting, running]})
     assert batch.json == {"cancelled": True}
     eventually(lambda: job(simulator, running)["status"] == "cancelled", "the cancel")

@@ -9,7 +9,7 @@ import pytest
 
 from comfyui.simulator.journal import read_journal
 from comfyui.simulator.process import SimulatorProcess, flags, running_simulator
-from tests.contract.simulator.client import ask, eventually, flat, painting, post, run
+from tests.contract.simulator.client import LONG, ask, eventually, flat, painting, post, run
 
 
 def refused(*arguments: str) -> str:
@@ -50,7 +50,7 @@ def test_the_journal_tells_what_was_done(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with running_simulator(speed=20, log=log) as simulator:
         done = run(simulator.url, flat())["prompt"][1]
-        stopped, deleted = post(simulator.url, painting(steps=50)), post(simulator.url, flat(7))
+        stopped, deleted = post(simulator.url, painting(steps=LONG)), post(simulator.url, flat(7))
         ask(f"{simulator.url}/queue", {"delete": [deleted]})
         ask(f"{simulator.url}/interrupt", {"prompt_id": stopped})
         eventually(lambda: ask(f"{simulator.url}/history/{stopped}").json, "the interrupt")
@@ -110,7 +110,7 @@ def test_it_ends_as_the_real_one_and_leaves_nothing(
         process.start()
         (folder,) = tmp_path.iterdir()
         if busy:
-            post(process.url, painting(steps=100))
+            post(process.url, painting(steps=LONG))
             eventually(lambda: ask(f"{process.url}/queue").json["queue_running"], "the prompt to run")
         process.signal(number)
         assert process.wait() == status

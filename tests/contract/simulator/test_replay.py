@@ -80,7 +80,7 @@ def stages() -> Iterator[dict[str, Stage]]:
         yield {
             version: Stage(
                 version,
-                stack.enter_context(running_simulator(version=version, card="cpu", speed=3, models=models)),
+                stack.enter_context(running_simulator(version=version, card="cpu", speed=1, models=models)),
             )
             for version in ORDER
         }
