@@ -47,7 +47,9 @@ from comfyui.simulator.process import SimulatorProcess
 
 ROOT = Path(__file__).resolve().parents[3]
 #: A bound on liveness, never a measure.
-PATIENCE_S = 30.0
+PATIENCE_S = 90.0
+#: The longest wait for a message before whoever waits looks around.
+TICK_S = 0.05
 #: How long a result waits for its files.
 FILES_S = 5.0
 SDXL: dict[str, Any] = json.loads((ROOT / "comfyui" / "api.json").read_bytes())
@@ -92,10 +94,12 @@ class BrokerStandIn:
         self.records = True
         self.deaf = False
         self.resume: tuple[Resume, ...] = ()
-        #: Everything heard, in order, and who said it; when each heartbeat came.
+        #: Everything heard, in order, and who said it.
         self.heard: list[Any] = []
         self.speakers: list[str] = []
-        self.heartbeats_s: list[float] = []
+        #: How long this end had listened for each heartbeat. What a busy machine keeps from it does not count.
+        self.silences_s: list[float] = []
+        self._silence_s = 0.0
         self.session = ""
         #: The serial of the newest dispatch, and of those sent to the session there is.
         self.dispatched = 0
@@ -140,8 +144,7 @@ class BrokerStandIn:
         while not condition():
             if time.monotonic() > deadline_s:
                 raise TimeoutError(f"still waiting; heard last: {self.heard[-5:]}")
-            if self._socket.poll(50):
-                self._take()
+            self._listen(TICK_S)
 
     def all(self, kind: type[M], key: Key | None = None) -> list[M]:
         """What was heard of this kind, about this attempt if one is given."""
@@ -167,6 +170,13 @@ class BrokerStandIn:
     def ended(self, key: Key) -> bool:
         return bool(self.all(Complete, key) or self.all(Fail, key))
 
+    def _listen(self, tick_s: float) -> None:
+        began_s = time.monotonic()
+        said = self._socket.poll(int(tick_s * 1_000))
+        self._silence_s += min(time.monotonic() - began_s, tick_s)
+        if said:
+            self._take()
+
     def _take(self) -> None:
         sender, *frames = self._socket.recv_multipart()
         # Whatever a worker says keeps to the contract: this raises if it does not.
@@ -180,6 +190,7 @@ class BrokerStandIn:
         match message:
             case Announce():
                 self.session = message.session
+                self._silence_s = 0.0
                 self._sent.clear()
                 self._ready = None
                 self.say(
@@ -194,7 +205,8 @@ class BrokerStandIn:
             case Ready():
                 self._ready = message
             case Heartbeat():
-                self.heartbeats_s.append(time.monotonic())
+                self.silences_s.append(self._silence_s)
+                self._silence_s = 0.0
                 self.say(Beat(need_capabilities=False, ready=self._ready.serial if self._ready is not None else 0))
             case Complete() | Fail() if self.records:
                 self.say(Recorded(job_id=message.job_id, attempt=message.attempt))
@@ -203,7 +215,7 @@ class BrokerStandIn:
         """As the broker does: what has left beside a result may come a moment after it."""
         deadline_s = time.monotonic() + FILES_S
         while not all(self.store.has(output.sha256) for output in said.outputs) and time.monotonic() < deadline_s:
-            time.sleep(0.002)
+            self._listen(0.002)
 
     # ---- speaking
 

@@ -211,7 +211,7 @@ def test_cancel_while_running(at_work: BrokerStandIn) -> None:
 
 
 def test_cancel_while_staged_leaves_the_running_one_alone(at_work: BrokerStandIn, comfyui: SimulatedComfyUI) -> None:
-    first = at_work.dispatch(sdxl("one", steps=30, size=512))
+    first = at_work.dispatch(sdxl("one", steps=100, size=512))
     second = at_work.dispatch(sdxl("two"))
     at_work.first(Accepted, second)
     cancel(at_work, second)

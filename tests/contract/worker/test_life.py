@@ -51,7 +51,7 @@ def test_a_killed_worker_carries_on_with_the_prompts_in_comfyui(
     broker: BrokerStandIn, comfyui: SimulatedComfyUI, tmp_path: Path
 ) -> None:
     with running_worker(tmp_path, broker, comfyui.url) as worker:
-        running = broker.dispatch(sdxl("carried on", steps=150, size=512))
+        running = broker.dispatch(sdxl("carried on", steps=300, size=512))
         staged = broker.dispatch(sdxl("carried on too"))
         broker.first(ProgressReport, running)
         broker.first(Accepted, staged)
@@ -193,7 +193,7 @@ def test_sigterm_hands_back_what_waits_and_finishes_what_runs(
     broker: BrokerStandIn, comfyui: SimulatedComfyUI, tmp_path: Path
 ) -> None:
     with running_worker(tmp_path, broker, comfyui.url) as worker:
-        running = broker.dispatch(sdxl("last", steps=100, size=512))
+        running = broker.dispatch(sdxl("last", steps=200, size=512))
         staged = broker.dispatch(sdxl("handed back"))
         broker.first(ProgressReport, running)
         broker.first(Accepted, staged)
