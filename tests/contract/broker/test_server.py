@@ -156,7 +156,7 @@ def test_workers_go_unheard_for_a_moment_and_clients_never(config: Config, monke
     hushed = threading.Event()
 
     def hush_ms(fleet: Fleet) -> int:
-        return 300 if hushed.is_set() else 0
+        return 1_500 if hushed.is_set() else 0
 
     monkeypatch.setattr(Fleet, "hush_ms", hush_ms)
     gpu = Given().worker("gpu-1")
