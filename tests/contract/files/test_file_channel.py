@@ -264,6 +264,7 @@ def test_a_small_download_does_not_wait_for_a_large_one(wire: Wire, monkeypatch:
     say(dealer, GetFile(request_id="b" * 32, sha256=small, offset=0, until=5))
     while hear(dealer).request_id != "b" * 32:
         continue
+    until(lambda: "b" * 32 in turns)  # noted a moment after it was sent
     assert turns.index("b" * 32) <= 1
 
 
