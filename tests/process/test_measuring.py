@@ -87,7 +87,7 @@ def test_a_quick_bench_measures(tmp_path: Path) -> None:
         assert row.keys() == {"figure", "value", "unit", "goal", "better", "spread", "holds"}
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_bench_that_is_cut_off_tells_what_it_had_and_leaves_no_process(tmp_path: Path, number: int) -> None:
     figures, page = tmp_path / "figures.json", tmp_path / "page"
