@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import pytest
 from gevent import monkey
-from hypothesis import settings
 
 PATCHED = monkey.is_module_patched("socket")
 if not PATCHED:
@@ -16,10 +15,6 @@ if not PATCHED:
 def pytest_report_header() -> str:
     return "" if PATCHED else "tests/web left out: run `python -m gevent.monkey --module pytest tests/web`"
 
-
-# How long an example takes depends on what else the machine does.
-settings.register_profile("web", deadline=None)
-settings.load_profile("web")
 
 if PATCHED:
     from tests.web.stage import Stage, staged

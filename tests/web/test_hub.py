@@ -291,7 +291,7 @@ class HubMachine(RuleBasedStateMachine):
 
 
 TestHub = HubMachine.TestCase
-TestHub.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestHub.settings = settings(max_examples=60, stateful_step_count=40)
 
 
 def test_an_event_is_encoded_once_for_all_browsers_of_a_scope() -> None:

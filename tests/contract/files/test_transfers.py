@@ -397,7 +397,7 @@ class World:
 
 
 @given(st.lists(st.integers(0, 60), min_size=1, max_size=3), st.integers(0, 2**32), st.integers(0, 150))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_every_transfer_ends_whole_after_any_storm(store: FileStore, sizes: list[int], seed: int, steps: int) -> None:
     world = World(store, sizes, random.Random(seed))
     world.storm(steps)

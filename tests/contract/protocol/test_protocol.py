@@ -35,7 +35,7 @@ ROLES = {
 
 @pytest.mark.parametrize(("tag", "kind"), KINDS)
 @given(data=st.data())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_message_survives_the_wire(tag: int, kind: Any, data: st.DataObject) -> None:
     message = data.draw(strategy(kind))
     frames = encode(message)
@@ -72,13 +72,13 @@ def test_a_role_is_held_to_its_own_messages(role: str) -> None:
 
 
 @given(st.lists(st.binary(max_size=60), max_size=9))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_any_frames_give_a_message_or_a_protocol_error(frames: list[bytes]) -> None:
     _decodes_or_refuses(frames)
 
 
 @given(st.sampled_from(sorted(TYPES)), st.binary(max_size=200), st.lists(st.binary(max_size=9), max_size=3))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_any_header_gives_a_message_or_a_protocol_error(tag: int, header: bytes, blobs: list[bytes]) -> None:
     _decodes_or_refuses([MAGIC, bytes([tag]), header, *blobs])
 
@@ -91,7 +91,7 @@ plain = st.recursive(
 
 @pytest.mark.parametrize(("tag", "kind"), KINDS)
 @given(data=st.data())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_one_wrong_value_gives_a_protocol_error_that_names_the_key(tag: int, kind: Any, data: st.DataObject) -> None:
     frames = encode(sample(kind))
     header = msgpack.unpackb(frames[2])

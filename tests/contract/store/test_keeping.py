@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from broker import keeping
@@ -424,11 +424,9 @@ class SqliteKeeping(KeepingMachine):
 
 
 TestInMemory = KeepingMachine.TestCase
-TestInMemory.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestInMemory.settings = settings(max_examples=60, stateful_step_count=30)
 TestInSqlite = SqliteKeeping.TestCase
-TestInSqlite.settings = settings(
-    max_examples=15, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+TestInSqlite.settings = settings(max_examples=15, stateful_step_count=30)
 
 
 def test_jobs_go_faster_while_far_too_many_are_there(

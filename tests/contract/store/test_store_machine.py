@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as st
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from broker.core.model import JobRecord
@@ -327,8 +327,6 @@ class SqliteMachine(StoreMachine):
 
 
 TestMemoryStore = MemoryMachine.TestCase
-TestMemoryStore.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestMemoryStore.settings = settings(max_examples=60, stateful_step_count=40)
 TestSqliteStore = SqliteMachine.TestCase
-TestSqliteStore.settings = settings(
-    max_examples=30, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+TestSqliteStore.settings = settings(max_examples=30, stateful_step_count=40)

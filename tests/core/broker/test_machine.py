@@ -412,4 +412,4 @@ class Broker(RuleBasedStateMachine):
 
 
 TestBroker = Broker.TestCase
-TestBroker.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
+TestBroker.settings = settings(max_examples=100, stateful_step_count=50)

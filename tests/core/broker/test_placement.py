@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.core.placement import POLICIES, Candidate, Choice, Policy, Waiting, finish_time
@@ -119,7 +119,6 @@ def test_a_card_twice_as_fast_has_its_turn_twice_as_often() -> None:
 
 
 @policies
-@settings(deadline=None)
 @given(among=candidates, waiting=waitings, rng=st.randoms(use_true_random=False))
 def test_the_choice_does_not_hang_on_the_order(
     policy: Policy, among: list[Candidate], waiting: Waiting, rng: Any
@@ -130,7 +129,6 @@ def test_the_choice_does_not_hang_on_the_order(
 
 
 @policies
-@settings(deadline=None)
 @given(among=candidates, waiting=waitings)
 def test_what_is_sent_now_goes_to_a_worker_with_room(policy: Policy, among: list[Candidate], waiting: Waiting) -> None:
     choice = policy(among, waiting)
@@ -138,7 +136,6 @@ def test_what_is_sent_now_goes_to_a_worker_with_room(policy: Policy, among: list
     assert chosen.room == choice.now
 
 
-@settings(deadline=None)
 @given(among=candidates, waiting=waitings)
 def test_a_job_waits_only_for_a_worker_that_would_have_it_done_sooner(among: list[Candidate], waiting: Waiting) -> None:
     choice = finish_time(among, waiting)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.core.retry import ATTEMPTS_MOST, VERDICTS, GiveUp, Requeue, Verdict, decide, forgiven
@@ -76,7 +76,6 @@ def after_backoff(burnt: int, jitter: float = 0.5) -> int:
     return int(jitter * min(30_000, 500 * 2 ** (burnt - 1)))
 
 
-@settings(deadline=None)
 @given(st.integers(0, 40), st.floats(0, 1, exclude_max=True), st.sampled_from(sorted(AGAIN - {Reason.DRAINING})))
 def test_the_backoff_is_full_jitter_up_to_a_doubling_ceiling(burnt: int, jitter: float, reason: Reason) -> None:
     verdict = after(reason, burnt=burnt, jitter=jitter, rules=Rules(max_attempts=100, max_deaths=100))
@@ -85,7 +84,6 @@ def test_the_backoff_is_full_jitter_up_to_a_doubling_ceiling(burnt: int, jitter:
     assert verdict.burnt == burnt + 1
 
 
-@settings(deadline=None)
 @given(reason=st.sampled_from(sorted(AGAIN)), burnt=st.integers(0, 1), deaths=st.integers(0, 1))
 def test_forgiving_takes_back_exactly_what_an_end_cost(reason: Reason, burnt: int, deaths: int) -> None:
     verdict = after(reason, burnt=burnt, deaths=deaths)

@@ -104,7 +104,7 @@ FAST, SLOW = Machine(2, 1_000, BOTH), Machine(1, 10_000, BOTH)
 @example([FAST, Machine(2, 3_000, (PONY,))], [Stream("zoe", PONY, -1, 300_000), Stream("ann", PONY, 3, None)])
 # What other workers could do as well went ahead to the only one that has PONY, so that this was never idle.
 @example([Machine(2, 3_000, (XL,)), FAST, Machine(1, 1_000, (XL,))], [Stream("ann", XL, 0, None)])
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 def test_nobody_waits_for_ever(machines: list[Machine], streams: list[Stream]) -> None:
     """More than the fleet can do comes in behind one patient job: whoever's, whatever it needs, however urgent."""
     with pytest.MonkeyPatch.context() as patch:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from broker.protocol.records import JobState, Reason, Why, WorkerState
@@ -282,9 +282,7 @@ def on_the_server(record: dict[str, Any], together: list[records.Json], words: W
 
 
 @node
-@settings(
-    max_examples=8, deadline=None, phases=[Phase.generate], suppress_health_check=[HealthCheck.too_slow], database=None
-)
+@settings(max_examples=8, phases=[Phase.generate], database=None)
 @given(st.data())
 def test_server_and_browser_say_the_same(data: st.DataObject) -> None:
     counted = st.builds(records.stats, running=st.integers(0, 10**7), queued=st.integers(0, 10**7))

@@ -234,7 +234,7 @@ class Storm(RuleBasedStateMachine):
 #: A cancelled attempt may still end by itself first.
 REASONS_AFTER_CANCEL = set(Reason) - {Reason.DRAINING, Reason.INTERRUPTED}
 
-Storm.TestCase.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
+Storm.TestCase.settings = settings(max_examples=150, stateful_step_count=50)
 TestStorm = Storm.TestCase
 
 
