@@ -18,7 +18,7 @@ CHROMIUM_FLAGS = (
     "--disable-component-update", "--disable-sync",
 )  # fmt: skip
 #: Generous: two cores may be shared by everything.
-PATIENCE_MS = 30_000
+PATIENCE_MS = 60_000
 
 
 #: Adds up every shift of the layout that no input caused, from now on.

@@ -16,8 +16,9 @@ from tests.browser.conftest import PATIENCE_MS, OpenPage
 expect.set_options(timeout=PATIENCE_MS)
 
 
-def submit(fleet: Fleet, prompt: str, *, steps: int = 40) -> str:
-    body = {"template": "text-to-image", "params": {"prompt": prompt, "steps": steps, "size": "512x512"}}
+def submit(fleet: Fleet, prompt: str, *, steps: int) -> str:
+    """60 steps last some 9 s: long enough to be met halfway on a busy machine."""
+    body = {"template": "text-to-image", "params": {"prompt": prompt, "steps": steps}}
     return str(fleet.request("POST", "/api/v1/jobs", body)["id"])
 
 
@@ -31,10 +32,10 @@ def page(open_page: OpenPage) -> Page:
 
 
 def test_a_card_tells_what_its_worker_does_and_its_chart_moves(fleet: Fleet, page: Page) -> None:
-    jobs = [submit(fleet, prompt) for prompt in ("a pier", "a barn", "a mill")]
+    jobs = [submit(fleet, prompt, steps=60) for prompt in ("a pier", "a barn", "a mill")]
     busy = page.locator("#cards .machine[data-standing=busy]").first
     expect(part(busy, "title")).to_have_text(re.compile("a (pier|barn|mill)"))
-    expect(part(busy, "doing")).to_have_text(re.compile(r"KSampler · \d+ of 40"))
+    expect(part(busy, "doing")).to_have_text(re.compile(r"KSampler · \d+ of 60"))
     expect(part(busy, "busy")).to_have_text("at work")
     expect(page.locator("#cards [data-part=staged]:visible")).to_have_text(re.compile("Next here: a "))
     expect(page.locator("#owners tbody tr")).to_have_text(re.compile("local[123][012]"))

@@ -17,7 +17,7 @@ MARKUP = '<img src=x onerror="alert(1)"><script>alert(2)</script></script>&amp;'
 
 
 def ask(page: Page, prompt: str, *, steps: int = 20) -> None:
-    """Send the form with this prompt. 40 steps last some 6 s: long enough to be met halfway on a busy machine."""
+    """Send the form with this prompt. 60 steps last some 9 s: long enough to be met halfway on a busy machine."""
     page.locator("details.group").evaluate("one => { one.open = true; }")
     page.locator("#f-steps").fill(str(steps))
     page.locator("#f-prompt").fill(prompt)
@@ -45,7 +45,7 @@ def idle(fleet: Fleet) -> None:
 
 
 def test_from_a_prompt_to_a_picture(page: Page) -> None:
-    ask(page, "a lighthouse at dusk", steps=40)
+    ask(page, "a lighthouse at dusk", steps=60)
     live = card(page, "a lighthouse at dusk", "running")
     bar, picture = part(live, "bar"), part(live, "picture")
     expect(picture).to_have_attribute("src", re.compile("^blob:"))
@@ -54,7 +54,7 @@ def test_from_a_prompt_to_a_picture(page: Page) -> None:
     frame = live.locator(".frame").bounding_box()
     assert changes_from(picture, "src", first).startswith("blob:")
     assert float(changes_from(bar, "value", value)) > float(value or 0)
-    expect(part(live, "status")).to_have_text(re.compile(r"KSampler · \d+ of 40"))
+    expect(part(live, "status")).to_have_text(re.compile(r"KSampler · \d+ of 60"))
     expect(part(page.locator(".worker[data-state=busy]"), "title")).to_have_text("a lighthouse at dusk")
     assert live.locator(".frame").bounding_box() == frame
     assert page.evaluate("window.shifted") == 0
@@ -89,7 +89,7 @@ def test_the_viewer_shows_the_picture_and_how_it_was_made(page: Page) -> None:
 
 def test_cancel_one_while_another_runs_and_try_it_again(page: Page) -> None:
     for prompt in ("first", "second"):
-        ask(page, prompt, steps=40)
+        ask(page, prompt, steps=60)
     expect(card(page, "second", "running")).to_be_visible()
     card(page, "first").get_by_role("button", name="Cancel").click()
     cancelled = card(page, "first", "cancelled")
@@ -109,7 +109,7 @@ def test_a_waiting_job_stands_in_the_queue_and_can_be_cancelled_there(page: Page
 
 
 def test_a_reload_in_the_middle_goes_on(page: Page) -> None:
-    ask(page, "a long voyage", steps=40)
+    ask(page, "a long voyage", steps=60)
     expect(part(card(page, "a long voyage", "running"), "picture")).to_be_visible()
     page.reload()
     expect(part(card(page, "a long voyage", "running"), "picture")).to_have_attribute("src", re.compile("^blob:"))
@@ -225,7 +225,7 @@ def test_nothing_runs_out_of_the_page(open_page: OpenPage, width: int) -> None:
 
 def test_the_truth_comes_back_after_the_web_server_does(fleet: Fleet, open_page: OpenPage) -> None:
     page = open_page(faults=True)
-    ask(page, "outlives the web", steps=40)
+    ask(page, "outlives the web", steps=60)
     expect(part(card(page, "outlives the web", "running"), "picture")).to_be_visible()
     fleet.processes["web"].kill()
     expect(page.locator("#link")).to_have_text("reconnecting")
@@ -238,7 +238,7 @@ def test_the_truth_comes_back_after_the_web_server_does(fleet: Fleet, open_page:
 
 def test_a_fleet_out_of_reach_is_told_and_found_again(fleet: Fleet, open_page: OpenPage) -> None:
     page = open_page(faults=True)
-    ask(page, "outlives the broker", steps=40)
+    ask(page, "outlives the broker", steps=60)
     expect(part(card(page, "outlives the broker", "running"), "picture")).to_be_visible()
     fleet.processes["broker"].kill()
     expect(page.locator("#link")).to_have_text("fleet unreachable")

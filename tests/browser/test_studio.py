@@ -64,7 +64,7 @@ def jobs(fleet: Fleet, prompt: str) -> list[Any]:
 
 
 def test_a_group_of_eight_over_four_workers_is_one_card(fleet: Fleet, page: Page) -> None:
-    ask(page, "eight boats", count=8, steps=20)
+    ask(page, "eight boats", count=8, steps=60)
     live = group(page, "eight boats")
     tiles = part(live, "tiles").locator("li")
     expect(tiles).to_have_count(8)
@@ -87,7 +87,7 @@ def test_a_group_of_eight_over_four_workers_is_one_card(fleet: Fleet, page: Page
 
 
 def test_a_whole_group_is_cancelled_at_once(fleet: Fleet, page: Page) -> None:
-    ask(page, "twelve boats", count=12, steps=40)
+    ask(page, "twelve boats", count=12, steps=150)
     group(page, "twelve boats").get_by_role("button", name="Cancel all").click()
     expect(group(page, "twelve boats", "cancelled")).to_be_visible()
     assert {job["state"] for job in jobs(fleet, "twelve boats")} == {"cancelled"}
