@@ -17,7 +17,7 @@ from typing import Self
 #: What is counted has at least so many bytes.
 COUNTED_BYTES = 100
 #: What has not come by then is lost.
-LOST_S = 20.0
+LOST_S = 60.0
 _PING, _PONG = 0x9, 0xA
 
 

@@ -31,7 +31,7 @@ ENDS: dict[int, str] = {
     zmq.Event.HANDSHAKE_FAILED_NO_DETAIL: "refused",
     zmq.Event.DISCONNECTED: "refused",
 }
-LONG_S = 15.0
+LONG_S = 30.0
 #: Ports that the kernel chooses.
 ANY_PORT = Network(
     clients="tcp://127.0.0.1:*", workers="tcp://127.0.0.1:*", events="tcp://127.0.0.1:*", files="tcp://127.0.0.1:*"

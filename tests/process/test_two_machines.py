@@ -144,7 +144,7 @@ def test_a_worker_elsewhere_draws_a_picture_and_is_cut_off_when_its_key_is(confi
 def test_what_is_drawn_while_the_cable_is_cut_is_delivered_when_it_is_mended(config: Path, tmp_path: Path) -> None:
     with hosts(tmp_path) as (here, there):
         _, url = served(here, config)
-        simulator = "comfyui.simulator", "--port", "0", "--step-s", "0.2", "--load-s", "0"
+        simulator = "comfyui.simulator", "--port", "0", "--step-s", "0.4", "--load-s", "0"
         comfyui = there.start("simulator", *simulator).ready().split()[1]
         gpu_1 = there.start("gpu-1", "worker", "--config", str(tmp_path / "gpu-1.ini"), "--comfyui", comfyui)
         gpu_1.ready()
