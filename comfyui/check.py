@@ -13,7 +13,7 @@ from comfyui.catalogue import Input, NodeClass, model, node_class
 from comfyui.workflow import Link, Node, Workflow, WorkflowError
 
 PROBLEMS: Final = 20  # found in one workflow; then the search stops
-_NAMED: Final = 10  # files or classes listed when none is close
+_NAMED: Final = 10  # files or classes that are all listed; of more, those that are close
 #: Types that only come over a link.
 _LINKED: Final = frozenset(
     {"MODEL", "CLIP", "VAE", "CONDITIONING", "LATENT", "IMAGE", "MASK", "CLIP_VISION", "CONTROL_NET"}
@@ -137,12 +137,17 @@ def _number_fault(value: Any, declared: Input) -> _Fault | None:
 
 
 def _closest(wanted: str, have: Iterable[str]) -> list[str]:
+    """A few names like the one wanted; all of them when there are few, those first."""
     # Bounded: comparing long names with thousands of others takes seconds.
     names = [name for name in have if len(name) <= 200][:2_000]
-    return difflib.get_close_matches(wanted[:100], names, n=3) or (sorted(names) if len(names) <= _NAMED else [])
+    close = difflib.get_close_matches(wanted[:100], names, n=3)
+    return close if len(names) > _NAMED else [*close, *sorted(set(names) - set(close))]
 
 
 def _in_words(close: list[str], total: int) -> str:
     if total == 0:
         return "the fleet has none"
-    return f"the fleet has {', '.join(close)}" if close else f"none of the fleet's {total} is close"
+    if not close:
+        return f"none of the fleet's {total} is close"
+    named = ", ".join(close)
+    return f"the fleet has {named}" if len(close) == total else f"closest of the fleet's {total}: {named}"

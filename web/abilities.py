@@ -1,4 +1,4 @@
-"""What the fleet can do: one /object_info joined from those of all workers that are there.
+"""What the fleet can do: one /object_info joined from those of all workers that are there, or were there last.
 
 The documents are stored files named by their digest, fetched once and kept; joining them is pure (comfyui.catalogue).
 """
@@ -30,7 +30,7 @@ class Abilities:
         self._joined: tuple[frozenset[str], Mapping[str, object]] = (frozenset(), {})
 
     def object_info(self) -> Mapping[str, object] | None:
-        """What the workers can do together; None while no worker is there or none has told yet.
+        """What the workers can do together; None while no worker has come or told yet.
 
         Raises BrokerSilent when a document has to be fetched and cannot be.
         """

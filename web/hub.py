@@ -70,8 +70,9 @@ class Hub:
         self._active: dict[str, Json] = {}
         self._ended: dict[str, Json] = {}
         self._workers: dict[str, Json] = {}
-        #: Worker -> digest of what it can do, for those that can be given work.
+        #: Worker -> digest of what it can do, for those that can be given work, and for those that are gone.
         self._abilities: dict[str, str] = {}
+        self._gone: dict[str, str] = {}
         self._stats = views_json.NO_STATS
         #: The first waiting jobs, in the order in which they are likely to be served.
         self._outlook: tuple[Expected, ...] = ()
@@ -92,8 +93,9 @@ class Hub:
         return [self._worker_for(scope, worker) for worker in self._workers.values()]
 
     def abilities(self) -> frozenset[str]:
-        """Digests of what the workers that are there can do."""
-        return frozenset(self._abilities.values())
+        """Digests of what the workers that are there can do; while none is, of what those could that were: a job that
+        waits for their return should be one for them."""
+        return frozenset((self._abilities or self._gone).values())
 
     def snapshot(self, scope: Scope) -> Json:
         """What a page of this scope begins with; jobs newest first."""
@@ -144,6 +146,7 @@ class Hub:
         for group in (self._queued, self._active, self._ended, self._workers):
             group.clear()
         self._abilities.clear()
+        self._gone.clear()
         for job in sorted(reply.jobs, key=lambda job: job.created_utc_ms):
             self._remember(job)
         for worker in reply.workers:
@@ -192,6 +195,7 @@ class Hub:
                 case WorkerGone():
                     self._workers.pop(event.worker, None)
                     self._abilities.pop(event.worker, None)
+                    self._gone.pop(event.worker, None)
                     self._tell_all(changes, {"type": "worker_gone", "name": event.worker})
                 case Outlook(queue=queue):
                     self._outlook = queue
@@ -252,10 +256,11 @@ class Hub:
 
     def _meet(self, worker: WorkerView) -> Json:
         self._workers[worker.worker] = view = views_json.worker(worker)
+        there, gone = self._abilities, self._gone
         if worker.state in (WorkerState.LOST, WorkerState.LEFT):
-            self._abilities.pop(worker.worker, None)
-        else:
-            self._abilities[worker.worker] = worker.capabilities
+            there, gone = gone, there
+        gone.pop(worker.worker, None)
+        there[worker.worker] = worker.capabilities
         return view
 
     # ---- telling

@@ -6,12 +6,14 @@ import json
 from typing import Any
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from broker.protocol import events
 from broker.protocol.client import SnapshotReply
 from broker.protocol.records import Expected, FleetStats, Held, JobState, Phase, WorkerState
+from broker.protocol.value import replace
 from tests.web.fake_broker import a_job, a_progress, a_worker, an_output
 from web.frames import Opcode
 from web.hub import MAX_ENDED, MAX_QUEUED, Changes, Hub, Scope
@@ -350,7 +352,22 @@ def test_only_workers_that_can_be_given_work_count_for_what_the_fleet_can_do() -
     hub.reset(reply(workers=[here, lost]))
     assert hub.abilities() == {here.capabilities}
     hub.apply([events.WorkerGone(stream=STREAM, serial=2, worker="w1")])
+    assert hub.abilities() == {lost.capabilities}
+    hub.apply([events.WorkerGone(stream=STREAM, serial=3, worker="w2")])
     assert hub.abilities() == frozenset()
+
+
+@pytest.mark.parametrize("state", [WorkerState.LOST, WorkerState.LEFT])
+def test_what_the_last_worker_could_do_counts_until_one_comes(state: WorkerState) -> None:
+    hub = Hub()
+    first, other = a_worker("w1"), a_worker("w2")
+    hub.reset(reply(workers=[first]))
+    hub.apply([events.WorkerChanged(stream=STREAM, serial=2, worker=replace(first, state=state))])
+    assert hub.abilities() == {first.capabilities}
+    hub.apply([events.WorkerChanged(stream=STREAM, serial=3, worker=other)])
+    assert hub.abilities() == {other.capabilities}
+    hub.apply([events.WorkerChanged(stream=STREAM, serial=4, worker=first)])
+    assert hub.abilities() == {first.capabilities, other.capabilities}
 
 
 def test_an_admin_sees_everything_and_others_their_own() -> None:

@@ -99,7 +99,7 @@ class Call:
         except strict.StrictError as e:
             raise Refusal(400, "not_json", f"the body is not JSON that can be taken: {e}") from e
         if not isinstance(value, dict):
-            raise Refusal(400, "not_json", "the body is a JSON object")
+            raise Refusal(400, "not_json", "the body must be a JSON object")
         return value
 
     def no_body(self) -> None:
@@ -112,7 +112,8 @@ class Call:
         """The whole body. Raises Refusal: 413 too large, 415 compressed, 408 too slow, 400 cut off or malformed."""
         if self.header("Content-Encoding").lower() not in ("", "identity"):
             raise Refusal(415, "compressed", "send the body without Content-Encoding")
-        too_large = Refusal(413, "too_large", f"a body may have {most_bytes} bytes here", details={"most": most_bytes})
+        told = f"a body may have at most {most_bytes / (1 << 20):g} MiB here"
+        too_large = Refusal(413, "too_large", told, details={"most": most_bytes})
         length = self.header("Content-Length")
         if length and int(length) > most_bytes:
             raise too_large

@@ -24,7 +24,9 @@ def test_an_unknown_class_is_named_with_the_closest() -> None:
     error = one(of({**SDXL, **graph(x=("KSamplr", {}))}))
     assert (error.code, error.kind) == ("unknown_node", "unprocessable")
     assert "node x" in str(error) and "'KSamplr'" in str(error) and "KSampler" in str(error)
-    assert error.details == {"node_id": "x", "class_type": "KSamplr", "closest": ["KSampler"]}
+    assert error.details["node_id"] == "x" and error.details["class_type"] == "KSamplr"
+    closest = error.details["closest"]
+    assert isinstance(closest, list) and closest[0] == "KSampler"
 
 
 def test_an_unknown_model_is_named_with_what_the_fleet_has() -> None:
@@ -32,6 +34,15 @@ def test_an_unknown_model_is_named_with_what_the_fleet_has() -> None:
     assert error.code == "unknown_model"
     assert "node 4" in str(error) and "juggernautXL_v9.safetensors" in str(error) and CHECKPOINT in str(error)
     assert error.details["node_id"] == "4" and error.details["input"] == "ckpt_name"
+
+
+def test_few_models_are_all_told_and_of_many_those_that_are_close() -> None:
+    few = one(sdxl(ckpt_name="v9.safetensors"), object_info("v1.safetensors", "other.ckpt"))
+    assert "the fleet has v1.safetensors, other.ckpt" in str(few)
+    many = one(sdxl(ckpt_name="v9.safetensors"), object_info("v1.safetensors", *(f"{n}{n}.ckpt" for n in range(20))))
+    assert "closest of the fleet's 21: v1.safetensors" in str(many) and ".ckpt" not in str(many)
+    none = one(sdxl(ckpt_name="v9.safetensors"), object_info(*(f"{n}{n}.ckpt" for n in range(20))))
+    assert "none of the fleet's 20 is close" in str(none)
 
 
 def test_a_model_that_one_worker_of_many_has_is_known() -> None:
