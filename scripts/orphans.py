@@ -1,6 +1,7 @@
-"""Children that do not outlive the script that started them, however it goes: by its end, a signal, or kill -9.
+"""Children and temporary files that do not outlive the script that made them, however it goes: by its end, a signal,
+or kill -9.
 
-A small process of its own is told of each child, and reads on until the script is gone: `python scripts/orphans.py`.
+A small process of its own is told of them, and reads on until the script is gone: `python scripts/orphans.py`.
 """
 
 from __future__ import annotations
@@ -8,15 +9,20 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Sequence
 from types import FrameType
 from typing import Any
 
 #: What ends a script from outside.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+#: How often a folder is removed at most, and the wait in between: who was killed may still have made a file there.
+TRIES, AGAIN_S = 100, 0.1
 
 
 class Child(subprocess.Popen[str]):
@@ -35,6 +41,13 @@ class Child(subprocess.Popen[str]):
         """End the whole group at once, stopped or not."""
         if self.poll() is None:
             os.killpg(self.pid, signal.SIGKILL)
+
+
+def gather_temporary(name: str) -> None:
+    """From now on whatever is temporary, the script's and its children's, lies in one folder, which goes with it."""
+    folder = tempfile.mkdtemp(prefix=f"comfyfleet-{name}-")
+    _tell(folder)
+    os.environ["TMPDIR"] = tempfile.tempdir = folder
 
 
 def end_by_signals() -> None:
@@ -66,11 +79,21 @@ def _heir() -> subprocess.Popen[str]:
 
 def main() -> None:
     left: set[int] = set()
+    folders = []
     for line in sys.stdin:
-        (left.add if line[0] == "+" else left.discard)(int(line[1:]))
+        if line[0] == "/":
+            folders.append(line.removesuffix("\n"))
+        else:
+            (left.add if line[0] == "+" else left.discard)(int(line[1:]))
     for group in left:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(group, signal.SIGKILL)
+    for folder in folders:
+        for _ in range(TRIES):
+            shutil.rmtree(folder, ignore_errors=True)
+            if not os.path.exists(folder):
+                break
+            time.sleep(AGAIN_S)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -89,12 +90,15 @@ def test_a_quick_bench_measures(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_bench_that_is_cut_off_tells_what_it_had_and_leaves_no_process(tmp_path: Path, number: int) -> None:
-    figures, page = tmp_path / "figures.json", tmp_path / "page"
+def test_a_bench_that_is_cut_off_tells_what_it_had_and_leaves_nothing(tmp_path: Path, number: int) -> None:
+    figures, page, temporary = tmp_path / "figures.json", tmp_path / "page", tmp_path / "temporary"
+    temporary.mkdir()
     command = [str(ROOT / "scripts" / "bench"), "gap", "--quick", "--json", str(figures), "--page", str(page)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as bench:
+    environ = {**os.environ, "TMPDIR": str(temporary)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environ) as bench:
         assert bench.stdout is not None
         first = next(line for line in bench.stdout if line.startswith("gap at"))
+        assert [*temporary.rglob("fleet.sqlite3")]
         children = psutil.Process(bench.pid).children(recursive=True)
         bench.send_signal(number)
         # Whoever holds its output open would hold up the end of it.
@@ -102,7 +106,7 @@ def test_a_bench_that_is_cut_off_tells_what_it_had_and_leaves_no_process(tmp_pat
     assert bench.returncode == (-number if number == signal.SIGKILL else 128 + number)
     assert len(children) >= 11  # broker, web, four workers, five simulators
     until_s = time.monotonic() + 20
-    while left := [child for child in children if there(child)]:
+    while left := [child for child in children if there(child)] + [*temporary.iterdir()]:
         assert time.monotonic() < until_s, left
         time.sleep(0.05)
     kept = [row["figure"] for row in json.loads(figures.read_text())]
