@@ -28,7 +28,7 @@ from web.frames import Opcode
 from web.process import Web
 
 #: How long a condition may take on a busy machine; nothing is asserted about speed by it.
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 _CHOICE = [["euler", "heun"]]
 OBJECT_INFO: dict[str, Any] = {
@@ -120,7 +120,7 @@ class Stage:
         self._open: list[Any] = []
 
     def _start(self) -> Web:
-        given = {"port": 0, "reply_ms": 10_000, "templates": Path(self._folder.name) / "templates", **self._settings}
+        given = {"port": 0, "reply_ms": 30_000, "templates": Path(self._folder.name) / "templates", **self._settings}
         web = Web(Config(network=self.broker.network, web=WebSettings(**given)), None)
         web.start(lambda: None)
         until(lambda: web.hub.connected, "the web process does not reach the broker")

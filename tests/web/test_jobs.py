@@ -15,7 +15,7 @@ import pytest
 from broker.protocol import client
 from broker.protocol.records import JobState
 from tests.web.fake_broker import a_failure, a_job, an_output
-from tests.web.stage import OBJECT_INFO, Stage, staged, until
+from tests.web.stage import OBJECT_INFO, PATIENCE_S, Stage, staged, until
 
 WORKFLOW: dict[str, Any] = json.loads(Path("comfyui/templates/text-to-image/workflow.json").read_text())
 SEEDLESS = {
@@ -118,7 +118,7 @@ def test_the_same_key_and_body_is_the_same_job(shared: Stage) -> None:
 
 def test_fifty_at_once_with_one_key_are_one_job(shared: Stage) -> None:
     posts = [gevent.spawn(shared.post, "/api/v1/jobs", FORM, Idempotency_Key="fifty") for _ in range(50)]
-    answers = [post.get(timeout=20) for post in posts]
+    answers = [post.get(timeout=PATIENCE_S) for post in posts]
     assert sorted(answer.status for answer in answers) == [200] * 49 + [202]
     assert len({answer.json["id"] for answer in answers}) == 1
 
@@ -411,7 +411,7 @@ def test_a_stream_ends_when_the_process_does() -> None:
         following = gevent.spawn(stage.get, f"/api/v1/jobs/{job.job_id}/events")
         until(lambda: len(stage.web.watch))
         stage.web.stop()
-        assert following.get(timeout=20).status == 200
+        assert following.get(timeout=PATIENCE_S).status == 200
         stage.web = stage._start()
 
 

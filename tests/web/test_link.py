@@ -10,7 +10,7 @@ import pytest
 from broker.protocol import client, events
 from broker.protocol.worker import Invalid
 from tests.web.fake_broker import FakeBroker, a_job, a_worker
-from tests.web.stage import Stage, staged, until
+from tests.web.stage import PATIENCE_S, Stage, staged, until
 from web import feed, link
 from web.link import BrokerRefused, BrokerSilent, OutOfContract
 
@@ -150,7 +150,7 @@ def test_replies_reach_whoever_asked(stage: Stage) -> None:
     asked = [
         gevent.spawn(stage.web.link.ask, client.JobReply, client.Get, job_id=job.job_id, full=False) for job in jobs
     ]
-    assert [greenlet.get(timeout=20).job.job_id for greenlet in asked] == [job.job_id for job in jobs]
+    assert [greenlet.get(timeout=PATIENCE_S).job.job_id for greenlet in asked] == [job.job_id for job in jobs]
 
 
 def test_a_value_out_of_the_contract_never_leaves(stage: Stage) -> None:
@@ -173,7 +173,7 @@ def test_a_refused_contract_ends_every_wait(stage: Stage) -> None:
     until(lambda: any(isinstance(one, client.Statistics) for one in stage.broker.heard))
     stage.broker.say_to_all(Invalid(code="VERSION", detail="this side speaks CF2", count=1))
     with pytest.raises(BrokerSilent, match="CF2"):
-        asked.get(timeout=20)
+        asked.get(timeout=PATIENCE_S)
 
 
 def test_too_many_waiting_requests_are_turned_away_at_once(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

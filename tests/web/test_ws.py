@@ -16,7 +16,7 @@ import pytest
 
 from broker.protocol.records import JobState
 from tests.web.fake_broker import a_job
-from tests.web.stage import RawConnection, Stage, Watcher, masked, staged, until
+from tests.web.stage import PATIENCE_S, RawConnection, Stage, Watcher, masked, staged, until
 from tests.web.test_frames import BROKEN
 from web import ws
 from web.frames import Close, Opcode
@@ -339,7 +339,7 @@ def test_stopping_says_1001_to_every_browser() -> None:
         browsers = [stage.watch() for _ in range(3)]
         closed = [gevent.spawn(browser.closed) for browser in browsers]
         stage.web.stop()
-        assert [greenlet.get(timeout=20) for greenlet in closed] == [Close.GOING_AWAY] * 3
+        assert [greenlet.get(timeout=PATIENCE_S) for greenlet in closed] == [Close.GOING_AWAY] * 3
         stage.web = stage._start()
 
 
