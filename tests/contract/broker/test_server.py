@@ -47,7 +47,9 @@ from tests.core.broker.given import NEEDS, OUTPUT, STATS, TIMINGS, Given, job_id
 
 LONG_MS = 15_000
 RULES = Rules()
-ANY_PORT = Network(clients="tcp://127.0.0.1:*", workers="tcp://127.0.0.1:*", events="tcp://127.0.0.1:*")
+ANY_PORT = Network(
+    clients="tcp://127.0.0.1:*", workers="tcp://127.0.0.1:*", events="tcp://127.0.0.1:*", files="tcp://127.0.0.1:*"
+)
 
 
 def of(config: Config, name: str) -> Identity:
