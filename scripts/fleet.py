@@ -164,8 +164,9 @@ class Fleet:
             name, _, endpoint = word.partition("=")
             self._settings[f"network.{name}"] = endpoint
 
-    def start_web(self) -> None:
-        settings = {} if "web.port" in self._settings else {"web.port": "*"}
+    def start_web(self, port: str = "*") -> None:
+        """Where it listened before, if it did; else at this port."""
+        settings = {} if "web.port" in self._settings else {"web.port": port}
         line = self._start("web", "web", self._flags(settings))
         self.url = next(word for word in line.split() if "http://" in word).partition("url=")[2] or line.split()[-1]
         self._settings["web.port"] = self.url.rsplit(":", 1)[1].strip("/")

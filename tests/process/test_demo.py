@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import signal
+import socket
 import subprocess
+import urllib.request
 from pathlib import Path
 
 from comfyui.simulator.process import running_simulator
@@ -30,6 +35,26 @@ def test_the_demo_says_when_no_comfyui_answers() -> None:
     )  # fmt: skip
     assert ended.returncode == 2
     assert "http://127.0.0.1:9" in ended.stderr
+
+
+def test_the_demo_opens_its_page_elsewhere_when_something_listens_where_one_looks_for_it(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with contextlib.suppress(OSError):  # something else listens there already, which is as good
+            other.bind(("127.0.0.1", 8080))
+            other.listen()
+        child = subprocess.Popen(
+            [DEMO, "--workers", "1", "--data", tmp_path], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        assert child.stdout is not None
+        with child.stdout:
+            address = next(line for line in child.stdout if line.startswith("open http://")).split()[1]
+            assert not address.endswith(":8080")
+            with urllib.request.urlopen(f"{address}/api/v1/templates/text-to-image", timeout=30) as answer:
+                assert json.loads(answer.read())["why_not"] == ""
+            child.send_signal(signal.SIGTERM)
+            child.stdout.read()
+        assert child.wait(30) == 0
 
 
 def test_a_worker_started_by_hand_joins_the_fleet(tmp_path: Path) -> None:
