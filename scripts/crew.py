@@ -33,7 +33,7 @@ CARD: Final = Gpu(name="none", kind="cpu", vram_total_bytes=8 << 30)
 STATS: Final = Stats(
     gpu_busy=0.5, vram_free_bytes=4 << 30, vram_total_bytes=8 << 30, gpu_celsius=60, gpu_watts=200,
     ram_free_bytes=8 << 30, ram_total_bytes=16 << 30, disk_free_bytes=64 << 30, cpu_busy=0.1, comfy_queue=0,
-    comfy_alive=True,
+    comfy_fault="",
 )  # fmt: skip
 STARTED: Final = Progress(
     kind=ProgressKind.STARTED, node_id="", node_type="", value=0, most=0, fraction=0.0, text=""

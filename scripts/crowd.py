@@ -59,7 +59,7 @@ FACTS: Final = Facts(
 )
 STATS: Final = Stats(
     gpu_busy=None, vram_free_bytes=0, vram_total_bytes=0, gpu_celsius=None, gpu_watts=None,
-    ram_free_bytes=0, ram_total_bytes=0, disk_free_bytes=None, cpu_busy=0.0, comfy_queue=0, comfy_alive=True,
+    ram_free_bytes=0, ram_total_bytes=0, disk_free_bytes=None, cpu_busy=0.0, comfy_queue=0, comfy_fault="",
 )  # fmt: skip
 PACING: Final = Pacing(poll_ms=5_000, progress_per_s=10, previews_per_s=0)
 #: Between two looks at a thousand sockets, so that one serves many messages.

@@ -70,7 +70,8 @@ class Hub:
         self._active: dict[str, Json] = {}
         self._ended: dict[str, Json] = {}
         self._workers: dict[str, Json] = {}
-        #: Worker -> digest of what it can do, for those that can be given work, and for those that are gone.
+        #: Worker -> digest of what it can do, for those that can be given work, and for those that are gone, or whose
+        #: ComfyUI has not answered since.
         self._abilities: dict[str, str] = {}
         self._gone: dict[str, str] = {}
         self._stats = views_json.NO_STATS
@@ -257,10 +258,12 @@ class Hub:
     def _meet(self, worker: WorkerView) -> Json:
         self._workers[worker.worker] = view = views_json.worker(worker)
         there, gone = self._abilities, self._gone
-        if worker.state in (WorkerState.LOST, WorkerState.LEFT):
+        if worker.state in (WorkerState.LOST, WorkerState.LEFT) or worker.capabilities is None:
             there, gone = gone, there
-        gone.pop(worker.worker, None)
-        there[worker.worker] = worker.capabilities
+        before = gone.pop(worker.worker, None)
+        digest = worker.capabilities if worker.capabilities is not None else before
+        if digest is not None:
+            there[worker.worker] = digest
         return view
 
     # ---- telling

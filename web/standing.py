@@ -35,7 +35,7 @@ def facts(worker: Record, jobs: Mapping[str, Record], words: Words, *, admin: bo
     return {
         **card,
         "simulated": worker["simulated"],
-        "card": _MAKER.sub("", worker["gpu"]["name"]),
+        "card": _MAKER.sub("", worker["gpu"]["name"]) or say("fleet.card.unknown"),
         "busy": _busy(worker, words),
         "load": _load(worker),
         "memory": memory,
@@ -50,7 +50,7 @@ def facts(worker: Record, jobs: Mapping[str, Record], words: Words, *, admin: bo
         "tally": _tally(worker, words),
         "trouble": trouble,
         "labels": list(worker["labels"]),
-        "version": say("fleet.version", worker=worker["version"], comfyui=worker["comfyui_version"]),
+        "version": _version(worker, words),
         "host": _host(worker["stats"], words),
         "acts": {verb: _barred(verb, worker, words, admin=admin) for verb in VERBS if _fits(verb, worker)},
     }
@@ -112,7 +112,14 @@ def _trouble(worker: Record, words: Words) -> str:
         return words.say(f"fleet.breaker.{breaker['state']}", why=breaker["why"])
     if worker.get("contested"):
         return words.say("fleet.contested", name=worker["name"])
-    return words.say("worker.silent.idle") if describe.standing(worker) == "silent" else ""
+    return (
+        words.say("fleet.silent", why=worker["stats"]["comfy_fault"]) if describe.standing(worker) == "silent" else ""
+    )
+
+
+def _version(worker: Record, words: Words) -> str:
+    comfyui = worker["comfyui_version"]
+    return words.say("fleet.version" if comfyui else "fleet.version.alone", worker=worker["version"], comfyui=comfyui)
 
 
 def _host(stats: Record | None, words: Words) -> str:

@@ -178,7 +178,8 @@ def _stats(stats: Stats) -> Json:
         "disk_free_bytes": stats.disk_free_bytes,
         "cpu_busy": stats.cpu_busy,
         "comfy_queue": stats.comfy_queue,
-        "comfy_alive": stats.comfy_alive,
+        "comfy_alive": not stats.comfy_fault,
+        "comfy_fault": stats.comfy_fault,
     }
 
 

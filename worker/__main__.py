@@ -1,4 +1,4 @@
-"""`python -m worker`: flags and settings in, one ready line once the broker knows it, then the loop until it is done.
+"""`python -m worker`: flags and settings in, one ready line once it serves, then the loop until it is done.
 
 SIGTERM drains: what waits goes back to the broker, what runs is finished. A second one ends the process at once.
 """
@@ -77,7 +77,7 @@ def main() -> int:
             Courier(lambda: dial("files", routing_id=secrets.token_hex(16).encode())),
             Gauge(nvml()),
             dial=partial(dial, "workers", routing_id=who.session.encode()),
-            joined=lambda: ready("worker", name=who.worker, comfyui=settings.worker.comfyui),
+            serves=lambda: ready("worker", name=who.worker, comfyui=settings.worker.comfyui),
             max_file_bytes=settings.files.max_file_bytes,
             restart=settings.worker.restart,
         )

@@ -20,6 +20,7 @@ from comfyui.errors import ComfyError, ComfyLost, ComfyRejected, ComfyUnreachabl
 from comfyui.http import Http
 from comfyui.messages import Status
 from comfyui.replies import SystemStats
+from comfyui.words import plain
 from worker.core import offer, verdict
 from worker.core.asks import Dequeue, Free, Interrupt, Key, Look, Submit, Survey
 from worker.core.link import Facts
@@ -38,8 +39,14 @@ LOOK_MS: Final = 10_000
 #: After a call without an answer the next comes sooner; so many in a row, and it counts as frozen.
 MISSED_MS: Final = 2_000
 MISSES: Final = 2
+#: How often the log says that it is still waited for.
+REMIND_MS: Final = 60_000
 #: What a prompt carries, so that whoever reads ComfyUI's queue sees where it comes from.
 EXTRA_KEY: Final = "comfyfleet"
+#: What the contract lets a heartbeat say of it.
+FAULT_CHARS: Final = 500
+#: What to do about one that has never answered.
+MEND: Final = "start it there, or set [worker] comfyui (--comfyui) to where it is"
 
 log = logging.getLogger(__name__)
 
@@ -67,15 +74,18 @@ class Comfy:
         #: When it last said anything, and calls since then that it did not answer.
         self._heard_ms = 0
         self._misses = 0
+        #: Why it was last found not to serve, and when the log said so.
+        self._fault = "it has not answered yet"
+        self._reminded_ms = 0
 
     @property
     def up(self) -> bool:
         return self.client.connected
 
     @property
-    def alive(self) -> bool:
-        """Whether it serves, as far as is known: a frozen one keeps its socket open."""
-        return self.up and self._misses < MISSES
+    def fault(self) -> str:
+        """Why it does not serve, as far as is known; empty: it does. A frozen one keeps its socket open."""
+        return "" if self.up and self._facts is not None and self._misses < MISSES else self._fault
 
     def fileno(self) -> int:
         """The socket's descriptor; -1 while it is not open."""
@@ -99,6 +109,7 @@ class Comfy:
             arrived = self.client.receive()
         except ComfyUnreachable as e:
             log.warning("comfyui's socket ended", extra={"fields": {"fault": str(e)}})
+            self._fault = plain(str(e), FAULT_CHARS)
             self._act(self._machine.comfy_down(self._now_ms()))
             return False
         if arrived:
@@ -121,13 +132,22 @@ class Comfy:
                 yield from self._rise()
                 wait_ms = RETRY_MS
             except ComfyError as e:
-                if wait_ms == RETRY_MS:
-                    log.warning("waiting for comfyui", extra={"fields": {"url": self.client.url, "fault": str(e)}})
-                if not self.up:
-                    self._facts = None
-                    self._act(self._machine.comfy_down(self._now_ms()))
+                self._lack(e, first=wait_ms == RETRY_MS)
                 yield wait_ms
                 wait_ms = min(2 * wait_ms, RETRY_MAX_MS)
+
+    def _lack(self, error: ComfyError, *, first: bool) -> None:
+        """It cannot be reached, or what answers is no ComfyUI. first: of such tries in a row."""
+        never = self.capabilities is None
+        self._fault = plain(f"{error}; {MEND}" if never else str(error), FAULT_CHARS)
+        if first or self._now_ms() - self._reminded_ms >= REMIND_MS:
+            self._reminded_ms = self._now_ms()
+            until = "this worker is ready once it answers" if never else "no work is taken until it answers"
+            log.warning(f"waiting for comfyui: {until}", extra={"fields": {"fault": self._fault}})
+        if not self.up:
+            self._facts = None
+        if self._facts is None:
+            self._act(self._machine.comfy_down(self._now_ms()))
 
     def _idle(self) -> Errand:
         if self._gauge.needs_comfy or self._now_ms() - self._heard_ms >= LOOK_MS:
@@ -215,7 +235,7 @@ class Comfy:
             self._tell(call.key, lambda run, out: run.not_taken(out, why, self._now_ms()))
         except (ComfyUnreachable, ComfyLost) as e:
             log.warning("not sure that comfyui took it", extra={"fields": {"job": job_id, "fault": str(e)}})
-            self._missed()
+            self._missed(e)
             self._tell(call.key, lambda run, _out: run.unsure(self._now_ms()))
         else:
             prompt_id, skipped = taken.prompt_id, taken.node_errors
@@ -230,7 +250,7 @@ class Comfy:
             answer = call()
         except ComfyUnreachable as e:
             log.debug("no answer", extra={"fields": {"fault": str(e)}})
-            self._missed()
+            self._missed(e)
             return None
         self._answered()
         return answer
@@ -242,8 +262,9 @@ class Comfy:
             self._act(self._machine.comfy_answers(True, self._now_ms()))
         self._misses = 0
 
-    def _missed(self) -> None:
+    def _missed(self, error: ComfyError) -> None:
         self._misses += 1
+        self._fault = plain(str(error), FAULT_CHARS)
         if self._misses == MISSES and self.up:
             log.warning("comfyui does not answer", extra={"fields": {"url": self.client.url}})
         if self._misses >= MISSES:

@@ -53,11 +53,11 @@ class Gauge:
         if stats.devices:
             self._vram_bytes = (stats.devices[0].vram_free_bytes, stats.devices[0].vram_total_bytes)
 
-    def read(self, now_ms: int, *, comfy_queue: int, comfy_alive: bool) -> Stats:
-        """comfy_queue: prompts in ComfyUI's queue, ours and others'."""
+    def read(self, now_ms: int, *, comfy_queue: int, comfy_fault: str) -> Stats:
+        """comfy_queue: prompts in ComfyUI's queue, ours and others'. comfy_fault: why it does not answer, if so."""
         if self._stats is None or now_ms - self._taken_ms >= FRESH_MS:
             self._stats, self._taken_ms = self._measure(), now_ms
-        return dataclasses.replace(self._stats, comfy_queue=min(comfy_queue, 2**31), comfy_alive=comfy_alive)
+        return dataclasses.replace(self._stats, comfy_queue=min(comfy_queue, 2**31), comfy_fault=comfy_fault)
 
     def _measure(self) -> Stats:
         card, ram = self._card, psutil.virtual_memory()
@@ -77,7 +77,7 @@ class Gauge:
             disk_free_bytes=_disk_free_bytes(),
             cpu_busy=_within(psutil.cpu_percent() / 100, 0.0, 1.0),
             comfy_queue=0,
-            comfy_alive=False,
+            comfy_fault="",
         )
 
     def _of_card(self, question: Callable[[Any], Any]) -> Any:

@@ -67,11 +67,12 @@ class Loop:
         gauge: Gauge,
         *,
         dial: Callable[[], zmq.Socket[bytes]],
-        joined: Callable[[], None],
+        serves: Callable[[], None],
         max_file_bytes: int,
         restart: tuple[str, ...] = (),
     ) -> None:
-        """dial: a new socket to the broker. joined: called once, when the broker first knows this worker.
+        """dial: a new socket to the broker. serves: called once, when the broker first knows this worker with its
+        ComfyUI.
 
         restart: the command that starts ComfyUI anew.
         """
@@ -86,7 +87,7 @@ class Loop:
         self._dial = dial
         self._socket = dial()
         self._outbox = Outbox()
-        self._joined: Callable[[], None] | None = joined
+        self._serves: Callable[[], None] | None = serves
         self._signals: Signals | None = None
         self._stop: Stop | None = None
         #: What the poller watches; made anew when that changes.
@@ -191,9 +192,9 @@ class Loop:
                     extra={"fields": {"broker": message.broker, "resumes": len(message.resume)}},
                 )
             self._act(self._machine.received(message, now_ms()))
-            if self._machine.link.joined and self._joined is not None:
-                self._joined()
-                self._joined = None
+            if self._machine.link.serves and self._serves is not None:
+                self._serves()
+                self._serves = None
 
     def _say(self, message: Any, *, can_wait: bool = False) -> None:
         if isinstance(message, Complete):
@@ -229,7 +230,7 @@ class Loop:
                     self._say(message, can_wait=can_wait)
                 case Pulse(held):
                     stats = self._gauge.read(
-                        now_ms(), comfy_queue=self._comfy.queue_length, comfy_alive=self._comfy.alive
+                        now_ms(), comfy_queue=self._comfy.queue_length, comfy_fault=self._comfy.fault
                     )
                     self._say(Heartbeat(stats=stats, held=held))
                 case NewSocket():
@@ -261,12 +262,13 @@ class Loop:
 
     def _offer(self) -> Errand:
         capabilities, document = self._comfy.capabilities, self._comfy.document
+        if capabilities is None:
+            return  # asked for before ComfyUI has told them
         try:
             yield from self._porter.store(document)
         except ErrandFailed as e:
             log.error("the capability document is not stored", extra={"fields": {"fault": str(e)}})
-        if capabilities is not None:
-            self._say(capabilities)
+        self._say(capabilities)
 
     def _stage(self, ask: Stage) -> Errand:
         def moving() -> None:

@@ -28,8 +28,9 @@ PLACES: Final = 1_000
 #: Groups that need the same models, of which one is looked for that a kind of worker can run.
 ALIKE: Final = 16
 
-#: What decides what a worker can run: the digest of its capabilities, its labels, its card's memory in bytes.
-Kind = tuple[str, tuple[str, ...], int]
+#: What decides what a worker can run: the digest of its capabilities, None before its ComfyUI has answered; its labels;
+#: its card's memory in bytes.
+Kind = tuple[str | None, tuple[str, ...], int]
 #: All models that a job needs.
 Models = tuple[str, ...]
 

@@ -76,7 +76,7 @@ class Breakers:
             return
         if breaker.probed:
             self._setback(step, present, f"no answer within {self._rules.probe_ms / 1000:g} s", now)
-        elif present.jobs or (present.stats is not None and not present.stats.comfy_alive):
+        elif present.jobs or present.lacks_comfyui:
             self._look(present, now.mono_ms + self._rules.heartbeat_ms)
         else:
             self._probes += 1

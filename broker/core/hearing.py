@@ -23,6 +23,7 @@ from broker.protocol.value import replace
 #: What placement sees nothing of, unless its handler says so: an idle fleet says little else, and says it all the time.
 UNSEEN: Final = (worker.Heartbeat, worker.Ready, worker.ProgressReport)
 ANNOUNCE_FIRST: Final = "announce first"
+ANNOUNCE_AGAIN: Final = "announce again: your ComfyUI answers, and what you announced does not know it"
 NAME_TAKEN: Final = "another process has taken this worker's name"
 CONTESTED: Final = (
     "several processes call themselves {}, and one that has it answers: give each its own --name; "
@@ -87,7 +88,7 @@ def _announce(leases: Leases, stream: str, step: Step, event: FromWorker, now: N
         broker=stream,
         heartbeat_ms=leases.rules.heartbeat_ms,
         lease_ms=leases.rules.lease_ms,
-        need_capabilities=not leases.roster.knows(said.capabilities),
+        need_capabilities=leases.roster.wants(said.capabilities),
         resume=leases.offer_orphans(present, now),
     )
     step.sends.append(Send(said.session, welcome))
@@ -140,7 +141,10 @@ def _heartbeat(leases: Leases, step: Step, speaker: Worker, event: FromWorker, n
     if speaker.beat(said, now):
         leases.roster.touch(speaker.name)
     leases.roster.measured(speaker.name)
-    unknown = not leases.roster.knows(speaker.announced.capabilities)
+    if speaker.announced.capabilities is None and not said.stats.comfy_fault:
+        # It has said so, and that was lost on the way: else it would get no work for ever.
+        step.sends.append(Send(speaker.session, worker.Refused(why=ANNOUNCE_AGAIN, retry=True)))
+    unknown = leases.roster.wants(speaker.announced.capabilities)
     ready = speaker.ready.serial if speaker.ready is not None else 0
     step.sends.append(Send(speaker.session, worker.Beat(need_capabilities=unknown, ready=ready)))
     if speaker.state is WorkerState.DRAINING and speaker.ready is not None and speaker.ready.credits:

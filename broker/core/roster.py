@@ -84,6 +84,11 @@ class Worker:
         return self.announced.session
 
     @property
+    def lacks_comfyui(self) -> bool:
+        """Whether its ComfyUI does not answer."""
+        return self.stats is not None and bool(self.stats.comfy_fault)
+
+    @property
     def kind(self) -> Kind:
         return self.announced.capabilities, self.announced.labels, self.announced.gpu.vram_total_bytes
 
@@ -105,7 +110,7 @@ class Worker:
             job = self.jobs.get(held.job_id)
             if job is not None and job.record.attempt == held.attempt and held.phase is Phase.STAGED:
                 job.behind = min(job.behind, self.others.counted)
-        if not said.stats.comfy_alive:
+        if said.stats.comfy_fault:
             matters |= bool(self.resident or self.sets)
             self.holds_nothing()
         return matters
@@ -170,7 +175,7 @@ class Roster:
         #: Names of workers of which something has changed that watchers are told a little later.
         self.untold: dict[str, None] = {}
         #: Kinds of which it must be asked anew what they can run.
-        self.relearnt: set[str] = set()
+        self.relearnt: set[str | None] = set()
         #: What outlives this process, as the store has it: see `remember`.
         self.notes: dict[str, str] = {}
         #: Sessions a newer one of the same name has replaced, with that name: they are never let in again. No name: the
@@ -178,7 +183,7 @@ class Roster:
         self.retired: dict[str, str] = {}
         #: How many workers of each kind are present.
         self._kinds: dict[Kind, int] = {}
-        self._offers: dict[str, Offer] = {}
+        self._offers: dict[str | None, Offer] = {}
         self._serves: dict[tuple[Kind, tuple[object, ...]], bool] = {}
 
     def join(self, worker: Worker) -> None:
@@ -259,12 +264,14 @@ class Roster:
         for kind in (DRAINING, BREAKER):
             self.remember(step, kind, name, "")
 
-    def knows(self, digest: str) -> bool:
-        return digest in self._offers
+    def wants(self, digest: str | None) -> bool:
+        """Whether who announced it has to tell what it offers; None: its ComfyUI has not answered, so it cannot."""
+        return digest is not None and digest not in self._offers
 
     def documents(self) -> frozenset[str]:
         """The capability documents in use, which are stored files. A worker that names another is asked to store it."""
-        return frozenset(self._offers) | {worker.announced.capabilities for worker in self.by_session.values()}
+        named = {worker.announced.capabilities for worker in self.by_session.values()}
+        return frozenset(digest for digest in named | self._offers.keys() if digest is not None)
 
     def learn(self, capabilities: Capabilities) -> None:
         self._offers[capabilities.digest] = Offer(frozenset(capabilities.nodes), frozenset(capabilities.models))
@@ -293,14 +300,14 @@ class Roster:
 
     def why_not(self, group: GroupKey) -> str:
         """Why none of the workers that are here could ever run such a job; empty when one could, when nobody is here,
-        and when one has not told yet what it offers."""
+        and when one has not told yet what it offers. Who has no ComfyUI yet is not here, unless it is asked for."""
         if group.pin:
             named = self.by_name.get(group.pin)
             if named is None:
                 return f"no worker called {group.pin} is here"
             kinds = [named.kind]
         else:
-            kinds = list(self._kinds)
+            kinds = [kind for kind in self._kinds if kind[0] is not None]
         if not kinds or any(kind[0] not in self._offers or self.serves(kind, group) for kind in kinds):
             return ""
         lacks = [self._lacks(kind, group) for kind in kinds]

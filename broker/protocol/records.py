@@ -133,7 +133,7 @@ class Breaker:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gpu:
-    """The card, as the worker found it at announce."""
+    """The card, as the worker found it at announce; all empty when it does not know."""
 
     name: Name
     kind: Name  # "cuda", "cpu", …
@@ -154,7 +154,7 @@ class Stats:
     disk_free_bytes: Bytes | None  # where the worker keeps files on their way
     cpu_busy: Fraction
     comfy_queue: Count  # prompts in ComfyUI's queue, ours and others'
-    comfy_alive: bool
+    comfy_fault: Line  # why its ComfyUI does not answer; empty while it does
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -304,7 +304,7 @@ class WorkerView:
     simulated: bool
     version: Name
     comfyui_version: Name
-    capabilities: Sha256
+    capabilities: Sha256 | None  # None: its ComfyUI has not answered yet, and all about it is unknown and empty
     gpu: Gpu
     stats: Stats | None
     labels: Labels

@@ -38,14 +38,17 @@ from broker.protocol.value import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Announce:
-    """I exist, this is my card, this is what I still hold. Answered by Welcome or Refused."""
+    """I exist, this is my card, this is what I still hold. Answered by Welcome or Refused.
+
+    Said again when what I am has changed; so is one whose ComfyUI had never answered, once it does.
+    """
 
     worker: WorkerName
     session: SessionId
     version: Name
     comfyui_version: Name
     simulated: bool
-    capabilities: Sha256
+    capabilities: Sha256 | None  # None: its ComfyUI has not answered yet, and all about it is unknown and empty
     gpu: Gpu
     labels: Labels
     restartable: bool  # it can start its ComfyUI anew

@@ -163,7 +163,7 @@ class Worker:
         stats = Stats(
             gpu_busy=1.0 if busy else 0.0, vram_free_bytes=max(0, card.vram_bytes - comfy.used_bytes),
             vram_total_bytes=card.vram_bytes, gpu_celsius=None, gpu_watts=None, ram_free_bytes=64 * GIB,
-            ram_total_bytes=64 * GIB, disk_free_bytes=None, cpu_busy=0.1, comfy_queue=comfy.queued, comfy_alive=True,
+            ram_total_bytes=64 * GIB, disk_free_bytes=None, cpu_busy=0.1, comfy_queue=comfy.queued, comfy_fault="",
         )  # fmt: skip
         held = tuple(
             Held(job_id=j, attempt=n, phase=Phase.RUNNING if comfy.running is prompt else Phase.STAGED)

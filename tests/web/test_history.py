@@ -12,7 +12,7 @@ from web.history import STEP_MS
 
 READINGS = Stats(
     gpu_busy=0.5, vram_free_bytes=1, vram_total_bytes=3, gpu_celsius=60, gpu_watts=200, ram_free_bytes=1,
-    ram_total_bytes=2, disk_free_bytes=3, cpu_busy=0.1, comfy_queue=1, comfy_alive=True,
+    ram_total_bytes=2, disk_free_bytes=3, cpu_busy=0.1, comfy_queue=1, comfy_fault="",
 )  # fmt: skip
 
 

@@ -131,7 +131,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         stage.with_worker()
         measured = Stats(
             gpu_busy=0.5, vram_free_bytes=1, vram_total_bytes=2, gpu_celsius=60, gpu_watts=200, ram_free_bytes=1,
-            ram_total_bytes=2, disk_free_bytes=3, cpu_busy=0.1, comfy_queue=1, comfy_alive=True,
+            ram_total_bytes=2, disk_free_bytes=3, cpu_busy=0.1, comfy_queue=1, comfy_fault="",
         )  # fmt: skip
         held = (Held(job_id=str(uuid.uuid4()), attempt=1, phase=Phase.RUNNING),)
         stage.broker.meet(a_worker("full", stats=measured, labels=("fast",), held=held))

@@ -54,7 +54,11 @@ function trouble(worker, say) {
   const { breaker } = worker;
   if (!isShut(breaker)) return say(`fleet.breaker.${breaker.state}`, { why: breaker.why });
   if (worker.contested) return say("fleet.contested", { name: worker.name });
-  return standing(worker) === "silent" ? say("worker.silent.idle") : "";
+  return standing(worker) === "silent" ? say("fleet.silent", { why: worker.stats.comfy_fault }) : "";
+}
+
+function version({ version: worker, comfyui_version: comfyui }, say) {
+  return say(comfyui === "" ? "fleet.version.alone" : "fleet.version", { worker, comfyui });
 }
 
 function host(stats, say) {
@@ -94,7 +98,7 @@ export function facts(worker, jobs, words, admin) {
   return {
     ...card,
     simulated: worker.simulated,
-    card: worker.gpu.name.replace(MAKER, ""),
+    card: worker.gpu.name.replace(MAKER, "") || say("fleet.card.unknown"),
     busy: busy(worker, say),
     load: load(worker),
     memory: filled,
@@ -109,7 +113,7 @@ export function facts(worker, jobs, words, admin) {
     tally: tally(worker, say),
     trouble: wrong,
     labels: [...worker.labels],
-    version: say("fleet.version", { worker: worker.version, comfyui: worker.comfyui_version }),
+    version: version(worker, say),
     host: host(worker.stats, say),
     acts: Object.fromEntries(VERBS.filter((verb) => fits(verb, worker)).map((verb) => [verb, barred(verb, worker, say, admin)])),
   };

@@ -32,7 +32,7 @@ REPEAT_MS: Final = 5_000
 class State(enum.Enum):
     """Where the session stands."""
 
-    UNKNOWN = "unknown"  # ComfyUI has not said yet what this worker is: nothing to announce
+    NEW = "new"  # ComfyUI has neither answered nor failed to: nothing to announce yet
     ANNOUNCING = "announcing"
     JOINED = "joined"
     OVER = "over"  # left, or refused for good
@@ -56,8 +56,15 @@ class Facts:
 
     comfyui_version: str
     simulated: bool
-    capabilities: str
+    #: Digest of the capability document.
+    capabilities: str | None
     gpu: Gpu
+
+
+#: What it is while its ComfyUI has never answered.
+UNKNOWN: Final = Facts(
+    comfyui_version="", simulated=False, capabilities=None, gpu=Gpu(name="", kind="", vram_total_bytes=0)
+)
 
 
 @dataclasses.dataclass(slots=True)
@@ -69,13 +76,13 @@ class _Kept:
 class Link:
     def __init__(self, who: Identity, *, draw: Callable[[], float], held: Callable[[], tuple[Held, ...]]) -> None:
         """draw: uniform in [0, 1), for backoff. held: what the worker holds at the moment of the call."""
-        self.state = State.UNKNOWN
+        self.state = State.NEW
         #: Ends not recorded yet, oldest first.
         self.ends: dict[Key, _Kept] = {}
         self._who = who
         self._draw = draw
         self._held = held
-        self._facts: Facts | None = None
+        self._facts = UNKNOWN
         self._heartbeat_ms = HEARTBEAT_MS
         self._lease_ms = LEASE_MS
         self._heard_ms = 0
@@ -97,6 +104,11 @@ class Link:
     def joined(self) -> bool:
         return self.state is State.JOINED
 
+    @property
+    def serves(self) -> bool:
+        """Whether the broker knows this worker with its ComfyUI, which may be down again."""
+        return self.joined and self._facts is not UNKNOWN
+
     def deadline_ms(self) -> int | None:
         """When tick must come at the latest."""
         match self.state:
@@ -116,9 +128,14 @@ class Link:
         self._facts = facts
         self._announce(asks, now_ms)
 
+    def introduce_alone(self, asks: list[Any], now_ms: int) -> None:
+        """ComfyUI is not there. Announce without it, unless that is done: people must see what is wrong."""
+        if self.state is State.NEW:
+            self._announce(asks, now_ms)
+
     def received(self, asks: list[Any], message: Any, now_ms: int) -> None:
         """Any checked message of the broker, before whoever else it concerns."""
-        if self.state in (State.UNKNOWN, State.OVER):
+        if self.state in (State.NEW, State.OVER):
             return
         self._heard_ms = now_ms
         match message:
@@ -180,7 +197,6 @@ class Link:
     # ---- how
 
     def _announce(self, asks: list[Any], now_ms: int) -> None:
-        assert self._facts is not None, "nothing is announced before ComfyUI is up"
         self.state = State.ANNOUNCING
         asks.append(Send(self._introduction(self._facts)))
         wait_ms = min(ANNOUNCE_MAX_MS, ANNOUNCE_MS << min(self._tries, 8))

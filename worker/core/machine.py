@@ -109,10 +109,12 @@ class Machine:
         return self._settled(asks, now_ms)
 
     def comfy_down(self, now_ms: int) -> list[Any]:
-        """ComfyUI's socket has ended and cannot be opened again for now."""
+        """ComfyUI's socket has ended and cannot be opened again for now, or could never be."""
+        asks: list[Any] = []
         self._up = False
         self._mending.away(now_ms)
-        return self._settled([], now_ms)
+        self.link.introduce_alone(asks, now_ms)
+        return self._settled(asks, now_ms)
 
     def comfy_answers(self, answers: bool, now_ms: int) -> list[Any]:
         """Whether ComfyUI, whose socket is open, still answers calls. One at work may be too busy to."""
@@ -239,7 +241,7 @@ class Machine:
                 self.runs[key] = Run.resumed(out, resume, self._pacing, now_ms)
                 if self._draining:
                     self.runs[key].hand_back(out, LEAVING, now_ms)
-        if not self._surveyed:
+        if self._up and not self._surveyed:
             self._survey_ms = now_ms
 
     def _dispatched(self, asks: list[Any], out: list[Any], said: Dispatch, now_ms: int) -> None:

@@ -33,13 +33,13 @@ def test_a_frozen_comfyui_is_not_called_alive_and_gets_no_work(
     at_work.until(lambda: at_work.room() > 0)
     comfyui.process.signal(signal.SIGSTOP)
     try:
-        at_work.until(lambda: not at_work.all(Heartbeat)[-1].stats.comfy_alive, within_s=60)
+        at_work.until(lambda: at_work.all(Heartbeat)[-1].stats.comfy_fault != "", within_s=60)
         at_work.until(lambda: at_work.room() == 0)
         at_work.say(Probe(serial=1))
         assert not at_work.next(Probed, within_s=120).passed
     finally:
         comfyui.process.signal(signal.SIGCONT)
-    at_work.until(lambda: at_work.all(Heartbeat)[-1].stats.comfy_alive)
+    at_work.until(lambda: not at_work.all(Heartbeat)[-1].stats.comfy_fault)
     assert isinstance(at_work.end(at_work.dispatch(plain(77))), Complete)
 
 
@@ -53,7 +53,7 @@ def test_a_card_that_fails_everything_is_mended_by_the_command(
         end = broker.end(broker.dispatch(sdxl("poisoned")))
         assert isinstance(end, Fail) and end.failure.reason is Reason.POISONED
         comfyui.process.wait()
-        broker.until(lambda: not broker.all(Heartbeat)[-1].stats.comfy_alive)
+        broker.until(lambda: broker.all(Heartbeat)[-1].stats.comfy_fault != "")
         comfyui.process.restart()
         broker.until(lambda: broker.room() > 0)
         broker.say(Probe(serial=1))

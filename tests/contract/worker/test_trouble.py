@@ -5,7 +5,9 @@ What ComfyUI really ran is read from the simulator's own journal.
 
 from __future__ import annotations
 
+import select
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -13,8 +15,21 @@ import pytest
 
 from broker.protocol.ids import prompt_id_for
 from broker.protocol.records import Limits, Reason
-from broker.protocol.worker import Accepted, Complete, Fail, Heartbeat, ProgressReport, Ready
+from broker.protocol.worker import (
+    Accepted,
+    Announce,
+    Capabilities,
+    Complete,
+    Fail,
+    Heartbeat,
+    ProgressReport,
+    Ready,
+)
+from comfyui.client import ComfyClient
 from tests.contract.worker.stage import BrokerStandIn, SimulatedComfyUI, plain, running_worker, sdxl
+from tests.core.worker.world import machine
+from worker.comfy import REMIND_MS, RETRY_MAX_MS, Comfy
+from worker.gpu import Gauge
 
 # ---- its socket
 
@@ -52,7 +67,7 @@ def test_comfyui_is_killed_and_comes_back(at_work: BrokerStandIn, comfyui: Simul
         for key in (running, staged):
             end = at_work.end(key)
             assert isinstance(end, Fail) and end.failure.reason is Reason.COMFY_LOST
-        assert at_work.next(Heartbeat).stats.comfy_alive is False
+        at_work.until(lambda: comfyui.url in at_work.all(Heartbeat)[-1].stats.comfy_fault)
         at_work.until(lambda: at_work.all(Ready)[-1].credits == 0)
     finally:
         comfyui.process.restart()
@@ -86,13 +101,37 @@ def test_a_worker_waits_for_its_comfyui(broker: BrokerStandIn, comfyui: Simulate
     comfyui.process.kill()
     try:
         with running_worker(tmp_path, broker, comfyui.url) as worker:
-            broker.until(lambda: "waiting for comfyui" in worker.log.read_text())
-            assert not broker.heard
+            alone = broker.first(Announce)
+            assert (alone.worker, alone.capabilities, alone.gpu.name) == ("w1", None, "")
+            broker.until(lambda: len(broker.all(Heartbeat)) > 1)
+            fault = broker.all(Heartbeat)[-1].stats.comfy_fault
+            assert comfyui.url in fault and "set [worker] comfyui (--comfyui)" in fault
+            assert "waiting for comfyui: this worker is ready once it answers" in worker.log.read_text()
+            assert worker.child.stdout is not None
+            assert not select.select([worker.child.stdout], [], [], 0)[0], "it does not serve, so it is not ready"
+            assert not broker.all(Capabilities) and broker.room() == 0
             comfyui.process.restart()
             assert isinstance(broker.end(broker.dispatch(plain(103))), Complete)
+            whole = broker.all(Announce)[-1]
+            assert whole.capabilities is not None and whole.gpu.name and whole.session == alone.session
+            assert worker.child.stdout.readline().startswith("ready worker name=w1")
     finally:
         comfyui.process.stop()
         comfyui.process.restart()
+
+
+def test_the_log_says_again_and_again_that_comfyui_is_waited_for(caplog: pytest.LogCaptureFixture) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen
+        client = ComfyClient(f"http://127.0.0.1:{taken.getsockname()[1]}", client_id="c")
+        elapsed_ms = 0
+        comfy = Comfy(client, machine(), Gauge(), now_ms=lambda: elapsed_ms, act=lambda _asks: None)
+        for wait_ms in comfy.watch():
+            elapsed_ms += wait_ms
+            if elapsed_ms > 3 * (REMIND_MS + RETRY_MAX_MS):
+                break
+    said = [record.message for record in caplog.records if "waiting for comfyui" in record.message]
+    assert len(said) == 1 + 3
 
 
 # ---- its answers

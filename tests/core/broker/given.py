@@ -54,7 +54,7 @@ OUTPUT: Final = Output(
 )  # fmt: skip
 STATS: Final = Stats(
     gpu_busy=0.5, vram_free_bytes=1, vram_total_bytes=2, gpu_celsius=60, gpu_watts=300, ram_free_bytes=1,
-    ram_total_bytes=2, disk_free_bytes=3, cpu_busy=0.1, comfy_queue=0, comfy_alive=True,
+    ram_total_bytes=2, disk_free_bytes=3, cpu_busy=0.1, comfy_queue=0, comfy_fault="",
 )  # fmt: skip
 
 #: A List that leaves nothing out.
@@ -120,6 +120,8 @@ class Session:
     name: str
     session: str
     capabilities: str = DIGEST
+    #: Whether its ComfyUI has ever answered.
+    met: bool = True
     vram_bytes: int = 8 << 30
     labels: tuple[str, ...] = ()
     key_name: str = ""
@@ -138,7 +140,8 @@ class Session:
     def introduction(self, *held: Held) -> wire.Announce:
         return wire.Announce(
             worker=self.name, session=self.session, version="1", comfyui_version="0.3.64", simulated=True,
-            capabilities=self.capabilities, gpu=Gpu(name="card", kind="cuda", vram_total_bytes=self.vram_bytes),
+            capabilities=self.capabilities if self.met else None,
+            gpu=Gpu(name="card", kind="cuda", vram_total_bytes=self.vram_bytes),
             labels=self.labels, restartable=self.restartable, held=held,
         )  # fmt: skip
 

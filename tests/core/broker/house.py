@@ -17,6 +17,7 @@ from broker.store.memory import MemoryStore
 from broker.turn import GATHER_MS, Outbound, Turn
 from tests.core.broker.given import (
     CLIENT,
+    DIGEST,
     NEEDS,
     OUTPUT,
     STREAM,
@@ -78,7 +79,7 @@ class House:
 
     def opens(self, credits: int = 1) -> None:
         said = dataclasses.replace(Given().worker("gpu-0").introduction(), session=self.gpu)
-        offer = wire.Capabilities(digest=said.capabilities, nodes=NEEDS.nodes, models=())
+        offer = wire.Capabilities(digest=DIGEST, nodes=NEEDS.nodes, models=())
         self.takes(said, offer, wire.Ready(serial=1, credits=credits, seen=0))
 
     def later(self) -> Outbound:

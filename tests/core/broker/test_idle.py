@@ -24,8 +24,8 @@ def test_placement_looks_again_only_at_who_says_something_new(broker: Given) -> 
         (False, gpu.has_room),
         (False, gpu.beats),
         (True, lambda: gpu.has_room(2)),
-        (True, lambda: gpu.beats(comfy_alive=False)),
-        (False, lambda: gpu.beats(comfy_alive=False)),
+        (True, lambda: gpu.beats(comfy_fault="gone")),
+        (False, lambda: gpu.beats(comfy_fault="gone")),
     ]
     broker.fleet.roster.by_name["gpu-0"].resident = ("xl",)
     for number, (looks, happens) in enumerate(steps):

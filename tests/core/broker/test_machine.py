@@ -33,6 +33,7 @@ from broker.turn import Outbound, Turn
 from tests.core.broker.given import (
     ALL_JOBS,
     CLIENT,
+    DIGEST,
     NEEDS,
     OUTPUT,
     STATS,
@@ -221,14 +222,24 @@ class Broker(RuleBasedStateMachine):
         self.announces(made, ())
         self.says(made, wire.Ready(serial=1, credits=2, seen=0))
 
-    def announces(self, process: Process, held: tuple[Held, ...], now: bool = True) -> None:
+    def announces(
+        self, process: Process, held: tuple[Held, ...], now: bool = True, *, digest: str | None = DIGEST
+    ) -> None:
+        """digest: None of one whose ComfyUI has not answered yet; what it says of its abilities then counts nothing."""
         said = dataclasses.replace(INTRODUCTION, worker=process.name, session=process.session, held=held)
+        said = dataclasses.replace(said, capabilities=digest)
         self.says(process, said, now=False)
-        self.says(process, wire.Capabilities(digest=said.capabilities, nodes=NEEDS.nodes, models=()), now)
+        self.says(process, wire.Capabilities(digest=DIGEST, nodes=NEEDS.nodes, models=()), now)
 
-    @rule(index=which, lies=st.lists(which, max_size=3), phase=st.sampled_from(Phase), now=st.booleans())
-    def worker_announces_again(self, index: int, lies: list[int], phase: Phase, now: bool) -> None:
-        self.announces(self.process(index), self.some_held(lies, phase), now)
+    @rule(
+        index=which,
+        lies=st.lists(which, max_size=3),
+        phase=st.sampled_from(Phase),
+        now=st.booleans(),
+        digest=st.sampled_from((DIGEST, DIGEST, None)),
+    )
+    def worker_announces_again(self, index: int, lies: list[int], phase: Phase, now: bool, digest: str | None) -> None:
+        self.announces(self.process(index), self.some_held(lies, phase), now, digest=digest)
 
     @rule(index=which, name=st.sampled_from(NAMES))
     def worker_takes_another_name(self, index: int, name: str) -> None:

@@ -125,7 +125,7 @@ def test_a_worker_holds_the_models_of_its_last_prompt_until_its_comfyui_dies() -
     one.holds(("a", "b"), len)
     one.holds(("c",), len)
     assert one.resident == ("c",) and one.sets == (("c",), ("a", "b"))
-    one.beat(Heartbeat(stats=dataclasses.replace(STATS, comfy_alive=False), held=()), NOW)
+    one.beat(Heartbeat(stats=dataclasses.replace(STATS, comfy_fault="gone"), held=()), NOW)
     assert (len(one.resident), len(one.sets)) == (0, 0)
 
 
@@ -149,9 +149,20 @@ def test_a_worker_that_lacks_one_thing_cannot_run_the_job(lacking: dict[str, Any
 def test_a_worker_whose_capabilities_are_not_known_can_run_nothing_until_they_are() -> None:
     one = worker()
     roster = roster_of(one)
-    assert not roster.knows(DIGEST) and not roster.serves(one.kind, GROUP)
+    assert roster.wants(DIGEST) and not roster.serves(one.kind, GROUP)
     roster.learn(offer())
-    assert roster.knows(DIGEST) and roster.serves(one.kind, GROUP)
+    assert not roster.wants(DIGEST) and roster.serves(one.kind, GROUP)
+
+
+def test_a_worker_whose_comfyui_never_answered_can_run_nothing_and_is_not_asked_why() -> None:
+    alone = worker(1, capabilities=None)
+    roster = roster_of(alone)
+    assert not roster.wants(None) and not roster.serves(alone.kind, GROUP) and roster.documents() == frozenset()
+    assert roster.why_not(GROUP) == "", "it may come to serve"
+    roster.join(worker(2))
+    roster.learn(offer(models=()))
+    assert "lacks the model" in roster.why_not(GROUP), "the one that is whole tells what is wrong"
+    assert roster.why_not(GROUP._replace(pin=alone.name)) == ""
 
 
 def test_capabilities_told_again_replace_what_was_thought() -> None:
@@ -170,7 +181,7 @@ def test_capabilities_that_nobody_names_any_more_are_forgotten() -> None:
     roster.part(old)
     roster.join(new)
     roster.learn(offer("1" * 64))
-    assert not roster.knows("0" * 64) and roster.knows("1" * 64)
+    assert roster.wants("0" * 64) and not roster.wants("1" * 64)
 
 
 def test_what_is_remembered_of_groups_and_old_sessions_is_bounded() -> None:

@@ -109,6 +109,10 @@ def worker(**changes: Any) -> Json:
     }
 
 
+#: Of a worker whose ComfyUI has never answered.
+UNKNOWN_CARD: Json = {"name": "", "kind": "", "vram_total_bytes": 0}
+
+
 def readings(**changes: Any) -> Json:
     given = {"gpu_busy": 0.97, "vram_free_bytes": 10 * GIB, "vram_total_bytes": 24 * GIB, "gpu_celsius": 64}
     ram = {
@@ -118,7 +122,7 @@ def readings(**changes: Any) -> Json:
         "cpu_busy": 0.1,
         "comfy_queue": 1,
     }
-    return {**given, "gpu_watts": 300, **ram, "comfy_alive": True, **changes}
+    return {**given, "gpu_watts": 300, **ram, "comfy_alive": True, "comfy_fault": "", **changes}
 
 
 def stats(**changes: Any) -> Json:
@@ -200,6 +204,8 @@ workers = st.builds(
     state=st.sampled_from(("joined", "ready", "busy", "draining", "lost", "left")),
     paused=st.booleans(),
     simulated=st.booleans(),
+    comfyui_version=st.sampled_from(("", "0.3.60")),
+    gpu=st.sampled_from(({"name": "NVIDIA L4", "kind": "cuda", "vram_total_bytes": 1}, UNKNOWN_CARD)),
     stats=st.none()
     | st.builds(
         readings,
@@ -211,6 +217,7 @@ workers = st.builds(
         ram_total_bytes=_BYTES,
         disk_free_bytes=st.none() | _BYTES,
         comfy_alive=st.booleans(),
+        comfy_fault=_TEXT,
     ),
     resident=st.none() | st.lists(st.sampled_from(("checkpoints/a.b.safetensors", "loras/c", ".d", "é/")), max_size=6),
     jobs_per_hour=st.none() | st.floats(0, 200),

@@ -96,6 +96,14 @@ def test_an_open_breaker_says_why_and_can_be_probed() -> None:
     assert card["doing"] == ""
 
 
+def test_a_worker_whose_comfyui_never_answered_says_why_and_no_card() -> None:
+    why = "no answer from ComfyUI at http://127.0.0.1:8199"
+    silent = records.readings(comfy_alive=False, comfy_fault=why, gpu_busy=None, vram_total_bytes=0)
+    card = told(records.worker(stats=silent, gpu=records.UNKNOWN_CARD, comfyui_version=""))
+    assert (card["badge"], card["trouble"]) == ("no ComfyUI", f"Gets no work: {why}")
+    assert (card["card"], card["version"], card["doing"]) == ("card not known", "worker 0.1.0", "")
+
+
 def test_each_button_that_is_barred_says_why() -> None:
     barred = told(records.worker(), admin=False)["acts"]
     assert barred == dict.fromkeys(("pause", "drain", "restart"), "Only an admin may do this")

@@ -93,8 +93,9 @@ class Faults:
             present.alive = False
 
     def kill_comfy(self, rng: random.Random) -> None:
-        """The container dies with the worker beside it: the prompts are gone too."""
+        """The container dies with the worker beside it: the prompts are gone too. The worker may be back before it."""
         index = rng.randrange(len(self.world.workers))
+        self.world.comfys[index].rises_ms = self.world.clock.now_ms + rng.choice((0, 3_000, 20_000))
         self.world.workers[index].alive = False
         self.world.comfys[index].prompts.clear()
 

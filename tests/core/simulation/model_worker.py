@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from broker.protocol import worker as wire
@@ -23,7 +23,7 @@ PASSING = [Reason.NODE_ERROR, Reason.COMFY_UNREACHABLE, Reason.OUTPUT_LOST, Reas
 TIMINGS = Timings(staging_ms=0, waiting_ms=0, running_ms=1, loading_ms=0, finishing_ms=0)
 STATS = Stats(
     gpu_busy=0.5, vram_free_bytes=1, vram_total_bytes=2, gpu_celsius=None, gpu_watts=None, ram_free_bytes=1,
-    ram_total_bytes=2, disk_free_bytes=3, cpu_busy=0.1, comfy_queue=0, comfy_alive=True,
+    ram_total_bytes=2, disk_free_bytes=3, cpu_busy=0.1, comfy_queue=0, comfy_fault="",
 )  # fmt: skip
 #: How often a worker asks for the history of a prompt whose ComfyUI says nothing.
 HISTORY_MS = 5_000
@@ -57,10 +57,16 @@ class Comfy:
         self.silent = False
         #: The next prompt needs more memory than there is.
         self.runs_out = False
+        #: Until then it answers nobody who starts beside it.
+        self.rises_ms = 0
         #: A prompt has brought it down, and nobody has started it anew yet.
         self.killed = False
         self._deadly = deadly
         self._clock, self._rng = clock, rng
+
+    @property
+    def up(self) -> bool:
+        return self._clock.now_ms >= self.rises_ms
 
     def post(self, attempt: Attempt) -> None:
         self.prompts.setdefault(attempt, Prompt(attempt))
@@ -113,7 +119,8 @@ class ModelWorker:
         #: It beats, and ends nothing.
         self.stuck = False
         self.draining = False
-        self.nodes = comfy.nodes
+        #: Empty while its ComfyUI has not answered.
+        self.nodes = comfy.nodes if comfy.up else ()
         self.broker = ""
         self.heard_ms = clock.now_ms
         self.held: dict[Attempt, Phase] = {}
@@ -140,7 +147,8 @@ class ModelWorker:
             self.announce()
             return
         self.beat_serial = self.ready_serial
-        self.send(wire.Heartbeat(stats=STATS, held=self._held()))
+        stats = STATS if self.nodes else replace(STATS, comfy_fault="it has not answered")
+        self.send(wire.Heartbeat(stats=stats, held=self._held()))
         for end in self.ends.values():
             self.send(end)
 
@@ -151,6 +159,9 @@ class ModelWorker:
             self.comfy.prompts.clear()
         if not self.alive or self.stuck or self.clock.now_ms < self.paused_until_ms:
             return
+        if not self.nodes and self.comfy.up:
+            self.nodes = self.comfy.nodes
+            self.announce()
         if self.draining and not self.held:
             self.send(wire.Leave(why="drained"))
             self.alive = False
@@ -179,7 +190,11 @@ class ModelWorker:
 
     def ready(self) -> None:
         self.ready_serial += 1
-        room = 0 if self.draining else SLOTS - sum(1 for attempt in self.held if attempt not in self.ends)
+        room = (
+            0
+            if self.draining or not self.nodes
+            else SLOTS - sum(1 for attempt in self.held if attempt not in self.ends)
+        )
         self.send(wire.Ready(serial=self.ready_serial, credits=max(0, room), seen=self.seen))
 
     # ---- what the broker says
@@ -243,10 +258,12 @@ class ModelWorker:
 
     def _offer(self, asked: bool) -> None:
         if asked:
-            self.send(wire.Capabilities(digest=self._digest(), nodes=self.nodes, models=()))
+            digest = self._digest()
+            assert digest is not None, "asked for what its ComfyUI has not told"
+            self.send(wire.Capabilities(digest=digest, nodes=self.nodes, models=()))
 
-    def _digest(self) -> str:
-        return hashlib.sha256(repr(self.nodes).encode()).hexdigest()
+    def _digest(self) -> str | None:
+        return hashlib.sha256(repr(self.nodes).encode()).hexdigest() if self.nodes else None
 
     def _dispatch(self, said: wire.Dispatch) -> None:
         attempt = (said.job_id, said.attempt)

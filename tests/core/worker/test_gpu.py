@@ -69,7 +69,7 @@ class Driver:
 
 
 def read(gauge: Gauge, now_ms: int = 0) -> Stats:
-    stats = gauge.read(now_ms, comfy_queue=2, comfy_alive=True)
+    stats = gauge.read(now_ms, comfy_queue=2, comfy_fault="gone")
     beat = Heartbeat(stats=stats, held=())
     assert decode(encode(beat), WORKER_SENDS) == beat
     return stats
@@ -83,7 +83,7 @@ def test_without_a_driver_memory_is_what_comfyui_says() -> None:
     assert gauge.needs_comfy
     assert (stats.vram_free_bytes, stats.vram_total_bytes) == (300, 900)
     assert stats.gpu_busy is stats.gpu_celsius is stats.gpu_watts is None
-    assert stats.ram_total_bytes > 0 and stats.comfy_queue == 2 and stats.comfy_alive
+    assert stats.ram_total_bytes > 0 and (stats.comfy_queue, stats.comfy_fault) == (2, "gone")
 
 
 def test_room_on_the_disk_is_that_of_the_folder_where_files_are_spooled(

@@ -48,10 +48,25 @@ class Talk:
         return self.said("received", dataclasses.replace(welcome(), **changes), now_ms)
 
 
-def test_nothing_is_said_before_comfyui_is_up() -> None:
+def test_nothing_is_said_before_comfyui_has_answered_or_failed_to() -> None:
     talk = Talk()
     assert talk.asks("tick", 1_000_000) == [] and talk.link.deadline_ms() is None
     assert talk.asks("received", welcome(), 5) == [] and not talk.link.joined
+
+
+def test_a_worker_whose_comfyui_never_answered_announces_itself_once_and_again_with_it() -> None:
+    talk = Talk()
+    (alone,) = talk.said("introduce_alone", 0)
+    assert isinstance(alone, Announce)
+    assert (alone.worker, alone.capabilities, alone.gpu.name, alone.comfyui_version) == ("w1", None, "", "")
+    assert talk.asks("introduce_alone", 1) == []
+    assert talk.said("received", welcome(), 2) == [Pulse(HELD)]
+    assert (talk.link.joined, talk.link.serves) == (True, False)
+    (whole,) = talk.said("introduce", FACTS, 3)
+    assert (whole.capabilities, whole.gpu, talk.link.serves) == (FACTS.capabilities, FACTS.gpu, False)
+    talk.asks("received", welcome(), 4)
+    assert (talk.link.joined, talk.link.serves) == (True, True)
+    assert talk.asks("introduce_alone", 5) == [], "what it is stays known while its ComfyUI is away"
 
 
 def test_announce_names_the_worker_its_card_and_what_it_holds() -> None:

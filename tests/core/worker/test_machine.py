@@ -9,6 +9,7 @@ from broker.protocol.records import Reason, Resume
 from broker.protocol.worker import (
     Abandon,
     Accepted,
+    Announce,
     CancelAttempt,
     Complete,
     Drain,
@@ -57,6 +58,17 @@ def test_no_room_is_offered_before_comfyuis_queue_was_searched() -> None:
     world.tick(SURVEY_AGAIN_MS)
     world.call()
     assert credits(world) == 2
+
+
+def test_a_comfyui_that_never_answered_is_not_asked_anything_and_gets_no_work_until_it_does() -> None:
+    world = World()
+    world.fall()
+    world.tell_machine(welcome())
+    world.tick(SURVEY_AGAIN_MS)
+    assert not world.calls and credits(world) == 0
+    assert [said.capabilities for said in world.all(Announce)] == [None] and world.all(Heartbeat)
+    world.join()
+    assert world.all(Announce)[-1].capabilities is not None and credits(world) == 2
 
 
 def test_one_runs_and_one_waits_behind_it(world: World) -> None:

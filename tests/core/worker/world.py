@@ -65,7 +65,7 @@ FACTS = Facts(
 )
 STATS = Stats(
     gpu_busy=None, vram_free_bytes=0, vram_total_bytes=0, gpu_celsius=None, gpu_watts=None,
-    ram_free_bytes=0, ram_total_bytes=0, disk_free_bytes=None, cpu_busy=0.0, comfy_queue=0, comfy_alive=True,
+    ram_free_bytes=0, ram_total_bytes=0, disk_free_bytes=None, cpu_busy=0.0, comfy_queue=0, comfy_fault="",
 )  # fmt: skip
 GRAPH: dict[str, Any] = {
     "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 1}},
