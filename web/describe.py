@@ -6,14 +6,17 @@ records. It never reads a clock: texts that grow older by themselves are the bro
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from web.words import Words
 
 Record = Mapping[str, Any]
 
 GIB = 1 << 30
+#: What all names of cards begin with tells none from another.
+_MAKER: Final = re.compile(r"^NVIDIA (?:GeForce )?")
 
 
 def duration(ms: int, words: Words) -> str:
@@ -147,6 +150,15 @@ def job_card(job: Record, words: Words, place: int | None = None) -> dict[str, A
     }
 
 
+def is_gone(worker: Record) -> bool:
+    return worker["state"] in ("lost", "left")
+
+
+def readings(worker: Record) -> Record | None:
+    """What its machine tells; None where it tells nothing, or not any more."""
+    return None if is_gone(worker) else worker["stats"]
+
+
 def memory(stats: Record | None, words: Words) -> tuple[str, float]:
     """How full the card is, as text and as a share; a machine without a card tells its RAM."""
     say = words.say
@@ -171,18 +183,24 @@ def standing(worker: Record) -> str:
 
 
 def worker_card(worker: Record, jobs: Mapping[str, Record], words: Words) -> dict[str, Any]:
-    """The parts of a worker's card; `jobs` by id tells of the jobs it holds. bar: as of `job_card`."""
+    """The parts of a worker's card; `jobs` by id tells of the jobs it holds. bar: as of `job_card`. While its ComfyUI is
+    silent nothing is known to go on there."""
     say, state = words.say, standing(worker)
+    told, share = memory(readings(worker), words)
     held = sorted(worker["held"], key=lambda one: one["phase"] not in ("running", "finishing"))
+    held = [] if state == "silent" else held
     first, staged = (held[0]["job_id"] if held else ""), [one["job_id"] for one in held[1:]]
     card = job_card(jobs[first], words) if first in jobs else None
     return {
         "name": worker["name"],
         "state": state,
         "badge": say(f"worker.{state}"),
+        "card": _MAKER.sub("", worker["gpu"]["name"]) or say("fleet.card.unknown"),
+        "memory": told,
+        "share": share,
         "job": first if card is not None else "",
         "title": card["title"] if card is not None else say("fleet.else") if held else "",
-        "doing": say(f"worker.{state}.idle") if not held or state == "silent" else "",
+        "doing": say(f"worker.{state}.idle") if not held else "",
         "bar": card["bar"] if card is not None else None,
         "percent": card["percent"] if card is not None else "",
         "staged": staged,
@@ -192,11 +210,15 @@ def worker_card(worker: Record, jobs: Mapping[str, Record], words: Words) -> dic
 
 def counts(stats: Record, jobs: Iterable[Record], words: Words) -> list[str]:
     """How many jobs run, wait and are over; what is at nought is left out, but for the running ones. `jobs`: those on
-    the page, for the counts of the fleet do not tell which of the jobs held by a worker wait there."""
-    held_ready = sum(1 for job in jobs if is_next(job))
+    the page, for the counts of the fleet do not tell which of the jobs held by a worker wait there, and come later."""
+    jobs = list(jobs)
+    ready = sum(map(is_next, jobs))
+    told = max(0, stats["leased"] + stats["running"] + stats["cancelling"] - ready)
+    running = max(told, sum(job["state"] in ("leased", "running", "cancelling") for job in jobs) - ready)
+    waiting = sum(job["state"] == "queued" for job in jobs) + ready
     numbers = {
-        "running": max(0, stats["leased"] + stats["running"] + stats["cancelling"] - held_ready),
-        "queued": stats["queued"] + held_ready,
+        "running": running,
+        "queued": max(waiting, stats["queued"] + ready - (running - told)),
         "succeeded": stats["succeeded"],
         "failed": stats["failed"],
     }

@@ -12,6 +12,8 @@ from web.describe import Record, duration, is_next, job_card
 from web.words import Words
 
 ENDED: Final = frozenset({"succeeded", "failed", "cancelled"})
+#: What the card of a group counts besides what is done.
+COUNTED: Final = ("running", "failed", "cancelled")
 #: What the rank of a job begins with that a worker holds ready: before every priority, for they end at 100.
 _NEXT: Final = -101
 
@@ -46,7 +48,7 @@ def group_card(jobs: Sequence[Record], words: Words) -> dict[str, Any]:
     state = group_state(jobs)
     known = {job["group"]["index"]: job for job in jobs}
     shares = [_share(job) for job in jobs]
-    counted = {name: sum(job["state"] == name and not is_next(job) for job in jobs) for name in ("running", "failed")}
+    counted = {name: sum(job["state"] == name and not is_next(job) for job in jobs) for name in COUNTED}
     done = say("group.done", count=sum(job["state"] == "succeeded" for job in jobs), size=size)
     over = all(job["state"] in ENDED for job in jobs)
     begun = [job["started_ms"] for job in jobs if job["started_ms"] is not None]

@@ -6,7 +6,6 @@ records. What grows older by itself is the browser's alone.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -16,8 +15,6 @@ from web.words import Words
 
 #: What can be done to a worker, in the order of its buttons.
 VERBS: Final = ("pause", "resume", "drain", "probe", "restart")
-#: What all names of cards begin with tells none from another.
-_MAKER: Final = re.compile(r"^NVIDIA (?:GeForce )?")
 #: Resident models named on a card; the others are counted.
 MODELS: Final = 4
 
@@ -28,19 +25,15 @@ def facts(worker: Record, jobs: Mapping[str, Record], words: Words, *, admin: bo
     titles = [
         describe.job_card(jobs[one], words)["title"] if one in jobs else say("fleet.else") for one in card["staged"]
     ]
-    memory, share = describe.memory(worker["stats"], words)
     models = worker.get("resident") or []
     trouble = _trouble(worker, words)
     doing = describe.status(jobs[card["job"]], words) if card["job"] else "" if trouble else card["doing"]
     return {
         **card,
         "simulated": worker["simulated"],
-        "card": _MAKER.sub("", worker["gpu"]["name"]) or say("fleet.card.unknown"),
         "busy": _busy(worker, words),
         "load": _load(worker),
-        "memory": memory,
-        "share": share,
-        "heat": _heat(worker["stats"], words),
+        "heat": _heat(describe.readings(worker), words),
         "doing": doing,
         "staged": say("fleet.staged", titles=", ".join(titles)) if titles else "",
         "models": [_model(name) for name in models[:MODELS]],
@@ -51,7 +44,7 @@ def facts(worker: Record, jobs: Mapping[str, Record], words: Words, *, admin: bo
         "trouble": trouble,
         "labels": list(worker["labels"]),
         "version": _version(worker, words),
-        "host": _host(worker["stats"], words),
+        "host": _host(describe.readings(worker), words),
         "acts": {verb: _barred(verb, worker, words, admin=admin) for verb in VERBS if _fits(verb, worker)},
     }
 
@@ -65,7 +58,7 @@ def _load(worker: Record) -> float:
 
 
 def _busy(worker: Record, words: Words) -> str:
-    stats = worker["stats"]
+    stats = describe.readings(worker)
     if stats is None:
         return ""
     if stats["gpu_busy"] is not None:
@@ -146,7 +139,7 @@ def _barred(verb: str, worker: Record, words: Words, *, admin: bool) -> str:
     """Why it cannot be done now, "" when it can."""
     if not admin:
         return words.say("fleet.why.admin")
-    if worker["state"] in ("lost", "left"):
+    if describe.is_gone(worker):
         return words.say("fleet.why.lost")
     if verb == "drain" and worker["state"] == "draining":
         return words.say("fleet.why.draining")

@@ -102,7 +102,7 @@ def test_what_is_no_workflow_is_told_in_place(open_page: OpenPage, text: str, wo
 def test_nodes_that_no_worker_has_are_named_before_anything_is_saved(page: Page) -> None:
     strange = {**WORKFLOW, "3": {**WORKFLOW["3"], "class_type": "KSamplerOfMine"}}
     take(page, strange)
-    expect(page.locator("#bench .making .trouble")).to_contain_text("no worker has node KSamplerOfMine")
+    expect(page.locator("#bench .making .trouble")).to_contain_text("no worker has KSamplerOfMine among its nodes")
 
 
 def test_what_is_missing_is_marked_where_it_is_missing(page: Page) -> None:

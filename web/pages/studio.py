@@ -36,6 +36,7 @@ _BLANK_WORKER: Final[Record] = {
     "name": "",
     "state": "joined",
     "paused": False,
+    "gpu": {"name": ""},
     "stats": None,
     "held": [],
 }

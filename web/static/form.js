@@ -260,6 +260,8 @@ export class Form {
   async #sendOne({ params, count, typed }) {
     const job = this.#unanswered?.typed === typed ? this.#unanswered : { params, count, typed, key: freshKey() };
     this.#unanswered = null;
+    const button = this.#form.querySelector(".main");
+    aria(button, "busy", true);
     try {
       await this.#send(job.params, job.count, job.key);
       this.#showSeeds(job.params);
@@ -267,6 +269,8 @@ export class Form {
       if (!(cause instanceof Refusal)) throw cause;
       if (cause.status === 0 || cause.status >= 500) this.#unanswered = job;
       this.#refused(cause);
+    } finally {
+      aria(button, "busy", false);
     }
   }
 

@@ -2,6 +2,8 @@
 // Pure: no document, no clock but the `now` it is given. web/describe.py says the same on the server, word for word.
 
 const GIB = 2 ** 30;
+/** What all names of cards begin with tells none from another. */
+const MAKER = /^NVIDIA (?:GeForce )?/;
 
 /** The sentences of the page: `say(key, values)` fills the {places} of sentence `key`. */
 export function sayer(words) {
@@ -149,6 +151,12 @@ export function jobCard(job, words, place = null) {
   };
 }
 
+/** Whether the worker is not there any more. */
+export const isGone = ({ state }) => state === "lost" || state === "left";
+
+/** What a worker's machine tells; null where it tells nothing, or not any more. */
+export const readings = (worker) => (isGone(worker) ? null : worker.stats);
+
 /** How full the card is, as text and as a share; a machine without a card tells its RAM. */
 export function memory(stats, say) {
   if (stats === null) return [say("fleet.memory.unknown"), 0];
@@ -169,20 +177,28 @@ export function standing({ state, paused, breaker, stats }) {
 /** Whether an attempt that a worker holds is the one its ComfyUI works at. */
 export const runs = ({ phase }) => phase === "running" || phase === "finishing";
 
-/** The parts of a worker's card; `jobs` (a Map by id) tells of the jobs it holds. bar: as of `jobCard`. */
+/**
+ * The parts of a worker's card; `jobs` (a Map by id) tells of the jobs it holds. bar: as of `jobCard`. While its ComfyUI
+ * is silent nothing is known to go on there.
+ */
 export function workerCard(worker, jobs, words) {
   const say = sayer(words);
   const state = standing(worker);
-  const [first, ...staged] = [...worker.held].sort((a, b) => Number(runs(b)) - Number(runs(a))).map((one) => one.job_id);
+  const held = state === "silent" ? [] : [...worker.held];
+  const [told, share] = memory(readings(worker), say);
+  const [first, ...staged] = held.sort((a, b) => Number(runs(b)) - Number(runs(a))).map((one) => one.job_id);
   const job = jobs.get(first);
   const card = job === undefined ? null : jobCard(job, words);
   return {
     name: worker.name,
     state,
     badge: say(`worker.${state}`),
+    card: worker.gpu.name.replace(MAKER, "") || say("fleet.card.unknown"),
+    memory: told,
+    share,
     job: card === null ? "" : first,
     title: card?.title ?? (first === undefined ? "" : say("fleet.else")),
-    doing: first === undefined || state === "silent" ? say(`worker.${state}.idle`) : "",
+    doing: first === undefined ? say(`worker.${state}.idle`) : "",
     bar: card?.bar ?? null,
     percent: card?.percent ?? "",
     staged,
@@ -192,14 +208,18 @@ export function workerCard(worker, jobs, words) {
 
 /**
  * How many jobs run, wait and are over; what is at nought is left out, but for the running ones. `jobs`: those on the
- * page, for the counts of the fleet do not tell which of the jobs held by a worker wait there.
+ * page, for the counts of the fleet do not tell which of the jobs held by a worker wait there, and come later.
  */
 export function counts(stats, jobs, words) {
   const say = sayer(words);
-  const heldReady = [...jobs].filter(isNext).length;
+  const all = [...jobs];
+  const ready = all.filter(isNext).length;
+  const told = Math.max(0, stats.leased + stats.running + stats.cancelling - ready);
+  const running = Math.max(told, all.filter(isHeld).length - ready);
+  const waiting = all.filter(({ state }) => state === "queued").length + ready;
   const numbers = {
-    running: Math.max(0, stats.leased + stats.running + stats.cancelling - heldReady),
-    queued: stats.queued + heldReady,
+    running,
+    queued: Math.max(waiting, stats.queued + ready - (running - told)),
     succeeded: stats.succeeded,
     failed: stats.failed,
   };

@@ -50,7 +50,7 @@ export function groupCard(jobs, words) {
   const state = groupState(jobs);
   const known = new Map(jobs.map((job) => [job.group.index, job]));
   const count = (name) => jobs.filter((job) => job.state === name && !isNext(job)).length;
-  const counted = ["running", "failed"].filter((name) => count(name) > 0);
+  const counted = ["running", "failed", "cancelled"].filter((name) => count(name) > 0);
   const over = jobs.every(isOver);
   const begun = moments(jobs, "started_ms");
   const ended = moments(jobs, "finished_ms");

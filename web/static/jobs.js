@@ -16,6 +16,7 @@ export class Jobs {
   #words;
   #say;
   #preview;
+  #hindrance;
   /** By entry: a job's id, or its group's. */
   #cards = new Map();
   /** Job id -> entry, for jobs that leave. */
@@ -25,14 +26,15 @@ export class Jobs {
 
   /**
    * lists: {queue, gallery}, with the cards that the server rendered. templates: {job, group}. preview(job): the address
-   * of its newest preview, or "". act(verb, jobs): what a button asks for.
+   * of its newest preview, or "". hindrance(jobs): why nothing goes on with them, or null. act(verb, jobs): what a button asks for.
    */
-  constructor(lists, templates, words, preview, act) {
+  constructor(lists, templates, words, preview, hindrance, act) {
     this.#lists = lists;
     this.#templates = templates;
     this.#words = words;
     this.#say = sayer(words);
     this.#preview = preview;
+    this.#hindrance = hindrance;
     for (const list of Object.values(lists)) {
       for (const element of list.children) this.#adopt(entryAt(element), element);
       hideBroken(list);
@@ -148,10 +150,10 @@ export class Jobs {
     for (const card of this.#cards.values()) this.#clock(card, now);
   }
 
-  /** How long it still takes or waits, where that is known; else how long it took so far. */
+  /** Why nothing goes on; else how long it still takes or waits, where that is known; else how long it took so far. */
   #clock({ jobs, parts: part }, now) {
     if (jobs === null || jobs.every((job) => job.finished_ms !== null)) return;
-    write(part.took, this.#waits(jobs, now) ?? this.#lasts(jobs, now));
+    write(part.took, this.#hindrance(jobs) ?? this.#waits(jobs, now) ?? this.#lasts(jobs, now));
   }
 
   /** For what nothing was begun of; else null. */

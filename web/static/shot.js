@@ -1,5 +1,5 @@
 // What a card of the gallery says: one job, or those of one submit. Pure. web/pages/gallery.py says the same.
-import { isNext, jobCard, pictures, sayer } from "./format.js";
+import { isNext, isOver, jobCard, pictures, sayer } from "./format.js";
 import { groupCard } from "./groups.js";
 
 /** Pictures on one card. */
@@ -12,7 +12,9 @@ export function shot(jobs, words) {
   const card = job.group ? groupCard(jobs, words) : jobCard(job, words);
   const made = jobs.reduce((sum, one) => sum + pictures(one).length, 0);
   const own = pictures(job).map(({ url }) => ({ id: job.id, picture: url }));
-  const tiles = job.group ? card.tiles : own.length > 0 ? own : [{ id: job.id, picture: "" }];
+  // What came to nothing leaves its room to the pictures.
+  const all = job.group ? card.tiles.filter((one) => one.picture || (one.id && !isOver(one))) : own;
+  const tiles = all.length > 0 ? all : [{ id: job.id, picture: "" }];
   const done = card.state === "succeeded" && !job.group;
   // What a worker only holds ready is not being made yet.
   const next = !job.group && isNext(job);

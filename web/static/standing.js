@@ -1,12 +1,10 @@
 // What the fleet page says about a worker: from the API's record to the words of its card and its row.
 // Pure: no document, no clock. web/standing.py says the same on the server, word for word.
-import { gibibytes, jobCard, memory, runs, sayer, standing, status, workerCard } from "./format.js";
+import { gibibytes, isGone, jobCard, readings, runs, sayer, standing, status, workerCard } from "./format.js";
 
 /** What can be done to a worker, in the order of its buttons. */
 export const VERBS = ["pause", "resume", "drain", "probe", "restart"];
 
-/** What all names of cards begin with tells none from another. */
-const MAKER = /^NVIDIA (?:GeForce )?/;
 /** Resident models named on a card; the others are counted. */
 const MODELS = 4;
 
@@ -16,9 +14,10 @@ const isShut = (breaker) => breaker == null || breaker.state === "closed";
 const load = ({ stats, held }) => stats?.gpu_busy ?? Number(held.some(runs));
 
 function busy(worker, say) {
-  if (worker.stats === null) return "";
+  const stats = readings(worker);
+  if (stats === null) return "";
   const percent = Math.floor(load(worker) * 100);
-  if (worker.stats.gpu_busy !== null) return say("fleet.busy", { percent });
+  if (stats.gpu_busy !== null) return say("fleet.busy", { percent });
   return say(percent > 0 ? "fleet.working" : "fleet.resting");
 }
 
@@ -77,11 +76,11 @@ function fits(verb, { paused, breaker }) {
 }
 
 /** Why it cannot be done now, "" when it can. */
-function barred(verb, { state, can }, say, admin) {
+function barred(verb, worker, say, admin) {
   if (!admin) return say("fleet.why.admin");
-  if (state === "lost" || state === "left") return say("fleet.why.lost");
-  if (verb === "drain" && state === "draining") return say("fleet.why.draining");
-  if ((verb === "probe" || verb === "restart") && !can?.[verb]) return say(`fleet.why.${verb}`);
+  if (isGone(worker)) return say("fleet.why.lost");
+  if (verb === "drain" && worker.state === "draining") return say("fleet.why.draining");
+  if ((verb === "probe" || verb === "restart") && !worker.can?.[verb]) return say(`fleet.why.${verb}`);
   return "";
 }
 
@@ -91,19 +90,16 @@ export function facts(worker, jobs, words, admin) {
   const card = workerCard(worker, jobs, words);
   const title = (id) => (jobs.has(id) ? jobCard(jobs.get(id), words).title : say("fleet.else"));
   const models = worker.resident ?? [];
-  const [filled, share] = memory(worker.stats, say);
+  const stats = readings(worker);
   const wrong = trouble(worker, say);
   let doing = wrong === "" ? card.doing : "";
   if (card.job !== "") doing = status(jobs.get(card.job), say);
   return {
     ...card,
     simulated: worker.simulated,
-    card: worker.gpu.name.replace(MAKER, "") || say("fleet.card.unknown"),
     busy: busy(worker, say),
     load: load(worker),
-    memory: filled,
-    share,
-    heat: heat(worker.stats, say),
+    heat: heat(stats, say),
     doing,
     staged: card.staged.length > 0 ? say("fleet.staged", { titles: card.staged.map(title).join(", ") }) : "",
     models: models.slice(0, MODELS).map(model),
@@ -114,7 +110,7 @@ export function facts(worker, jobs, words, admin) {
     trouble: wrong,
     labels: [...worker.labels],
     version: version(worker, say),
-    host: host(worker.stats, say),
+    host: host(stats, say),
     acts: Object.fromEntries(VERBS.filter((verb) => fits(verb, worker)).map((verb) => [verb, barred(verb, worker, say, admin)])),
   };
 }

@@ -2,7 +2,7 @@
 import * as api from "./api.js";
 import { all, forget } from "./ask.js";
 import { write } from "./dom.js";
-import { counts, jobCard } from "./format.js";
+import { counts, isOver, jobCard, standing } from "./format.js";
 import { entryOf } from "./groups.js";
 import { Jobs } from "./jobs.js";
 import { Notices } from "./notices.js";
@@ -16,7 +16,7 @@ const { templates } = data;
 const previews = new Previews();
 const preview = (job) => previews.url(job);
 const cards = { job: $("job-card"), group: $("group-card") };
-const jobs = new Jobs({ queue: $("queue"), gallery: $("gallery") }, cards, words, preview, act);
+const jobs = new Jobs({ queue: $("queue"), gallery: $("gallery") }, cards, words, preview, hindrance, act);
 const workers = new Workers($("workers"), $("worker-card"), words);
 const picker = $("create") === null ? null : new Picker($("picker"), $("create"), templates, words, send);
 const notices = new Notices($("notify"), words);
@@ -26,6 +26,15 @@ const viewer = new Viewer($("viewer"), words, {
   act: (verb, id) => act(verb, [store.jobs.get(id) ?? { id, can: { cancel: true, retry: true } }]),
 });
 const { store, touch } = follow({ draw, message: heard, preview: onPreview });
+
+/** Why nothing goes on with these jobs, or null. */
+function hindrance(jobs) {
+  const holders = jobs.filter((job) => !isOver(job)).map((job) => store.workers.get(job.worker)).filter(Boolean);
+  const found = (holders.length > 0 ? holders : [...store.workers.values()]).map(standing);
+  const isSilent = found.includes("silent");
+  if (holders.length > 0 ? !isSilent : !found.every((one) => ["lost", "left", "silent"].includes(one))) return null;
+  return say(isSilent ? "worker.silent.idle" : "queue.unmanned");
+}
 
 function draw(due) {
   previews.retain((id, attempt) => store.wants(id, attempt));
@@ -42,7 +51,10 @@ function draw(due) {
   }
   $("no-workers").hidden = store.workers.size > 0;
   $("no-pictures").hidden = store.jobs.size > 0;
-  $("waiting").hidden = $("queue").childElementCount === 0;
+  const waiting = $("waiting");
+  waiting.hidden = $("queue").childElementCount === 0;
+  // Once it was away, it comes slowly: what is taken up at once moves nothing.
+  if (waiting.hidden) waiting.dataset.slow = "";
   if (store.stats !== null) write($("counts"), counts(store.stats, store.jobs.values(), words).join(" · "));
 }
 

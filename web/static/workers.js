@@ -2,7 +2,7 @@
 import { fill, parts, stamp, write } from "./dom.js";
 import { workerCard } from "./format.js";
 
-const TEXTS = ["name", "badge", "title", "doing", "next", "percent"];
+const TEXTS = ["name", "badge", "title", "doing", "next", "percent", "card", "memory"];
 
 /** A studio shows so many; all of them are on the fleet's own page. */
 const MOST = 12;
@@ -26,6 +26,7 @@ export class Workers {
     const view = workerCard(worker, jobs, this.#words);
     element.dataset.state = view.state;
     for (const key of TEXTS) write(part[key], view[key]);
+    part.card.title = view.card;
     fill(part.bar, view.bar, view.title);
     if (view.job === "") part.title.removeAttribute("href");
     else part.title.href = `#job-${view.job}`;

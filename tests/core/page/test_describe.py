@@ -136,9 +136,19 @@ def test_a_machine_without_a_card_tells_its_ram() -> None:
     assert describe.memory(stats, ENGLISH) == ("44 of 64 GiB RAM", 44 / 64)
 
 
-def test_a_worker_that_lost_its_comfyui_says_so() -> None:
-    card = describe.worker_card(records.worker(stats=records.readings(comfy_alive=False)), {}, ENGLISH)
+def test_a_worker_that_lost_its_comfyui_says_so_and_nothing_that_may_be_over() -> None:
+    held = [{"job_id": "a", "attempt": 1, "phase": "running"}, {"job_id": "b", "attempt": 1, "phase": "staged"}]
+    silent = records.worker(state="busy", stats=records.readings(comfy_alive=False), held=held)
+    card = describe.worker_card(silent, {"a": records.running(id="a")}, ENGLISH)
     assert card["doing"] == "ComfyUI does not answer"
+    assert [card[part] for part in ("title", "bar", "percent", "next")] == ["", None, "", ""]
+
+
+def test_a_worker_names_its_card_and_how_full_it_is_as_long_as_it_is_there() -> None:
+    card = describe.worker_card(records.worker(), {}, ENGLISH)
+    assert (card["card"], card["memory"]) == ("RTX 4090", "14 of 24 GiB VRAM")
+    gone = describe.worker_card(records.worker(state="lost"), {}, ENGLISH)
+    assert (gone["card"], gone["memory"], gone["share"]) == ("RTX 4090", "no readings", 0.0)
 
 
 def test_every_word_of_the_contract_has_a_sentence() -> None:
@@ -211,6 +221,13 @@ def test_counts_leave_out_what_is_nought() -> None:
     assert found == ["3 running", "12,000 done"]
 
 
+def test_what_the_page_sees_itself_is_counted_before_the_fleet_has_counted_it() -> None:
+    jobs = [records.running(), records.running(state="leased"), records.job(), records.running(started_ms=None)]
+    assert describe.counts(records.stats(), jobs, ENGLISH) == ["2 running", "2 waiting"]
+    assert describe.counts(records.stats(queued=9), jobs, ENGLISH) == ["2 running", "8 waiting"]
+    assert describe.counts(records.stats(queued=2, running=5), jobs, ENGLISH) == ["4 running", "3 waiting"]
+
+
 def test_a_job_that_a_worker_holds_ready_waits() -> None:
     ready, live = records.running(started_ms=None), records.running()
     assert groups.place([ready])[0] == "queue"
@@ -231,6 +248,14 @@ def test_jobs_of_one_submit_are_one_card() -> None:
     assert (card["bar"], card["aside"]) == ((1 + 0.25) / 3, "41 %")
     finished = shot(records.submitted(done, done), ENGLISH)
     assert (finished["many"], finished["bar"]) == ("2 pictures", None)
+
+
+def test_a_group_says_how_many_of_it_were_cancelled_and_leaves_their_room_to_the_pictures() -> None:
+    done = records.succeeded(id="a", outputs=[records.output(url="/1")])
+    dropped = records.job(id="b", state="cancelled", finished_ms=9)
+    card = shot(records.submitted(dropped, done), ENGLISH)
+    assert (card["status"], tiles(card)) == ("1 of 2 done · 1 cancelled", ["/1"])
+    assert tiles(shot(records.submitted(dropped, dropped), ENGLISH)) == [""]
 
 
 def test_a_card_of_one_job_shows_its_first_pictures() -> None:

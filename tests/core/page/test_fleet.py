@@ -70,6 +70,11 @@ def test_readings_are_told_as_far_as_the_machine_has_them() -> None:
     assert told(records.worker(stats=bare, held=held))["busy"] == "at work"
 
 
+def test_of_a_worker_that_is_gone_no_reading_is_told() -> None:
+    card = told(records.worker(state="lost"))
+    assert [card[part] for part in ("busy", "heat", "memory", "host")] == ["", "", "no readings", "no readings"]
+
+
 def test_models_are_named_by_their_files_and_many_are_counted() -> None:
     card = told(records.worker(resident=[f"checkpoints/sd{n}.v1.safetensors" for n in range(6)]))
     assert card["models"][0] == {"short": "sd0.v1", "name": "checkpoints/sd0.v1.safetensors"}
@@ -78,8 +83,8 @@ def test_models_are_named_by_their_files_and_many_are_counted() -> None:
 
 def test_rates_are_as_coarse_as_people_need() -> None:
     card = told(records.worker(jobs_per_hour=12.6, speed=0.75, succeeded=40, failed=2))
-    assert card["tally"] == "12 jobs/h · 40 done · 2 failed · 0.8× speed"
-    assert told(records.worker(jobs_per_hour=1.0))["tally"] == "1 jobs/h · 0 done"
+    assert card["tally"] == "12 an hour · 40 done · 2 failed · 0.8× speed"
+    assert told(records.worker(jobs_per_hour=1.0))["tally"] == "1 an hour · 0 done"
 
 
 def test_a_name_that_others_want_too_says_so_while_its_worker_works_on() -> None:
