@@ -183,8 +183,8 @@ def standing(worker: Record) -> str:
 
 
 def worker_card(worker: Record, jobs: Mapping[str, Record], words: Words) -> dict[str, Any]:
-    """The parts of a worker's card; `jobs` by id tells of the jobs it holds. bar: as of `job_card`. While its ComfyUI is
-    silent nothing is known to go on there."""
+    """The parts of a worker's card; `jobs` by id tells of the jobs it holds. bar: as of `job_card`. While its ComfyUI
+    is silent nothing is known to go on there."""
     say, state = words.say, standing(worker)
     told, share = memory(readings(worker), words)
     held = sorted(worker["held"], key=lambda one: one["phase"] not in ("running", "finishing"))

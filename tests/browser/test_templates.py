@@ -119,7 +119,9 @@ def test_the_name_of_a_picture_is_only_text(page: Page, name: str, shown: str) -
 @pytest.mark.parametrize("title", ["Story", "Comic page"])
 def test_a_template_that_no_worker_can_run_says_why(page: Page, title: str) -> None:
     pick(page, title)
-    expect(page.locator("#create-problem")).to_have_text(re.compile("no worker has .*StoryDiffusion_.* among its nodes"))
+    expect(page.locator("#create-problem")).to_have_text(
+        re.compile("no worker has .*StoryDiffusion_.* among its nodes")
+    )
     expect(page.get_by_role("button", name="Generate")).to_be_hidden()
     pick(page, "Text to image")
     expect(page.get_by_role("button", name="Generate")).to_be_visible()
