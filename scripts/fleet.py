@@ -57,6 +57,12 @@ class Process:
     def tail(self) -> str:
         return self.log.read_text(errors="replace")[-1_500:].strip()
 
+    def fate(self) -> str:
+        """How it ended, where its log is, and the end of that."""
+        code = self.child.returncode
+        how = f"exit status {code}" if code >= 0 else f"killed by signal {-code}, {signal.strsignal(-code)}"
+        return f"{self.name} ended by itself ({how}; its log: {self.log}) {self.tail()}".rstrip()
+
     def running(self) -> bool:
         return self.child.poll() is None
 

@@ -79,6 +79,7 @@ def main() -> int:
             dial=partial(dial, "workers", routing_id=who.session.encode()),
             serves=lambda: ready("worker", name=who.worker, comfyui=settings.worker.comfyui),
             max_file_bytes=settings.files.max_file_bytes,
+            keyed=identity is not None,
             restart=settings.worker.restart,
         )
         stop = loop.run(signals)

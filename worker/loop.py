@@ -69,12 +69,13 @@ class Loop:
         dial: Callable[[], zmq.Socket[bytes]],
         serves: Callable[[], None],
         max_file_bytes: int,
+        keyed: bool = False,
         restart: tuple[str, ...] = (),
     ) -> None:
         """dial: a new socket to the broker. serves: called once, when the broker first knows this worker with its
         ComfyUI.
 
-        restart: the command that starts ComfyUI anew.
+        keyed: the broker asks for a key. restart: the command that starts ComfyUI anew.
         """
         self._machine = machine
         self._courier = courier
@@ -84,6 +85,7 @@ class Loop:
         self._agenda = Agenda()
         self._agenda.add("comfyui", self._comfy.watch())
         self._restart = restart
+        self._keyed = keyed
         self._dial = dial
         self._socket = dial()
         self._outbox = Outbox()
@@ -216,7 +218,9 @@ class Loop:
             self._outbox.sent()
 
     def _redial(self) -> None:
-        log.warning("the broker does not answer: dialling anew")
+        # A broker says nothing to a key that it does not know, or knows no more.
+        doubt = ", or refuses this worker's key (scripts/keys list on its host tells)" if self._keyed else ""
+        log.warning(f"the broker does not answer{doubt}: dialling anew")
         self._socket.close(linger=0)
         self._outbox.clear()
         self._socket = self._dial()

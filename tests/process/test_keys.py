@@ -95,9 +95,10 @@ def test_list_and_revoke(config_path: Path, tmp_path: Path) -> None:
 
 def test_a_key_made_after_a_revocation_is_another(config_path: Path) -> None:
     run(config_path, "broker")
-    before = run(config_path, "worker", "gpu-7")[0]
+    worker = "worker", "gpu-7", "--host", "10.0.0.1"
+    before = run(config_path, *worker)[0]
     run(config_path, "revoke", "gpu-7")
-    assert run(config_path, "worker", "gpu-7")[0] != before
+    assert run(config_path, *worker)[0] != before
 
 
 def test_the_secret_is_in_no_output_but_the_one_file(config_path: Path, tmp_path: Path) -> None:
@@ -137,9 +138,23 @@ def test_addresses_that_nobody_can_dial_are_refused(config_path: Path) -> None:
     assert "has no fixed port" in run(config_path, "worker", "gpu-8", status=2)[1]
 
 
-def test_loopback_addresses_are_pointed_out(config_path: Path) -> None:
+@pytest.mark.parametrize(("peer", "file"), [(("web",), "web.ini"), (("worker", "gpu-7"), "worker-gpu-7.ini")])
+def test_a_key_that_is_used_where_it_is_kept_is_not_shown(
+    config_path: Path, tmp_path: Path, peer: tuple[str, ...], file: str
+) -> None:
     run(config_path, "broker")
-    assert "reach this machine only" in run(config_path, "worker", "gpu-7")[1]
+    path = tmp_path / "keys" / file
+    remark = f"comfyfleet: {path} is read on this machine; for another machine add --host\n"
+    assert run(config_path, *peer) == ("", remark)
+    assert keys.identity(load(config_path, environ={}), peer[-1]) is not None
+    assert run(config_path, *peer, "--host", "127.0.0.1") == (path.read_text(), "")
+
+
+def test_a_key_for_the_addresses_that_are_written_down_is_printed(config_path: Path, tmp_path: Path) -> None:
+    endpoints = "".join(f"{name} = tcp://10.1.2.3:557{n}\n" for n, name in enumerate(("workers", "files")))
+    config_path.write_text(f"[security]\ncurve = yes\n[network]\n{endpoints}")
+    run(config_path, "broker")
+    assert run(config_path, "worker", "gpu-7") == ((tmp_path / "keys" / "worker-gpu-7.ini").read_text(), "")
 
 
 class TestDamagedFiles:

@@ -120,6 +120,7 @@ def test_a_worker_elsewhere_draws_a_picture_and_is_cut_off_when_its_key_is(confi
         stranger = there.start("stranger", "worker", "--config", str(tmp_path / "stranger.ini"), "--comfyui", comfyui)
         until(lambda: "refused a connection" in broker.log.read_text(), "the stranger to be refused")
         assert states(here, url) == []
+        until(lambda: "refuses this worker's key" in stranger.log.read_text(), "the stranger to know what may be wrong")
         stranger.kill()
 
         liar = there.start(
@@ -128,7 +129,8 @@ def test_a_worker_elsewhere_draws_a_picture_and_is_cut_off_when_its_key_is(confi
         assert liar.wait() == 2
         assert "gpu-2" in liar.tail().splitlines()[-1]
 
-        there.start("gpu-1", "worker", "--config", str(tmp_path / "gpu-1.ini"), "--comfyui", comfyui).ready()
+        gpu_1 = there.start("gpu-1", "worker", "--config", str(tmp_path / "gpu-1.ini"), "--comfyui", comfyui)
+        gpu_1.ready()
         job = here.call("POST", f"{url}/api/v1/jobs", {"template": "text-to-image", "params": {"prompt": "a pier"}})
 
         done = until(lambda: job_in(here, url, job, "succeeded", "failed", "cancelled"), "the picture")
@@ -137,6 +139,7 @@ def test_a_worker_elsewhere_draws_a_picture_and_is_cut_off_when_its_key_is(confi
         made_by_keys(config, "revoke", "gpu-1")
 
         until(lambda: states(here, url) == ["lost"], "the worker to be cut off")
+        assert gpu_1.wait() == 2 and "this key is not allowed any more" in gpu_1.tail()
         broker.signal(signal.SIGTERM)
         assert broker.wait() == 0
 

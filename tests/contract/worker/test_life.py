@@ -23,6 +23,8 @@ from broker.protocol.worker import (
     Ready,
     Refused,
 )
+from broker.runtime import keys
+from broker.runtime.config import load
 from tests.contract.worker.stage import (
     LIMITS,
     PATIENCE_S,
@@ -157,6 +159,21 @@ def test_what_runs_goes_on_without_a_broker_and_its_result_is_kept(
         assert isinstance(broker.end(running), Complete)
         assert isinstance(broker.end(staged), Complete)
         assert comfyui.started() == [prompt_id_for(*running), prompt_id_for(*staged)]
+        assert "the broker does not answer: dialling anew" in worker.log.read_text(), "no key is asked for"
+
+
+def test_where_keys_are_asked_for_a_silent_broker_may_have_refused_one(
+    broker: BrokerStandIn, comfyui: SimulatedComfyUI, tmp_path: Path
+) -> None:
+    path = tmp_path / "config.ini"
+    path.write_text("[security]\ncurve = yes\n")
+    folder = load(path, environ={}).security.keys
+    keys.make_broker(folder)
+    keys.make_peer(load(path, environ={}), "worker", "w1", None)
+    with running_worker(tmp_path, broker, comfyui.url, security__curve="yes", security__keys=str(folder)) as worker:
+        said = "does not answer, or refuses this worker's key (scripts/keys list on its host tells): dialling anew"
+        broker.until(lambda: said in worker.log.read_text())
+    assert not broker.heard, "it has no key, and the worker wants one"
 
 
 def test_a_broker_that_falls_silent_is_dialled_anew_and_loses_nothing(at_work: BrokerStandIn) -> None:
