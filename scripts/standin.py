@@ -112,6 +112,6 @@ def _running(number: int) -> JobView:
     return JobView(
         job_id=str(uuid.UUID(int=number + 1)), owner=OWNER, state=JobState.RUNNING, title=f"job {number}", template="",
         labels=(), group=None, priority=0, created_utc_ms=1_800_000_000_000, started_utc_ms=1_800_000_000_000,
-        finished_utc_ms=None, attempt=1, worker="gpu", prompt_id="p", phase=records.Phase.RUNNING, progress=None,
-        failure=None, timings=None, outputs=(), why=None, expect_ms=None, deadline_utc_ms=None, pin="",
+        finished_utc_ms=None, attempt=1, burnt=0, worker="gpu", prompt_id="p", phase=records.Phase.RUNNING,
+        progress=None, failure=None, timings=None, outputs=(), why=None, expect_ms=None, deadline_utc_ms=None, pin="",
     )  # fmt: skip

@@ -55,7 +55,7 @@ def status(job: Record, words: Words, place: int | None = None) -> str:
     if state == "queued" and place is not None:
         return say("status.place", place=place)
     if state == "queued":
-        return say("status.again" if job["attempt"] > 0 else "status.queued")
+        return say("status.again" if job["burnt"] > 0 else "status.queued")
     if state == "failed" and job["worker"] is None:
         return say("status.failed.nowhere")
     if is_next(job):
@@ -139,7 +139,7 @@ def job_card(job: Record, words: Words, place: int | None = None) -> dict[str, A
         "many": say("jobs.many", count=len(shown)) if len(shown) > 1 else "",
         "bar": fraction if live else None,
         "percent": say("jobs.percent", percent=int(fraction * 100)) if live else "",
-        "attempt": say("jobs.try", attempt=job["attempt"]) if job["attempt"] > 1 else "",
+        "attempt": say("jobs.try", attempt=job["burnt"] + 1) if job["burnt"] > 0 else "",
         "took": duration(max(0, job["finished_ms"] - job["started_ms"]), words) if took else "",
         "problem": reason(error["reason"], words) if error else "",
         "message": error["message"] if error else "",

@@ -337,11 +337,12 @@ class Leases:
         """Give the last attempt back to the worker that still has it. That it was taken away costs the job nothing."""
         taken_away = job.record.failure
         job.not_before_ms = 0
-        self._lease(step, job, holder, now, "its worker came back with it", attempt=job.record.attempt)
+        changes: dict[str, Any] = {}
         if taken_away is not None:
             burnt, deaths = forgiven(taken_away.reason, burnt=job.record.burnt, deaths=job.record.deaths)
             fits = {"ran_out": False, "least_vram_bytes": 0} if taken_away.reason is Reason.OUT_OF_MEMORY else {}
-            self.jobs.amend(step, job, burnt=burnt, deaths=deaths, failure=None, **fits)
+            changes = {"burnt": burnt, "deaths": deaths, "failure": None, **fits}
+        self._lease(step, job, holder, now, "its worker came back with it", attempt=job.record.attempt, **changes)
 
     def _bind(self, job: Job, holder: Worker) -> None:
         # The serials of progress begin anew with each process of a worker.

@@ -280,6 +280,7 @@ class JobView:
     started_utc_ms: Millis | None  # ComfyUI began the present or last attempt
     finished_utc_ms: Millis | None
     attempt: Annotated[int, Whole(0, 10_000)]  # 0 = never dispatched
+    burnt: Annotated[int, Whole(0, 10_000)]  # earlier ones that failed, since a person asked for it: a move is none
     worker: Annotated[str, Text(63)]  # empty = none
     prompt_id: Name
     phase: Phase | None

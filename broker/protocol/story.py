@@ -40,6 +40,7 @@ class StoryLine:
     utc_ms: Millis
     what: Name  # "queued", "leased", …
     attempt: Annotated[int, Whole(0, 10_000)]
+    burnt: Annotated[int, Whole(0, 10_000)]  # as of JobView
     worker: Annotated[str, Text(63)]
     text: Prose
     decision: Decision | None  # of a lease

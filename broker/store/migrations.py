@@ -196,8 +196,15 @@ _COLUMNS = Migration(
     ),
 )
 
+_BURNT = Migration(
+    "each line of a story tells how many attempts had failed",
+    # Of older lines nobody knows.
+    ("ALTER TABLE story ADD COLUMN burnt INTEGER NOT NULL DEFAULT 0",),
+)
+
 MIGRATIONS: Final[tuple[Migration, ...]] = (
     _JOBS, _FILTERS, _LOADING, _DELETED, _NOTES, _LEARNT, _SEARCH, _KEEPING, _STORIES, _WAITED_FOR, _COLUMNS,
+    _BURNT,
 )  # fmt: skip
 
 

@@ -180,11 +180,11 @@ def _read(text: str) -> dict[str, Any]:
 
 def story_row(line: StoryLine) -> tuple[Any, ...]:
     decision = _encode(_DECISION[0](line.decision)) if line.decision is not None else ""
-    return line.utc_ms, line.what, line.attempt, line.worker, line.text, decision
+    return line.utc_ms, line.what, line.attempt, line.worker, line.text, decision, line.burnt
 
 
 def story_line(row: Sequence[Any]) -> StoryLine:
     """The line of a row. Raises ValueError or RemoteProtocolError for one that story_row never made."""
-    utc_ms, what, attempt, worker, text, decision = row
+    utc_ms, what, attempt, worker, text, decision, burnt = row
     found = _DECISION[1](json.loads(decision), "decision") if decision else None
-    return StoryLine(utc_ms=utc_ms, what=what, attempt=attempt, worker=worker, text=text, decision=found)
+    return StoryLine(utc_ms=utc_ms, what=what, attempt=attempt, burnt=burnt, worker=worker, text=text, decision=found)

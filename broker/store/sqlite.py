@@ -51,7 +51,7 @@ _PRAGMAS: Final = (
 _INSERT_JOB: Final = f"INSERT INTO job ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
 _ADD_STORY: Final = """
     INSERT INTO story
-    VALUES (?1, (SELECT coalesce(max(line), 0) + 1 FROM story WHERE sequence = ?1), ?2, ?3, ?4, ?5, ?6, ?7)"""
+    VALUES (?1, (SELECT coalesce(max(line), 0) + 1 FROM story WHERE sequence = ?1), ?2, ?3, ?4, ?5, ?6, ?7, ?8)"""
 _UPDATE_JOB: Final = "UPDATE job SET state = ?, life = ?, finished_utc_ms = ? WHERE sequence = ?"
 
 _REMEMBER: Final = "INSERT INTO deleted (job_id, owner, idempotency_key) VALUES (?, ?, ?) RETURNING number"
@@ -291,7 +291,7 @@ class SqliteStore(SqliteReader):
     def story(self, job_id: str) -> tuple[StoryLine, ...]:
         self._flush()
         rows = self._execute(
-            "SELECT utc_ms, what, attempt, worker, text, decision FROM story "
+            "SELECT utc_ms, what, attempt, worker, text, decision, burnt FROM story "
             "WHERE sequence = (SELECT sequence FROM job WHERE job_id = ?) ORDER BY line",
             job_id,
         )

@@ -119,7 +119,7 @@ def seed(path: Path, count: int) -> None:
             priority=0, needs=NEEDS, files=(), created_utc_ms=now_ms,
         )  # fmt: skip
         store.apply(InsertJob(record, body, b""))
-        line = StoryLine(utc_ms=now_ms, what="queued", attempt=0, worker="", text="", decision=None)
+        line = StoryLine(utc_ms=now_ms, what="queued", attempt=0, burnt=0, worker="", text="", decision=None)
         store.apply(AddStory(record.job_id, line))
         if number % 10_000 == 0:
             store.commit()

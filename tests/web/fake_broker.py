@@ -63,6 +63,7 @@ def a_job(**changes: Any) -> JobView:
         "started_utc_ms": None,
         "finished_utc_ms": None,
         "attempt": 0,
+        "burnt": 0,
         "worker": "",
         "prompt_id": "",
         "phase": None,
@@ -346,7 +347,9 @@ class FakeBroker:
         return client.StatisticsReply(request_id=asked.request_id, stats=self.stats())
 
     def _story(self, asked: client.Story) -> Any:
-        line = story.StoryLine(utc_ms=CREATED_MS, what="queued", attempt=0, worker="", text="queued", decision=None)
+        line = story.StoryLine(
+            utc_ms=CREATED_MS, what="queued", attempt=0, burnt=0, worker="", text="queued", decision=None
+        )
         leased = dataclasses.replace(line, what="leased", attempt=1, worker="gpu-2", text="", decision=DECISION)
         return client.StoryReply(request_id=asked.request_id, lines=(line, leased))
 

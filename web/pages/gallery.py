@@ -31,6 +31,7 @@ _BLANK: Final[Record] = {
     **dict.fromkeys(("worker", "phase", "progress", "error", "timings", "started_ms", "finished_ms", "group")),
     "state": "queued",
     "attempt": 0,
+    "burnt": 0,
     "outputs": [],
     "can": {"cancel": False, "retry": False},
 }

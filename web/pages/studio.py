@@ -29,6 +29,7 @@ _BLANK_JOB: Final[dict[str, Any]] = {
     **dict.fromkeys(("worker", "phase", "progress", "error", "timings", "started_ms", "finished_ms")),
     "state": "queued",
     "attempt": 0,
+    "burnt": 0,
     "outputs": [],
     "can": {"cancel": False, "retry": False},
 }

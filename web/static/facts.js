@@ -63,7 +63,7 @@ export class Facts {
       [say("viewer.template"), job.template],
       [say("viewer.labels"), job.labels.join(", ")],
       [say("viewer.worker"), job.worker ?? ""],
-      [say("viewer.try"), job.attempt > 0 ? String(job.attempt) : ""],
+      [say("viewer.try"), job.attempt > 0 ? String(job.burnt + 1) : ""],
       [say("viewer.size"), file === undefined ? "" : fileSize(file.size_bytes)],
       [say("viewer.id"), job.id],
     ]);

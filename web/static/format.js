@@ -95,7 +95,7 @@ export function status(job, say, place = null) {
   const { state, progress } = job;
   const worker = job.worker ?? say("status.somewhere");
   if (state === "queued" && place !== null) return say("status.place", { place });
-  if (state === "queued") return say(job.attempt > 0 ? "status.again" : "status.queued");
+  if (state === "queued") return say(job.burnt > 0 ? "status.again" : "status.queued");
   if (state === "failed" && job.worker === null) return say("status.failed.nowhere");
   if (isNext(job)) return say("status.next", { worker });
   if (state !== "running") return say(`status.${state}`, { worker });
@@ -140,7 +140,7 @@ export function jobCard(job, words, place = null) {
     many: shown.length > 1 ? say("jobs.many", { count: shown.length }) : "",
     bar: live ? fraction : null,
     percent: live ? say("jobs.percent", { percent: Math.floor(fraction * 100) }) : "",
-    attempt: job.attempt > 1 ? say("jobs.try", { attempt: job.attempt }) : "",
+    attempt: job.burnt > 0 ? say("jobs.try", { attempt: job.burnt + 1 }) : "",
     took: took ? duration(Math.max(0, job.finished_ms - job.started_ms), say) : "",
     problem: error ? reason(error.reason, words) : "",
     message: error ? error.message : "",

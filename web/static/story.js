@@ -6,10 +6,10 @@ const TELLS_WHY = new Set(["queued", "failed", "cancelled"]);
 
 /** The lines as {at_ms, text, aside, decision}; `at_ms` of the first is when it was submitted. */
 export function tale(lines, say) {
-  return lines.map(({ at_ms, what, attempt, worker, text, decision = null }, index) => {
+  return lines.map(({ at_ms, what, burnt, worker, text, decision = null }, index) => {
     const key = what === "queued" && index > 0 ? "requeued" : what;
-    const said = say(`story.${key}`, { worker: worker ?? say("status.somewhere"), attempt });
-    const tried = what === "leased" && attempt > 1 ? say("jobs.try", { attempt }) : "";
+    const said = say(`story.${key}`, { worker: worker ?? say("status.somewhere") });
+    const tried = what === "leased" && burnt > 0 ? say("jobs.try", { attempt: burnt + 1 }) : "";
     return { at_ms, text: said, aside: TELLS_WHY.has(what) ? text : tried, decision };
   });
 }

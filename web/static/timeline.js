@@ -27,7 +27,7 @@ export function stretches(job, lines, now) {
       leased = line;
     } else if (line.what === "queued" && leased !== null) {
       add("lost", leased.at_ms, line.at_ms, leased.worker);
-      [part, since, leased] = ["backoff", line.at_ms, null];
+      [part, since, leased] = [line.burnt > leased.burnt ? "backoff" : "queue", line.at_ms, null];
     }
   }
   if (leased === null) add(part, since, end);

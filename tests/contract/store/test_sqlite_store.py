@@ -82,7 +82,9 @@ def test_no_page_and_no_write_scans_or_sorts(store: SqliteStore, new_job: NewJob
     raw(store).set_trace_callback(statements.append)
     fill(store, new_job, range(1, 3))
     job = new_job(1)
-    store.apply(AddStory(job.job_id, StoryLine(utc_ms=1, what="leased", attempt=1, worker="", text="", decision=None)))
+    store.apply(
+        AddStory(job.job_id, StoryLine(utc_ms=1, what="leased", attempt=1, burnt=0, worker="", text="", decision=None))
+    )
     made = Output(node_id="9", name="a", kind="output", media_type="", sha256="b" * 64, size_bytes=9)
     store.apply(UpdateJob(dataclasses.replace(job, state=JobState.FAILED, finished_utc_ms=1, outputs=(made,))))
     store.commit()
@@ -239,15 +241,27 @@ def test_jobs_are_as_they_were_before_what_they_asked_for_had_columns(sqlite_pat
         assert list(store.live()) == [old]
 
 
+def test_lines_of_an_earlier_schema_tell_of_no_failed_attempt(sqlite_path: Path, new_job: NewJob) -> None:
+    job = new_job(1)
+    line = StoryLine(utc_ms=1, what="leased", attempt=2, burnt=1, worker="gpu-1", text="to gpu-1", decision=None)
+    with closing(before_step(sqlite_path, "each line of a story tells how many attempts had failed")) as db:
+        db.execute(f"INSERT INTO job ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})", to_row(job))
+        db.execute("INSERT INTO story VALUES (1, 1, ?, ?, ?, ?, ?, ?)", story_row(line)[:6])
+    with closing(SqliteStore(sqlite_path, full_check=True)) as store:
+        assert store.story(job.job_id) == (dataclasses.replace(line, burnt=0),)
+        store.apply(AddStory(job.job_id, line))
+        assert store.story(job.job_id)[1] == line
+
+
 def test_decisions_of_an_earlier_schema_are_told_as_before(sqlite_path: Path, new_job: NewJob) -> None:
     job = new_job(1)
     decision = Decision(
         policy="finish_time", why=Why.SOONEST, worker="gpu-1", waited_ms=4, waited_for="", instead="", candidates=()
     )
-    line = StoryLine(utc_ms=1, what="leased", attempt=1, worker="gpu-1", text="to gpu-1", decision=decision)
+    line = StoryLine(utc_ms=1, what="leased", attempt=1, burnt=0, worker="gpu-1", text="to gpu-1", decision=decision)
     with closing(before_step(sqlite_path, "decisions tell for whom a job waited")) as db:
         insert_without_columns(db, job)
-        db.execute("INSERT INTO story VALUES (1, 1, ?, ?, ?, ?, ?, ?)", story_row(line))
+        db.execute("INSERT INTO story VALUES (1, 1, ?, ?, ?, ?, ?, ?)", story_row(line)[:6])
         db.execute("UPDATE story SET decision = json_remove(decision, '$.waited_for', '$.instead')")
     with closing(SqliteStore(sqlite_path, full_check=True)) as store:
         assert store.story(job.job_id) == (line,)

@@ -86,7 +86,7 @@ def insert(record: JobRecord, workflow: bytes = b"{}", form: bytes = b"") -> Ins
 
 
 def line(number: int, text: str = "", decision: Decision | None = None) -> StoryLine:
-    return StoryLine(utc_ms=number, what="leased", attempt=1, worker="gpu-1", text=text, decision=decision)
+    return StoryLine(utc_ms=number, what="leased", attempt=1, burnt=0, worker="gpu-1", text=text, decision=decision)
 
 
 def pages(store: Store, limit: int, **filters: Any) -> list[list[int]]:

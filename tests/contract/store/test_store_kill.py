@@ -24,7 +24,7 @@ from broker.protocol.story import StoryLine
 from broker.store.sqlite import SqliteStore
 store = SqliteStore(Path(sys.argv[1]))
 needs = Needs(nodes=(), models=(), labels=(), vram_bytes=0, pixels=0, steps=0, signature="")
-line = StoryLine(utc_ms=1, what="queued", attempt=0, worker="", text="", decision=None)
+line = StoryLine(utc_ms=1, what="queued", attempt=0, burnt=0, worker="", text="", decision=None)
 sequence = store.last_sequence()
 for group in itertools.count():
     for _ in range(1 + group % 8):

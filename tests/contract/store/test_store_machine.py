@@ -86,7 +86,14 @@ lives = st.fixed_dictionaries(
     }
 )
 lines = st.builds(
-    StoryLine, utc_ms=numbers, what=words, attempt=st.integers(0, 10_000), worker=words, text=words, decision=st.none()
+    StoryLine,
+    utc_ms=numbers,
+    what=words,
+    attempt=st.integers(0, 10_000),
+    burnt=st.integers(0, 20),
+    worker=words,
+    text=words,
+    decision=st.none(),
 )
 
 

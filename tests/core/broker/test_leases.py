@@ -188,6 +188,8 @@ def test_a_worker_thought_lost_that_comes_back_with_its_attempt_goes_on_at_no_co
         gpu.announces(held(job))
         record = broker.records[job]
         assert (record.state, record.attempt, record.burnt, record.deaths) == (JobState.RUNNING, 1, 0, 0)
+        back = next(line for line in reversed(broker.story[job]) if line.what == "leased")
+        assert back.burnt == 0, "the same attempt goes on"
     gpu.completes(job)
     assert broker.state(job) is JobState.SUCCEEDED and broker.records[job].outputs
 

@@ -280,6 +280,7 @@ def test_a_staged_job_is_taken_back_when_another_worker_would_have_it_done_soone
     broker.tick()
     assert where(broker, second) == "gpu-2" and broker.records[second].why is Why.MOVED
     assert (broker.records[second].attempt, broker.records[second].burnt) == (2, 0), "it costs the job nothing"
+    assert {line.burnt for line in broker.story[second]} == {0}, "and no line of its story tells of a failure"
     assert broker.fleet.placing._fairness.share("ann") == had > 0, "nor its owner"
     assert any(isinstance(said, wire.Abandon) and said.job_id == second for said in busy.got)
     assert where(broker, first) == "gpu-1", "what runs is left alone"

@@ -109,7 +109,7 @@ def test_a_page_of_jobs_with_many_pictures_is_cut_too(reader: Reader) -> None:
 
 
 def line_of(what: str, text: str = "") -> StoryLine:
-    return StoryLine(utc_ms=UTC_MS, what=what, attempt=1, worker="", text=text, decision=None)
+    return StoryLine(utc_ms=UTC_MS, what=what, attempt=1, burnt=0, worker="", text=text, decision=None)
 
 
 def test_a_long_story_keeps_its_newest_lines(reader: Reader) -> None:

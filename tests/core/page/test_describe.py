@@ -49,7 +49,8 @@ def test_memory_is_told_in_gibibytes(size_bytes: int, text: str) -> None:
     ("job", "text"),
     [
         (records.job(), "Waiting for a free worker"),
-        (records.job(attempt=1), "Waiting to be tried again"),
+        (records.job(attempt=1, burnt=1), "Waiting to be tried again"),
+        (records.job(attempt=1), "Waiting for a free worker"),
         (records.running(state="leased", phase="staging", started_ms=None), "Next on studio-1"),
         (records.running(phase="staged", started_ms=None), "Next on studio-1"),
         (records.running(progress=None), "Loading on studio-1"),
@@ -79,6 +80,11 @@ def test_a_failure_names_its_node_and_what_to_make_of_it() -> None:
 def test_a_reason_from_a_newer_broker_is_still_a_failure() -> None:
     error = {**records.failed()["error"], "reason": "from_the_future"}
     assert describe.job_card(records.failed(error=error), ENGLISH)["problem"] == "It failed"
+
+
+def test_only_an_attempt_that_failed_makes_the_next_one_another_try() -> None:
+    assert describe.job_card(records.running(attempt=3), ENGLISH)["attempt"] == ""
+    assert describe.job_card(records.running(attempt=3, burnt=1), ENGLISH)["attempt"] == "try 2"
 
 
 def test_saved_pictures_come_before_previews_of_them() -> None:

@@ -172,11 +172,17 @@ const words = { "unit.ms": "{ms} ms" };
 const say = (key, values = {}) => (words[key] ?? key).replace(/\{(\w+)\}/g, (_, name) => values[name]);
 
 test("a story's lines say what went another way, and not what goes without saying", () => {
-  const line = (what, attempt, text) => ({ at_ms: 1, what, attempt, worker: "w", text });
-  const lines = [line("queued", 0, ""), line("leased", 1, "to w"), line("queued", 1, "its worker fell silent"), line("leased", 2, "to w")];
+  const line = (what, burnt, text) => ({ at_ms: 1, what, burnt, worker: "w", text });
+  const lines = [line("queued", 0, ""), line("leased", 0, "to w"), line("queued", 1, "its worker fell silent"), line("leased", 1, "to w")];
   assert.deepEqual(tale(lines, say).map(({ text, aside }) => [text, aside]), [
     ["story.queued", ""], ["story.leased", ""], ["story.requeued", "its worker fell silent"], ["story.leased", "jobs.try"],
   ]);
+});
+
+test("that a job was moved is no try of its own", () => {
+  const line = (what, text) => ({ at_ms: 1, what, burnt: 0, worker: "w", text });
+  const lines = [line("queued", ""), line("leased", "to v"), line("queued", "taken back: w has it done sooner"), line("leased", "to w")];
+  assert.deepEqual(tale(lines, say).map(({ aside }) => aside), ["", "", "taken back: w has it done sooner", ""]);
 });
 
 test("a decision says what every worker would have needed", () => {

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { bar, stretches } from "../../../../web/static/timeline.js";
 
-const line = (at_ms, what, changes = {}) => ({ at_ms, what, attempt: 1, worker: "w", text: "", ...changes });
+const line = (at_ms, what, changes = {}) => ({ at_ms, what, attempt: 1, burnt: 0, worker: "w", text: "", ...changes });
 const job = (changes) => ({
   state: "succeeded", created_ms: 0, started_ms: 130, finished_ms: 1000, worker: "w", timings: null, ...changes,
 });
@@ -23,10 +23,17 @@ test("loading the models is told apart where the worker tells it", () => {
 });
 
 test("an attempt that came to nothing, and the wait after it", () => {
-  const lines = [line(0, "queued"), line(100, "leased"), line(400, "queued", { text: "its worker fell silent" }), line(500, "leased")];
+  const lines = [line(0, "queued"), line(100, "leased"), line(400, "queued", { burnt: 1 }), line(500, "leased")];
   assert.deepEqual(parts(stretches(job({ timings }), lines, 0)), [
     ["queue", 0, 100], ["lost", 100, 400], ["backoff", 400, 500],
     ["staging", 500, 520], ["waiting", 520, 530], ["running", 530, 1000],
+  ]);
+});
+
+test("a job that was moved waited in the queue again, and for no other try", () => {
+  const lines = [line(0, "queued"), line(100, "leased"), line(400, "queued"), line(500, "leased")];
+  assert.deepEqual(parts(stretches(job({ timings }), lines, 0)).slice(0, 3), [
+    ["queue", 0, 100], ["lost", 100, 400], ["queue", 400, 500],
   ]);
 });
 
