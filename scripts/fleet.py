@@ -199,7 +199,8 @@ class Fleet:
         self._start(f"worker-crew-{first}", "scripts.crew", flags)
 
     def stop(self) -> None:
-        """End every process: workers first, so that they hand back what they hold."""
+        """End every process: workers first, so that they hand back what they hold. Who still works when the broker is
+        gone is told once more, which ends it at once: nobody would hear of its result."""
         order = sorted(
             self.processes, key=lambda name: ("worker", "web", "broker", "simulator").index(name.split("-")[0])
         )
@@ -209,6 +210,7 @@ class Fleet:
             if not name.startswith("worker"):
                 self._ended(name)
         for name in order:
+            self.processes[name].signal(signal.SIGTERM)
             self._ended(name)
 
     def end(self) -> None:

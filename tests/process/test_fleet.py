@@ -128,3 +128,12 @@ def test_a_second_broker_on_the_same_data_exits_and_says_who_has_it(fleet: Fleet
     assert second.returncode == 1
     assert "another broker" in second.stderr
     assert "Traceback" not in second.stderr
+
+
+def test_a_fleet_at_work_ends_when_it_is_told_to(folder: Path) -> None:
+    """A worker finishes what runs, but not for nobody."""
+    with Fleet(folder, workers=1, simulator=SLOW) as fleet:
+        running(fleet, submit(fleet, steps=150))
+    ends = {name: process.child.returncode for name, process in fleet.processes.items()}
+    assert ends["broker"] == ends["web"] == 0
+    assert ends["worker-1"] != -signal.SIGKILL

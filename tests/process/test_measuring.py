@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import pkgutil
 import signal
 import socket
 import subprocess
@@ -17,6 +18,7 @@ import psutil
 import pytest
 
 from comfyui.simulator.cards import GIB, Card
+from scripts import suites
 from scripts.figures import Figure, report, writable
 from scripts.fleet import ROOT
 from scripts.laboratory.real import run
@@ -73,12 +75,13 @@ def figures_of(folder: Path, script: str, *flags: str) -> dict[str, float]:
     return {row["figure"]: row["value"] for row in json.loads(figures.read_text())}
 
 
-@pytest.mark.timeout(600)
-def test_a_quick_bench_measures(tmp_path: Path) -> None:
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("suite", sorted(module.name for module in pkgutil.iter_modules(suites.__path__)))
+def test_a_quick_bench_measures(tmp_path: Path, suite: str) -> None:
     figures, page = tmp_path / "figures.json", tmp_path / "page"
     ended = subprocess.run(
-        [ROOT / "scripts" / "bench", "--quick", "--json", figures, "--page", page],
-        capture_output=True, text=True, timeout=580, check=False,
+        [ROOT / "scripts" / "bench", suite, "--quick", "--json", figures, "--page", page],
+        capture_output=True, text=True, timeout=280, check=False,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     rows = json.loads(figures.read_text())
