@@ -31,6 +31,21 @@ def ask(page: Page, prompt: str, count: int) -> None:
     page.locator("#f-prompt").press("Control+Enter")
 
 
+def test_a_queue_that_has_just_come_moves_nothing_yet(page: Page) -> None:
+    moved = page.evaluate(
+        """() => {
+          const [waiting, pictures] = [document.getElementById("waiting"), document.getElementById("pictures")];
+          const before = pictures.getBoundingClientRect().top;
+          waiting.hidden = false;
+          for (const one of waiting.getAnimations()) one.pause();
+          const after = pictures.getBoundingClientRect().top;
+          waiting.hidden = true;
+          return after - before;
+        }"""
+    )
+    assert moved == 0
+
+
 def test_what_is_sent_is_said_to_be_on_its_way_until_it_is_answered(open_page: OpenPage) -> None:
     page, held = open_page(faults=True), list[Route]()
 
@@ -75,3 +90,4 @@ def test_a_standstill_is_told_with_its_reason_and_without_promises(fleet: Fleet,
     boxes = row.bounding_box(), queue.bounding_box()
     assert boxes[0] is not None and boxes[1] is not None
     assert boxes[0]["width"] == pytest.approx(boxes[1]["width"], abs=1), "one row takes the whole of the queue"
+    assert boxes[1]["height"] < 60, "and is a slim one"
