@@ -30,7 +30,7 @@ class Abilities:
         self._joined: tuple[frozenset[str], Mapping[str, object]] = (frozenset(), {})
 
     def object_info(self) -> Mapping[str, object] | None:
-        """What the workers can do together; None while no worker has come or told yet.
+        """What the workers can do together; None while none was seen that has told.
 
         Raises BrokerSilent when a document has to be fetched and cannot be.
         """

@@ -47,6 +47,11 @@ def is_next(job: Record) -> bool:
     return job["state"] in ("leased", "running") and job["started_ms"] is None
 
 
+def tries(job: Record) -> int:
+    """How often it was begun, as people count: what was moved before it ran was not."""
+    return int(min(job["attempt"], job["burnt"] + 1))
+
+
 def status(job: Record, words: Words, place: int | None = None) -> str:
     """What is happening to the job, in one line. place: from 1 in the queue of the whole fleet, where it is known."""
     say = words.say
@@ -139,7 +144,7 @@ def job_card(job: Record, words: Words, place: int | None = None) -> dict[str, A
         "many": say("jobs.many", count=len(shown)) if len(shown) > 1 else "",
         "bar": fraction if live else None,
         "percent": say("jobs.percent", percent=int(fraction * 100)) if live else "",
-        "attempt": say("jobs.try", attempt=job["burnt"] + 1) if job["burnt"] > 0 else "",
+        "attempt": say("jobs.try", attempt=tries(job)) if tries(job) > 1 else "",
         "took": duration(max(0, job["finished_ms"] - job["started_ms"]), words) if took else "",
         "problem": reason(error["reason"], words) if error else "",
         "message": error["message"] if error else "",

@@ -37,6 +37,8 @@ Scope = str | None
 #: How many ended and how many waiting jobs are remembered; the others live in the broker and are asked for.
 MAX_ENDED: Final = 200
 MAX_QUEUED: Final = 800
+#: Kinds of workers that are remembered when none is there.
+MAX_GONE: Final = 8
 TICK: Final = Frame(None, "tick", encode(Opcode.TEXT, b'{"type":"tick"}'))
 
 
@@ -70,10 +72,10 @@ class Hub:
         self._active: dict[str, Json] = {}
         self._ended: dict[str, Json] = {}
         self._workers: dict[str, Json] = {}
-        #: Worker -> digest of what it can do, for those that can be given work, and for those that are gone, or whose
-        #: ComfyUI has not answered since.
+        #: Worker -> digest of what it can do, for those that can be given work.
         self._abilities: dict[str, str] = {}
-        self._gone: dict[str, str] = {}
+        #: Digests of what those could do that are gone, or whose ComfyUI has not answered since; the last one last.
+        self._gone: dict[str, None] = {}
         self._stats = views_json.NO_STATS
         #: The first waiting jobs, in the order in which they are likely to be served.
         self._outlook: tuple[Expected, ...] = ()
@@ -94,9 +96,9 @@ class Hub:
         return [self._worker_for(scope, worker) for worker in self._workers.values()]
 
     def abilities(self) -> frozenset[str]:
-        """Digests of what the workers that are there can do; while none is, of what those could that were: a job that
-        waits for their return should be one for them."""
-        return frozenset((self._abilities or self._gone).values())
+        """Digests of what the workers that are there can do; while none is, of what the last ones could that were seen:
+        a job that waits for their return should be one for them."""
+        return frozenset(self._abilities.values() or self._gone)
 
     def snapshot(self, scope: Scope) -> Json:
         """What a page of this scope begins with; jobs newest first."""
@@ -146,8 +148,8 @@ class Hub:
         before = {**self._queued, **self._active, **self._ended}
         for group in (self._queued, self._active, self._ended, self._workers):
             group.clear()
-        self._abilities.clear()
-        self._gone.clear()
+        for name in list(self._abilities):
+            self._leaves(name)
         for job in sorted(reply.jobs, key=lambda job: job.created_utc_ms):
             self._remember(job)
         for worker in reply.workers:
@@ -195,8 +197,7 @@ class Hub:
                     self._tell_of_worker(changes, self._meet(event.worker))
                 case WorkerGone():
                     self._workers.pop(event.worker, None)
-                    self._abilities.pop(event.worker, None)
-                    self._gone.pop(event.worker, None)
+                    self._leaves(event.worker)
                     self._tell_all(changes, {"type": "worker_gone", "name": event.worker})
                 case Outlook(queue=queue):
                     self._outlook = queue
@@ -257,14 +258,20 @@ class Hub:
 
     def _meet(self, worker: WorkerView) -> Json:
         self._workers[worker.worker] = view = views_json.worker(worker)
-        there, gone = self._abilities, self._gone
         if worker.state in (WorkerState.LOST, WorkerState.LEFT) or worker.capabilities is None:
-            there, gone = gone, there
-        before = gone.pop(worker.worker, None)
-        digest = worker.capabilities if worker.capabilities is not None else before
-        if digest is not None:
-            there[worker.worker] = digest
+            self._leaves(worker.worker, worker.capabilities)
+        else:
+            self._abilities[worker.worker] = worker.capabilities
         return view
+
+    def _leaves(self, name: str, told: str | None = None) -> None:
+        """It can be given no work. told: what it says it can do."""
+        digest = self._abilities.pop(name, told)
+        if digest is not None:
+            self._gone.pop(digest, None)
+            self._gone[digest] = None
+            if len(self._gone) > MAX_GONE:
+                del self._gone[next(iter(self._gone))]
 
     # ---- telling
 

@@ -138,12 +138,12 @@ class Comfy:
 
     def _lack(self, error: ComfyError, *, first: bool) -> None:
         """It cannot be reached, or what answers is no ComfyUI. first: of such tries in a row."""
-        never = self.capabilities is None
-        self._fault = plain(f"{error}; {MEND}" if never else str(error), FAULT_CHARS)
+        self._blame(error)
         if first or self._now_ms() - self._reminded_ms >= REMIND_MS:
             self._reminded_ms = self._now_ms()
-            until = "this worker is ready once it answers" if never else "no work is taken until it answers"
-            log.warning(f"waiting for comfyui: {until}", extra={"fields": {"fault": self._fault}})
+            until = "is ready once" if self.capabilities is None else "takes no work until"
+            told = f"waiting for comfyui: this worker {until} it answers"
+            log.warning(told, extra={"fields": {"fault": self._fault}})
         if not self.up:
             self._facts = None
         if self._facts is None:
@@ -262,9 +262,12 @@ class Comfy:
             self._act(self._machine.comfy_answers(True, self._now_ms()))
         self._misses = 0
 
+    def _blame(self, error: ComfyError) -> None:
+        self._fault = plain(str(error) if self.capabilities is not None else f"{error}; {MEND}", FAULT_CHARS)
+
     def _missed(self, error: ComfyError) -> None:
         self._misses += 1
-        self._fault = plain(str(error), FAULT_CHARS)
+        self._blame(error)
         if self._misses == MISSES and self.up:
             log.warning("comfyui does not answer", extra={"fields": {"url": self.client.url}})
         if self._misses >= MISSES:

@@ -59,7 +59,7 @@ def _announce(leases: Leases, stream: str, step: Step, event: FromWorker, now: N
     if refusal:
         step.sends.append(Send(event.session, worker.Refused(why=refusal, retry=False)))
         return
-    if leases.roster.contested(said.worker, said.session, now.mono_ms):
+    if leases.roster.contested(said.worker, said.session, now.mono_ms) or _would_waste(leases, said):
         step.sends.append(Send(event.session, worker.Refused(why=CONTESTED.format(said.worker), retry=True)))
         return
     present = Worker(said, now.utc_ms)
@@ -98,6 +98,14 @@ def _announce(leases: Leases, stream: str, step: Step, event: FromWorker, now: N
         if not mine:
             leases.abandon(step, said.session, held.job_id, held.attempt, "it is not leased to you")
     leases.show(step, present)
+
+
+def _would_waste(leases: Leases, said: worker.Announce) -> bool:
+    """Whether it would take its name from one that speaks and has a ComfyUI, and has none itself."""
+    known = leases.roster.by_name.get(said.worker)
+    if known is None or known.session == said.session or known.session not in leases.roster.by_session:
+        return False
+    return said.capabilities is None and known.announced.capabilities is not None
 
 
 def _refusal(leases: Leases, event: FromWorker) -> str:

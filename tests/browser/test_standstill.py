@@ -57,7 +57,9 @@ def test_what_is_sent_is_said_to_be_on_its_way_until_it_is_answered(open_page: O
     ask(page, "on its way", 1)
     expect(button).to_have_attribute("aria-busy", "true")
     assert button.evaluate("one => getComputedStyle(one, '::after').content") == '"Sending…"'
-    while not held:
+    for _ in range(PATIENCE_MS // 20):
+        if held:
+            break
         page.wait_for_timeout(20)
     held[0].fulfill(status=503, json={"error": {"code": "broker_away", "message": "no answer"}})
     expect(page.locator("#create-problem")).not_to_be_empty()

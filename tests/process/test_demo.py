@@ -9,6 +9,7 @@ import socket
 import subprocess
 import urllib.request
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -61,21 +62,31 @@ def test_why_the_fleet_refuses_a_job_is_told_in_words() -> None:
 def test_the_demo_outlives_a_simulator_and_says_how_another_process_ended(tmp_path: Path) -> None:
     child = subprocess.Popen([DEMO, "--data", tmp_path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert child.stdout is not None and child.stderr is not None
-    with child.stdout, child.stderr:
+    with child.stdout, child.stderr, ended(child):
         address = next(line for line in child.stdout if line.startswith("open http://")).split()[1]
         part(child, "comfyui.simulator").kill()
         assert "simulator-1 ended by itself (killed by signal 9, Killed; its log: " in child.stderr.readline()
 
-        def alive() -> dict[str, bool]:
+        def alive() -> dict[str, bool | None]:
             with urllib.request.urlopen(f"{address}/api/v1/workers", timeout=30) as answer:
                 workers = json.loads(answer.read())["workers"]
-            return {worker["name"]: worker["stats"]["comfy_alive"] for worker in workers}
+            return {worker["name"]: (worker["stats"] or {}).get("comfy_alive") for worker in workers}
 
         until(lambda: alive() == {"worker-1": False, "worker-2": True}, "the fleet to notice")
         part(child, "web").kill()
         said = child.stderr.readline()
         assert f"demo: web ended by itself (killed by signal 9, Killed; its log: {tmp_path / 'web.log'})" in said
         assert child.wait(60) == 1
+
+
+@contextlib.contextmanager
+def ended(demo: subprocess.Popen[str]) -> Iterator[None]:
+    """Whatever happens inside, the demo does not outlive it, and what it started does not outlive the demo."""
+    try:
+        yield
+    finally:
+        if demo.poll() is None:
+            demo.kill()
 
 
 def part(demo: subprocess.Popen[str], module: str) -> psutil.Process:
@@ -103,14 +114,14 @@ def test_the_demo_opens_its_page_elsewhere_when_something_listens_where_one_look
             [DEMO, "--workers", "1", "--data", tmp_path], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
         assert child.stdout is not None
-        with child.stdout:
+        with child.stdout, ended(child):
             address = next(line for line in child.stdout if line.startswith("open http://")).split()[1]
             assert not address.endswith(":8080")
             with urllib.request.urlopen(f"{address}/api/v1/templates/text-to-image", timeout=30) as answer:
                 assert json.loads(answer.read())["why_not"] == ""
             child.send_signal(signal.SIGTERM)
             child.stdout.read()
-        assert child.wait(30) == 0
+            assert child.wait(30) == 0
 
 
 def test_a_worker_started_by_hand_joins_the_fleet(tmp_path: Path) -> None:

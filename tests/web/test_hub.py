@@ -16,7 +16,7 @@ from broker.protocol.records import Expected, FleetStats, Held, JobState, Phase,
 from broker.protocol.value import replace
 from tests.web.fake_broker import a_job, a_progress, a_worker, an_output
 from web.frames import Opcode
-from web.hub import MAX_ENDED, MAX_QUEUED, Changes, Hub, Scope
+from web.hub import MAX_ENDED, MAX_GONE, MAX_QUEUED, Changes, Hub, Scope
 from web.mailbox import MAX_WAITING_BYTES, SNAPSHOT, Frame, Mailbox
 from web.viewer import Viewer, may_see
 
@@ -351,23 +351,34 @@ def test_only_workers_that_can_be_given_work_count_for_what_the_fleet_can_do() -
     here, lost = a_worker("w1"), a_worker("w2", state=WorkerState.LOST)
     hub.reset(reply(workers=[here, lost]))
     assert hub.abilities() == {here.capabilities}
-    hub.apply([events.WorkerGone(stream=STREAM, serial=2, worker="w1")])
-    assert hub.abilities() == {lost.capabilities}
-    hub.apply([events.WorkerGone(stream=STREAM, serial=3, worker="w2")])
-    assert hub.abilities() == frozenset()
+    hub.apply([events.WorkerChanged(stream=STREAM, serial=2, worker=replace(lost, state=WorkerState.READY))])
+    assert hub.abilities() == {here.capabilities, lost.capabilities}
 
 
-@pytest.mark.parametrize("state", [WorkerState.LOST, WorkerState.LEFT])
-def test_what_the_last_worker_could_do_counts_until_one_comes(state: WorkerState) -> None:
+@pytest.mark.parametrize("state", [WorkerState.LOST, None], ids=["falls silent", "leaves"])
+def test_what_the_last_workers_could_do_counts_until_one_comes(state: WorkerState | None) -> None:
     hub = Hub()
-    first, other = a_worker("w1"), a_worker("w2")
-    hub.reset(reply(workers=[first]))
-    hub.apply([events.WorkerChanged(stream=STREAM, serial=2, worker=replace(first, state=state))])
-    assert hub.abilities() == {first.capabilities}
+    first, second, other = a_worker("w1"), a_worker("w2"), a_worker("w3")
+    hub.reset(reply(workers=[first, second]))
+    for gone in (first, second):
+        if state is None:
+            hub.apply([events.WorkerGone(stream=STREAM, serial=2, worker=gone.worker)])
+        else:
+            hub.apply([events.WorkerChanged(stream=STREAM, serial=2, worker=replace(gone, state=state))])
+    both = {first.capabilities, second.capabilities}
+    assert hub.abilities() == both
+    hub.reset(reply(workers=[]))
+    assert hub.abilities() == both
     hub.apply([events.WorkerChanged(stream=STREAM, serial=3, worker=other)])
     assert hub.abilities() == {other.capabilities}
-    hub.apply([events.WorkerChanged(stream=STREAM, serial=4, worker=first)])
-    assert hub.abilities() == {first.capabilities, other.capabilities}
+
+
+def test_no_more_than_a_few_kinds_of_workers_are_remembered_when_all_are_gone() -> None:
+    hub = Hub()
+    fleet = [a_worker(f"w{number}") for number in range(MAX_GONE + 5)]
+    hub.reset(reply(workers=fleet))
+    hub.apply([events.WorkerGone(stream=STREAM, serial=2, worker=one.worker) for one in fleet])
+    assert hub.abilities() == {one.capabilities for one in fleet[5:]}
 
 
 def test_an_admin_sees_everything_and_others_their_own() -> None:

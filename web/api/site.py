@@ -112,7 +112,8 @@ class Call:
         """The whole body. Raises Refusal: 413 too large, 415 compressed, 408 too slow, 400 cut off or malformed."""
         if self.header("Content-Encoding").lower() not in ("", "identity"):
             raise Refusal(415, "compressed", "send the body without Content-Encoding")
-        told = f"a body may have at most {most_bytes / (1 << 20):g} MiB here"
+        most = f"{most_bytes >> 20} MiB" if most_bytes >= 1 << 20 else f"{most_bytes >> 10} KiB"
+        told = f"a body may have at most {most} here"
         too_large = Refusal(413, "too_large", told, details={"most": most_bytes})
         length = self.header("Content-Length")
         if length and int(length) > most_bytes:

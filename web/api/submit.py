@@ -1,7 +1,7 @@
 """POST jobs: from a wish to a Submit, with every fault found before anything is queued.
 
-A workflow is checked against what all workers together can do, or could while one was there. Before any has come it is
-taken as it is, if it is whole: it waits, and the worker that comes judges it.
+A workflow is checked against what all workers together can do, or the last ones could. While none was seen yet it
+is taken as it is, if it is whole: it waits, and the worker that comes judges it.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ def views(call: Call) -> list[Json]:
 
 
 def view(call: Call, found: Template, object_info: Mapping[str, object] | None) -> Json:
-    """A template as the fleet could run it now; before any worker has come it counts as runnable, since a job
+    """A template as the fleet could run it now; before any worker was seen it counts as runnable, since a job
     waits."""
     words = call.words
     models = stand_ins(found, object_info) if object_info is not None else {}

@@ -66,7 +66,9 @@ def shot(jobs: Sequence[Record], words: Words) -> dict[str, Any]:
     own = [{"id": job["id"], "picture": output["url"]} for output in describe.pictures(job)]
     tiles = card["tiles"] if together else own or [{"id": job["id"], "picture": ""}]
     if together:  # what came to nothing leaves its room to the pictures
-        tiles = [one for one in tiles if one["picture"] or one["state"] not in {"", *groups.ENDED}] or tiles[:1]
+        tiles = [one for one in tiles if one["picture"] or one["state"] not in {"", *groups.ENDED}] or [
+            {"id": job["id"], "picture": ""}
+        ]
     done = card["state"] == "succeeded" and not together
     # What a worker only holds ready is not being made yet.
     is_next = not together and describe.is_next(job)

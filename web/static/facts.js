@@ -1,6 +1,6 @@
 // Beside the picture of the viewer: how it was made, where its time went, and what happened to it.
 import { list } from "./dom.js";
-import { duration, fileSize, moment, sayer } from "./format.js";
+import { duration, fileSize, moment, sayer, tries } from "./format.js";
 import { candidates, tale } from "./story.js";
 import { bar, stretches } from "./timeline.js";
 
@@ -63,7 +63,7 @@ export class Facts {
       [say("viewer.template"), job.template],
       [say("viewer.labels"), job.labels.join(", ")],
       [say("viewer.worker"), job.worker ?? ""],
-      [say("viewer.try"), job.attempt > 0 ? String(job.burnt + 1) : ""],
+      [say("viewer.try"), job.attempt > 0 ? String(tries(job)) : ""],
       [say("viewer.size"), file === undefined ? "" : fileSize(file.size_bytes)],
       [say("viewer.id"), job.id],
     ]);

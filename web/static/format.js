@@ -90,6 +90,9 @@ export const moments = (jobs, which) => jobs.map((job) => job[which]).filter((ms
 /** Whether a worker holds the job ready, but its ComfyUI has not begun it. */
 export const isNext = (job) => ["leased", "running"].includes(job.state) && job.started_ms === null;
 
+/** How often it was begun, as people count: what was moved before it ran was not. */
+export const tries = ({ attempt, burnt }) => Math.min(attempt, burnt + 1);
+
 /** What is happening to the job, in one line. place: from 1 in the queue of the whole fleet, null where it is not known. */
 export function status(job, say, place = null) {
   const { state, progress } = job;
@@ -140,7 +143,7 @@ export function jobCard(job, words, place = null) {
     many: shown.length > 1 ? say("jobs.many", { count: shown.length }) : "",
     bar: live ? fraction : null,
     percent: live ? say("jobs.percent", { percent: Math.floor(fraction * 100) }) : "",
-    attempt: job.burnt > 0 ? say("jobs.try", { attempt: job.burnt + 1 }) : "",
+    attempt: tries(job) > 1 ? say("jobs.try", { attempt: tries(job) }) : "",
     took: took ? duration(Math.max(0, job.finished_ms - job.started_ms), say) : "",
     problem: error ? reason(error.reason, words) : "",
     message: error ? error.message : "",

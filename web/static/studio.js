@@ -25,18 +25,25 @@ const viewer = new Viewer($("viewer"), words, {
   beside: (id, by) => jobs.beside(id, by),
   act: (verb, id) => act(verb, [store.jobs.get(id) ?? { id, can: { cancel: true, retry: true } }]),
 });
+let unmanned = null;
 const { store, touch } = follow({ draw, message: heard, preview: onPreview });
 
 /** Why nothing goes on with these jobs, or null. */
 function hindrance(jobs) {
   const holders = jobs.filter((job) => !isOver(job)).map((job) => store.workers.get(job.worker)).filter(Boolean);
-  const found = (holders.length > 0 ? holders : [...store.workers.values()]).map(standing);
-  const isSilent = found.includes("silent");
-  if (holders.length > 0 ? !isSilent : !found.every((one) => ["lost", "left", "silent"].includes(one))) return null;
-  return say(isSilent ? "worker.silent.idle" : "queue.unmanned");
+  if (holders.length === 0) return unmanned;
+  return holders.every((one) => standing(one) === "silent") ? say("worker.silent.idle") : null;
+}
+
+/** Why nothing goes on with what nobody holds, or null. */
+function lack() {
+  const found = [...store.workers.values()].map(standing);
+  if (!found.every((one) => ["lost", "left", "silent"].includes(one))) return null;
+  return say(found.includes("silent") ? "worker.silent.idle" : "queue.unmanned");
 }
 
 function draw(due) {
+  unmanned = lack();
   previews.retain((id, attempt) => store.wants(id, attempt));
   if (due.all || due.outlook) jobs.foresee(store.outlook);
   if (due.all) {

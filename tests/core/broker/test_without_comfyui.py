@@ -34,3 +34,13 @@ def test_a_worker_whose_word_of_its_comfyui_was_lost_is_asked_to_say_it_again(br
     assert not [said for said in gpu.got if isinstance(said, wire.Refused)]
     gpu.beats(comfy_fault="")
     assert [said.retry for said in gpu.got if isinstance(said, wire.Refused)] == [True]
+
+
+def test_a_worker_without_comfyui_does_not_take_the_name_of_one_at_work(broker: Given) -> None:
+    gpu, twin = broker.joined("gpu-0"), broker.worker("gpu-0", 2, met=False)
+    twin.announces()
+    assert [said.retry for said in twin.got if isinstance(said, wire.Refused)] == [True]
+    assert not [said for said in gpu.got if isinstance(said, wire.Refused)]
+    twin.met = True
+    twin.announces()
+    assert [said.retry for said in gpu.got if isinstance(said, wire.Refused)] == [False]

@@ -85,6 +85,7 @@ def test_a_reason_from_a_newer_broker_is_still_a_failure() -> None:
 def test_only_an_attempt_that_failed_makes_the_next_one_another_try() -> None:
     assert describe.job_card(records.running(attempt=3), ENGLISH)["attempt"] == ""
     assert describe.job_card(records.running(attempt=3, burnt=1), ENGLISH)["attempt"] == "try 2"
+    assert describe.job_card(records.job(attempt=1, burnt=1), ENGLISH)["attempt"] == ""
 
 
 def test_saved_pictures_come_before_previews_of_them() -> None:
