@@ -15,6 +15,8 @@ from web.words import Words
 Record = Mapping[str, Any]
 
 GIB = 1 << 30
+#: A worker has the job.
+_HELD: Final = ("leased", "running", "cancelling")
 #: What all names of cards begin with tells none from another.
 _MAKER: Final = re.compile(r"^NVIDIA (?:GeForce )?")
 
@@ -86,7 +88,7 @@ def node(error: Record, words: Words) -> str:
 
 def where(job: Record, words: Words) -> str:
     """On which worker it is being made and why on that one, as far as the fleet tells; "" where nothing is made."""
-    if job["state"] not in ("leased", "running", "cancelling") or job["worker"] is None:
+    if job["state"] not in _HELD or job["worker"] is None:
         return ""
     key = f"why.{job.get('why')}"
     return words.say(key if key in words.sentences else "why.unknown", worker=job["worker"])
@@ -130,7 +132,7 @@ def reason(code: str, words: Words) -> str:
 def job_card(job: Record, words: Words, place: int | None = None) -> dict[str, Any]:
     """The parts of a job's card. bar: the share that is done, or None where nothing moves; place: as for `status`."""
     say = words.say
-    shown, error, live = pictures(job), job["error"], job["state"] in ("leased", "running", "cancelling")
+    shown, error, live = pictures(job), job["error"], job["state"] in _HELD
     fraction = job["progress"]["fraction"] if job["progress"] is not None else 0.0
     took = job["started_ms"] is not None and job["finished_ms"] is not None
     return {
@@ -219,7 +221,7 @@ def counts(stats: Record, jobs: Iterable[Record], words: Words) -> list[str]:
     jobs = list(jobs)
     ready = sum(map(is_next, jobs))
     told = max(0, stats["leased"] + stats["running"] + stats["cancelling"] - ready)
-    running = max(told, sum(job["state"] in ("leased", "running", "cancelling") for job in jobs) - ready)
+    running = max(told, sum(job["state"] in _HELD for job in jobs) - ready)
     waiting = sum(job["state"] == "queued" for job in jobs) + ready
     numbers = {
         "running": running,

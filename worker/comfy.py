@@ -109,7 +109,7 @@ class Comfy:
             arrived = self.client.receive()
         except ComfyUnreachable as e:
             log.warning("comfyui's socket ended", extra={"fields": {"fault": str(e)}})
-            self._fault = plain(str(e), FAULT_CHARS)
+            self._blame(e)
             self._act(self._machine.comfy_down(self._now_ms()))
             return False
         if arrived:

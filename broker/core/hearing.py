@@ -12,7 +12,7 @@ from broker.core import learning
 from broker.core.events import FromWorker
 from broker.core.leases import Leases
 from broker.core.retry import failure
-from broker.core.roster import DRAINING, WORKERS_MOST, Worker
+from broker.core.roster import CONTESTS, DRAINING, WORKERS_MOST, Worker
 from broker.core.rules import Now
 from broker.core.step import Send, Step
 from broker.protocol import worker
@@ -59,7 +59,7 @@ def _announce(leases: Leases, stream: str, step: Step, event: FromWorker, now: N
     if refusal:
         step.sends.append(Send(event.session, worker.Refused(why=refusal, retry=False)))
         return
-    if leases.roster.contested(said.worker, said.session, now.mono_ms) or _would_waste(leases, said):
+    if _contested(leases, said, now):
         step.sends.append(Send(event.session, worker.Refused(why=CONTESTED.format(said.worker), retry=True)))
         return
     present = Worker(said, now.utc_ms)
@@ -100,12 +100,15 @@ def _announce(leases: Leases, stream: str, step: Step, event: FromWorker, now: N
     leases.show(step, present)
 
 
-def _would_waste(leases: Leases, said: worker.Announce) -> bool:
-    """Whether it would take its name from one that speaks and has a ComfyUI, and has none itself."""
-    known = leases.roster.by_name.get(said.worker)
-    if known is None or known.session == said.session or known.session not in leases.roster.by_session:
+def _contested(leases: Leases, said: worker.Announce, now: Now) -> bool:
+    """Whether another has its name and speaks, and processes keep taking that from one another, or this one would waste
+    it: it has no ComfyUI, and the other has."""
+    rival = leases.roster.rival(said.worker, said.session)
+    if rival is None:
         return False
-    return said.capabilities is None and known.announced.capabilities is not None
+    rival.forget_contests(now.mono_ms)
+    wasted = said.capabilities is None and rival.announced.capabilities is not None
+    return wasted or len(rival.breaker.contests) >= CONTESTS
 
 
 def _refusal(leases: Leases, event: FromWorker) -> str:

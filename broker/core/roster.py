@@ -236,13 +236,12 @@ class Roster:
             known.breaker.contests.append(now_ms)
             self.retired[session] = ""
 
-    def contested(self, name: str, session: str, now_ms: int) -> bool:
-        """Whether processes keep taking this name from one another, and another than this one has it and speaks."""
+    def rival(self, name: str, session: str) -> Worker | None:
+        """Another than this one that has its name and speaks."""
         known = self.by_name.get(name)
         if known is None or known.session == session or known.session not in self.by_session:
-            return False
-        known.forget_contests(now_ms)
-        return len(known.breaker.contests) >= CONTESTS
+            return None
+        return known
 
     def recover(self, notes: dict[str, str]) -> None:
         """Take over what an earlier process of the broker remembered."""

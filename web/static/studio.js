@@ -2,7 +2,7 @@
 import * as api from "./api.js";
 import { all, forget } from "./ask.js";
 import { write } from "./dom.js";
-import { counts, isOver, jobCard, standing } from "./format.js";
+import { counts, isGone, isOver, jobCard, standing } from "./format.js";
 import { entryOf } from "./groups.js";
 import { Jobs } from "./jobs.js";
 import { Notices } from "./notices.js";
@@ -37,9 +37,9 @@ function hindrance(jobs) {
 
 /** Why nothing goes on with what nobody holds, or null. */
 function lack() {
-  const found = [...store.workers.values()].map(standing);
-  if (!found.every((one) => ["lost", "left", "silent"].includes(one))) return null;
-  return say(found.includes("silent") ? "worker.silent.idle" : "queue.unmanned");
+  const present = [...store.workers.values()].filter((one) => !isGone(one));
+  if (!present.every((one) => standing(one) === "silent")) return null;
+  return say(present.length > 0 ? "worker.silent.idle" : "queue.unmanned");
 }
 
 function draw(due) {
