@@ -31,7 +31,7 @@ from worker.core.link import Facts, Identity, Link
 
 CARD: Final = Gpu(name="none", kind="cpu", vram_total_bytes=8 << 30)
 STATS: Final = Stats(
-    gpu_busy=0.5, vram_free_bytes=4 << 30, vram_total_bytes=8 << 30, gpu_celsius=60, gpu_watts=200,
+    gpu_busy=0.0, vram_free_bytes=4 << 30, vram_total_bytes=8 << 30, gpu_celsius=60, gpu_watts=200,
     ram_free_bytes=8 << 30, ram_total_bytes=16 << 30, disk_free_bytes=64 << 30, cpu_busy=0.1, comfy_queue=0,
     comfy_fault="",
 )  # fmt: skip
@@ -88,8 +88,11 @@ class Member:
                 self._take(asks, decode(self.socket.recv_multipart(zmq.NOBLOCK), BROKER_TO_WORKER))
         except zmq.Again:
             if self.joined:
-                self._link.room(asks, CREDITS, idle=True)
+                self._link.room(asks, self._credits(), idle=True)
             return asks
+
+    def _credits(self) -> int:
+        return CREDITS
 
     def tick(self) -> None:
         asks: list[Any] = []
@@ -108,7 +111,7 @@ class Member:
         """The prompt does nothing; that it parses is all that is asked of it."""
         json.loads(said.workflow)
         self._link.dispatched(said.serial)
-        key = {"job_id": said.job_id, "attempt": said.attempt}
+        key: Any = {"job_id": said.job_id, "attempt": said.attempt}
         asks.append(Send(Accepted(**key, prompt_id=said.job_id)))
         asks.append(Send(ProgressReport(**key, serial=1, progress=STARTED, media_type="", image=b"")))
         self._link.ended(asks, Complete(**key, outputs=(), timings=TIMINGS), now_ms())

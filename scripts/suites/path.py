@@ -23,7 +23,7 @@ import zmq
 from broker.protocol.records import Held, Phase, Progress, ProgressKind
 from broker.protocol.worker import Accepted, Dispatch, ProgressReport
 from broker.runtime.settings import Network
-from scripts.audience import Audience
+from scripts.audience import LOST_S, Audience
 from scripts.crew import STARTED, Member, now_ms
 from scripts.figures import Figure, Samples
 from scripts.fleet import ROOT, Fleet, Process
@@ -124,13 +124,15 @@ class Reporter(Member):
             self.tick()
 
     def _run(self, asks: list[Any], said: Dispatch) -> None:
-        if self.job is not None:
-            return  # the one behind it waits
         self.job = said
         self._link.dispatched(said.serial)
         key: Any = {"job_id": said.job_id, "attempt": said.attempt}
         asks.append(Send(Accepted(**key, prompt_id=said.job_id)))
         asks.append(Send(ProgressReport(**key, serial=1, progress=STARTED, media_type="", image=b"")))
+
+    def _credits(self) -> int:
+        # None behind its own, which would never begin, and which another worker would wait for in vain.
+        return int(self.job is None)
 
     def _held(self) -> tuple[Held, ...]:
         if self.job is None:
@@ -149,7 +151,10 @@ def reporters(fleet: Fleet) -> Iterator[list[Reporter]]:
             one.introduce()
         for _ in crew:
             fleet.request("POST", "/api/v1/jobs", {"workflow": {"1": {"class_type": "Nothing", "inputs": {}}}})
-        while any(one.job is None for one in crew):
+        until = time.monotonic() + LOST_S
+        while idle := sum(one.job is None for one in crew):
+            if time.monotonic() > until:
+                raise SystemExit(f"bench: {idle} of {WORKERS} workers have got no job")
             for one in crew:
                 one.tick()
             time.sleep(0.01)

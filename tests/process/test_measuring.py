@@ -20,12 +20,13 @@ import pytest
 from comfyui.simulator.cards import GIB, Card
 from scripts import suites
 from scripts.figures import Figure, report, writable
-from scripts.fleet import ROOT
+from scripts.fleet import ROOT, Fleet
 from scripts.laboratory.real import run
 from scripts.laboratory.table import BEGIN, END
 from scripts.laboratory.traffic import Job, Model, Scenario, units
 from scripts.relay import Relay
 from scripts.report import Run
+from scripts.suites import path as way
 
 
 @pytest.mark.timeout(300)
@@ -125,6 +126,21 @@ def there(process: psutil.Process) -> bool:
         return process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def test_each_worker_of_the_way_to_a_browser_gets_a_job_however_late_it_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began, tick = time.monotonic(), way.Reporter.tick
+
+    def late(self: way.Reporter) -> None:
+        if time.monotonic() > began + order.setdefault(self, len(order)) / 4:
+            tick(self)
+
+    order: dict[way.Reporter, int] = {}
+    monkeypatch.setattr(way.Reporter, "tick", late)
+    with Fleet(tmp_path, workers=0) as fleet, way.reporters(fleet) as crew:
+        assert len({one.job.job_id for one in crew if one.job is not None}) == way.WORKERS
 
 
 def test_a_relay_delays_and_does_not_narrow() -> None:
