@@ -8,8 +8,9 @@ const STEPS = ["staging", "waiting", "loading", "running", "finishing"];
 const LEAST = 0.8;
 
 /**
- * The stretches {part, from_ms, to_ms, worker}, one after the other from the submission to the end, or to `now`. parts: queue, backoff
- * (queued again), lost (an attempt that came to nothing), then those of the attempt that counts.
+ * The stretches {part, from_ms, to_ms, worker}, one after the other from the submission to the end, or to `now`. parts:
+ * queue, backoff (queued again), lost (an attempt that came to nothing), moved (one that another worker was given
+ * instead), then those of the attempt that counts.
  */
 export function stretches(job, lines, now) {
   const end = job.finished_ms ?? Math.max(now, job.created_ms);
@@ -26,8 +27,9 @@ export function stretches(job, lines, now) {
       add(part, since, line.at_ms);
       leased = line;
     } else if (line.what === "queued" && leased !== null) {
-      add("lost", leased.at_ms, line.at_ms, leased.worker);
-      [part, since, leased] = [line.burnt > leased.burnt ? "backoff" : "queue", line.at_ms, null];
+      const failed = line.burnt > leased.burnt;
+      add(failed ? "lost" : "moved", leased.at_ms, line.at_ms, leased.worker);
+      [part, since, leased] = [failed ? "backoff" : "queue", line.at_ms, null];
     }
   }
   if (leased === null) add(part, since, end);

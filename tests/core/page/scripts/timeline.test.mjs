@@ -30,10 +30,10 @@ test("an attempt that came to nothing, and the wait after it", () => {
   ]);
 });
 
-test("a job that was moved waited in the queue again, and for no other try", () => {
+test("a job that was moved waited in the queue again, for no other try, and nothing was lost", () => {
   const lines = [line(0, "queued"), line(100, "leased"), line(400, "queued"), line(500, "leased")];
   assert.deepEqual(parts(stretches(job({ timings }), lines, 0)).slice(0, 3), [
-    ["queue", 0, 100], ["lost", 100, 400], ["queue", 400, 500],
+    ["queue", 0, 100], ["moved", 100, 400], ["queue", 400, 500],
   ]);
 });
 
