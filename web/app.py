@@ -23,7 +23,7 @@ from web.api import bulk, files, fleet, jobs, lists, submit, tasks, templates, u
 from web.api import gallery as gallery_list
 from web.api.site import Call, Site, words_of
 from web.assets import asset
-from web.auth import has_cookie, is_same_origin, set_cookie
+from web.auth import has_bearer, has_cookie, is_same_origin, set_cookie
 from web.link import BrokerRefused, BrokerSilent, OutOfContract
 from web.pages import fleet as fleet_page
 from web.pages import frame, studio
@@ -284,8 +284,7 @@ def _guarded(site: Site, route: Route) -> Callable[..., HTTPResponse]:
 def _admit(site: Site, route: Route, environ: Mapping[str, Any]) -> Viewer:
     """Who is calling. Raises Refusal when a page of somebody else is behind it, or for whoever may not."""
     changes = route.method not in ("GET", "HEAD")
-    ambient = "HTTP_AUTHORIZATION" not in environ
-    if changes and ambient and not is_same_origin(environ, must_say=has_cookie(environ)):
+    if changes and not has_bearer(environ) and not is_same_origin(environ, must_say=has_cookie(environ)):
         raise Refusal(403, "forbidden_origin", "this request did not come from this server's own page")
     if route.who is Who.ANYBODY:
         return ANYBODY

@@ -175,6 +175,11 @@ def is_same_origin(environ: Mapping[str, Any], *, must_say: bool) -> bool:
     )
 
 
+def has_bearer(environ: Mapping[str, Any]) -> bool:
+    """Whether it carries what no browser adds by itself. The password of a proxy in front is added like a cookie."""
+    return str(environ.get("HTTP_AUTHORIZATION", "")).lower().startswith("bearer ")
+
+
 def has_cookie(environ: Mapping[str, Any]) -> bool:
     """Whether it is a cookie that says who sent this request."""
     return "HTTP_AUTHORIZATION" not in environ and f"{COOKIE}=" in environ.get("HTTP_COOKIE", "")

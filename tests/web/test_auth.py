@@ -350,6 +350,7 @@ FOREIGN: dict[str, dict[str, str]] = {
     "cross-site by another header": {"Sec-Fetch-Site": "cross-site"},
     "same-site is not same-origin": {"Sec-Fetch-Site": "same-site"},
     "our origin, but cross-site": {"Origin": "{own}", "Sec-Fetch-Site": "cross-site"},
+    "with the password of a proxy": {"Origin": "http://evil.example", "Authorization": "Basic YTpi"},
 }
 
 
