@@ -11,7 +11,8 @@ from typing import Final
 
 from web.frames import Opcode, encode
 
-#: A browser that lets more than this pile up is closed.
+#: A browser that lets more than this pile up is closed, a snapshot and what was begun not counted: over a slow line a
+#: large fleet's snapshot takes a while, and whoever was closed for it would be so again after each return.
 MAX_WAITING_BYTES: Final = 1 << 20
 #: The key of a snapshot: it stands for every event before it.
 SNAPSHOT: Final = "snapshot"
@@ -46,7 +47,9 @@ class Mailbox:
 
     @property
     def full(self) -> bool:
-        return self.size_bytes > MAX_WAITING_BYTES
+        snapshot = self._waiting.get(SNAPSHOT)
+        excused = len(self._rest) + (len(snapshot.data) if snapshot is not None else 0)
+        return self.size_bytes - excused > MAX_WAITING_BYTES
 
     def sent(self, serial: int | None, rest: bytes) -> None:
         """The socket took frames up to `serial`, all but `rest`. Only while the mailbox is empty."""

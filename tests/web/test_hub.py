@@ -432,6 +432,17 @@ def test_it_is_full_beyond_its_bound_and_not_before() -> None:
     assert box.full
 
 
+def test_a_snapshot_never_fills_it_begun_or_waiting() -> None:
+    begun, waiting = Mailbox(), Mailbox()
+    begun.sent(1, b"x" * 2 * MAX_WAITING_BYTES)
+    waiting.add([Frame(1, SNAPSHOT, b"x" * 2 * MAX_WAITING_BYTES)])
+    for box in (begun, waiting):
+        box.add([Frame(2, "", b"x" * MAX_WAITING_BYTES)])
+        assert not box.full
+        box.add([Frame(3, "", b"x")])
+        assert box.full
+
+
 def test_progress_of_one_job_never_fills_it() -> None:
     box = Mailbox()
     for serial in range(1, 5_000):
