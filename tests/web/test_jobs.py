@@ -14,7 +14,8 @@ import pytest
 
 from broker.protocol import client
 from broker.protocol.records import JobState
-from tests.web.fake_broker import a_failure, a_job, an_output
+from tests.web import fake_broker
+from tests.web.fake_broker import FakeBroker, a_failure, a_job, an_output
 from tests.web.stage import OBJECT_INFO, PATIENCE_S, Stage, staged, until
 
 WORKFLOW: dict[str, Any] = json.loads(Path("comfyui/templates/text-to-image/workflow.json").read_text())
@@ -403,6 +404,36 @@ def test_a_job_that_was_asked_for_again_is_followed_though_no_event_has_told_of_
         b"queued",
         b"failed",
     ]
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_a_job_whose_end_was_missed_is_followed_to_it_though_no_snapshot_holds_it(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, is_kept: bool
+) -> None:
+    job = stage.broker.put(a_job(state=JobState.RUNNING, attempt=1))
+    until(lambda: stage.web.hub.job(job.job_id))
+    connection = stage.raw(
+        f"GET /api/v1/jobs/{job.job_id}/events HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode()
+    )
+    until(lambda: connection.more() and b'"state":"running"' in connection.buffer)
+    # The others that ended since are more than a snapshot holds.
+    monkeypatch.setitem(fake_broker.ANSWERS, client.Snapshot, _without(job.job_id))
+    if is_kept:
+        stage.broker.jobs[job.job_id] = dataclasses.replace(job, state=JobState.SUCCEEDED)
+    else:
+        del stage.broker.jobs[job.job_id]
+    stage.broker.serial += 1
+    stage.broker.put(a_job())
+    assert (b'"state":"succeeded"' in connection.rest()) is is_kept
+    until(lambda: len(stage.web.watch) == 0)
+
+
+def _without(job_id: str) -> Callable[[FakeBroker, client.Snapshot], client.SnapshotReply]:
+    def answer(broker: FakeBroker, asked: client.Snapshot) -> client.SnapshotReply:
+        whole: client.SnapshotReply = broker._snapshot(asked)
+        return dataclasses.replace(whole, jobs=tuple(job for job in whole.jobs if job.job_id != job_id))
+
+    return answer
 
 
 def test_a_stream_ends_when_the_process_does() -> None:

@@ -15,6 +15,7 @@ from broker.protocol.records import JobState, JobView
 from web import views_json
 from web.answers import COMMON, JSON_TYPE, Refusal, answered, disposition, status_line
 from web.api.site import Call, job_id_of, no_job
+from web.link import BrokerRefused, BrokerSilent
 from web.viewer import may_see
 from web.views_json import Json
 
@@ -139,8 +140,14 @@ def _follow(call: Call, job: Json, old: Json | None) -> Iterator[bytes]:
         told = None
         while True:
             seen = call.site.hub.job(job["id"])
-            job = seen if seen is not None and seen is not old else job
-            if job is not told:
+            if seen is not None:
+                job = seen if seen is not old else job
+            elif told is not None:
+                found = _as_it_is(call, job)
+                if found is None:
+                    return
+                job = found
+            if job != told:
                 told = job
                 yield b"event: job\ndata: %s\n\n" % json.dumps(job, separators=(",", ":")).encode()
             if job["state"] in _ENDED:
@@ -150,3 +157,13 @@ def _follow(call: Call, job: Json, old: Json | None) -> Iterator[bytes]:
             changed.clear()
             if not changed.wait(SSE_SILENCE_S):
                 yield b": still here\n\n"
+
+
+def _as_it_is(call: Call, job: Json) -> Json | None:
+    """A job that the hub does not know of (any more): what became of it may have been missed. None when it is gone."""
+    try:
+        return views_json.job(owned(call, job["id"]).job)
+    except (Refusal, BrokerRefused):
+        return None
+    except BrokerSilent:
+        return job
