@@ -322,7 +322,8 @@ def _not_routed(environ: Mapping[str, Any], error: HTTPError) -> HTTPResponse:
         405: ("method_not_allowed", "this path is not used with this method"),
     }[error.status_code]
     a_person = not environ["PATH_INFO"].startswith("/api/") and "text/html" in environ.get("HTTP_ACCEPT", "")
-    refusal = Refusal(error.status_code, code, message)
+    allow = error.get_header("Allow")
+    refusal = Refusal(error.status_code, code, message, headers={"Allow": allow} if allow else {})
     return _problem(refusal, words_of(environ)) if a_person else refused(refusal)
 
 

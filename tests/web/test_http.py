@@ -153,6 +153,7 @@ def test_paths_that_lead_nowhere_are_4xx(shared: Stage) -> None:
 def test_a_route_is_only_its_methods(shared: Stage) -> None:
     answer = shared.delete("/api/v1/stats")
     assert (answer.status, answer.code) == (405, "method_not_allowed")
+    assert answer.headers["allow"] == "GET"
     assert shared.request("HEAD", "/api/v1/stats").status == 200
 
 
