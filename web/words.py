@@ -31,7 +31,7 @@ class Words:
     #: What titles, labels and help of templates are called in it, by their English.
     terms: Mapping[str, str]
 
-    def say(self, key: str, **values: object) -> str:
+    def say(self, key: str, /, **values: object) -> str:
         """The sentence `key` with its {places} filled."""
         return self.sentences[key].format(**values)
 

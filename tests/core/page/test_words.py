@@ -85,6 +85,7 @@ def test_a_refusal_is_explained_by_its_code_or_in_the_server_s_words() -> None:
     assert zh.explain("no_node", "no worker has node A", {"names": "A"}) == "没有机器装有节点 A"
     assert zh.explain("no_node", "of another version", {}) == "of another version"
     assert zh.explain("from_the_future", "as it is", {}) == "as it is"
+    assert zh.explain("bad_count", "as it is", {"key": "count", "self": 1}) == "as it is"
 
 
 def test_whatever_can_be_wrong_with_a_field_has_a_sentence() -> None:
