@@ -394,7 +394,8 @@ class Server(WSGIServer):
                 del self._open[peer]
 
     def _over(self, peer: str) -> bool:
-        near = peer.startswith("127.") or peer == "::1"
+        # A socket that hears both kinds of addresses calls the older ones so.
+        near = peer.removeprefix("::ffff:").startswith("127.") or peer == "::1"
         return self._open.total() >= self._max_connections or (
             not near and self._open[peer] >= MAX_CONNECTIONS_PER_ADDRESS
         )
