@@ -1,23 +1,34 @@
-// What stands in the form of a template, kept by this browser so that it is there again after a reload.
+// What this browser keeps for the next time: words by their names, and what stands in the form of a template. One that
+// keeps nothing, full or closed by its settings, works all the same.
+
+/** What was kept under this name, or null. */
+export function recall(name) {
+  try {
+    return localStorage.getItem(name);
+  } catch {
+    return null;
+  }
+}
+
+export function retain(name, text) {
+  try {
+    localStorage.setItem(name, text);
+  } catch {
+    // Next time it is as it was at first.
+  }
+}
 
 const key = (template) => `form.${template}`;
 
 /** What was kept, or null. What cannot be read counts as nothing. */
 export function kept(template) {
   try {
-    const found = JSON.parse(localStorage.getItem(key(template)));
+    const found = JSON.parse(recall(key(template)));
     return typeof found?.values === "object" && Array.isArray(found.locked) ? found : null;
   } catch {
     return null;
   }
 }
 
-/** Keep it, as far as the browser has room. draft: {values, locked: the seeds that are to stay, count}, or null. */
-export function keep(template, draft) {
-  try {
-    if (draft === null) localStorage.removeItem(key(template));
-    else localStorage.setItem(key(template), JSON.stringify(draft));
-  } catch {
-    // Full, or closed by the browser's settings: the form works all the same.
-  }
-}
+/** draft: {values, locked: the seeds that are to stay, count}. */
+export const keep = (template, draft) => retain(key(template), JSON.stringify(draft));

@@ -3,6 +3,7 @@ import * as api from "./api.js";
 import { agreed } from "./ask.js";
 import { Board } from "./board.js";
 import { stamp, write } from "./dom.js";
+import { recall, retain } from "./draft.js";
 import { counts, moment } from "./format.js";
 import { Histories } from "./histories.js";
 import { Machine, Machines } from "./machines.js";
@@ -28,7 +29,7 @@ const board = new Board({ owners: $("owners"), models: $("models") }, $("nothing
 const sheet = new Machine(stamp($("machine")), words);
 $("sheet").querySelector("ul").append(sheet.element);
 
-const look = { view: localStorage.getItem("fleet.view"), sort: localStorage.getItem("fleet.sort") ?? "state", reverse: false };
+const look = { view: recall("fleet.view"), sort: recall("fleet.sort") ?? "state", reverse: false };
 let shown = "";
 let heard_ms = Date.now();
 
@@ -198,7 +199,7 @@ $("filter").addEventListener("input", order);
 $("sort").addEventListener("change", () => sortBy($("sort").value, false));
 $("view").addEventListener("change", ({ target }) => {
   look.view = target.value;
-  localStorage.setItem("fleet.view", look.view);
+  retain("fleet.view", look.view);
   order();
 });
 $("table").tHead.addEventListener("click", ({ target }) => {
@@ -208,7 +209,7 @@ $("table").tHead.addEventListener("click", ({ target }) => {
 
 function sortBy(sort, reverse) {
   Object.assign(look, { sort, reverse });
-  localStorage.setItem("fleet.sort", sort);
+  retain("fleet.sort", sort);
   order();
 }
 

@@ -1,5 +1,6 @@
 // Notices of the desktop when a job or a whole group is over and nobody looks at the page. Asked for by a button, kept.
 import { write } from "./dom.js";
+import { recall, retain } from "./draft.js";
 import { isOver, jobCard, sayer } from "./format.js";
 
 export class Notices {
@@ -19,13 +20,13 @@ export class Notices {
   }
 
   get #on() {
-    return !this.#button.hidden && localStorage.getItem("notices") === "on" && Notification.permission === "granted";
+    return !this.#button.hidden && recall("notices") === "on" && Notification.permission === "granted";
   }
 
   async #switch() {
     const wanted = !this.#on;
     if (wanted && Notification.permission !== "granted") await Notification.requestPermission();
-    localStorage.setItem("notices", wanted ? "on" : "off");
+    retain("notices", wanted ? "on" : "off");
     this.#draw();
   }
 

@@ -1,5 +1,6 @@
 // The templates to pick from, and the form of each. What was typed into one stays while another is shown.
 import { stamp, write } from "./dom.js";
+import { recall, retain } from "./draft.js";
 import { Form } from "./form.js";
 
 export class Picker {
@@ -20,7 +21,7 @@ export class Picker {
     this.#adopt(form);
     element.addEventListener("change", ({ target }) => this.#pick(target.value));
     document.getElementById("reset").addEventListener("click", () => this.#forms.get(this.#shown.dataset.template).form.reset());
-    const kept = localStorage.getItem("template");
+    const kept = recall("template");
     if (this.#templates.has(kept)) this.show(kept);
   }
 
@@ -39,7 +40,7 @@ export class Picker {
 
   #pick(name) {
     this.show(name);
-    localStorage.setItem("template", name);
+    retain("template", name);
   }
 
   /** Fill the form of this template. Returns false where there is none. */

@@ -1,6 +1,7 @@
 // What every page has: its words, the line to the fleet and how it stands, notices, the theme, the title.
 import { Refusal, explain } from "./api.js";
 import { write } from "./dom.js";
+import { retain } from "./draft.js";
 import { isNext, sayer } from "./format.js";
 import { Connection } from "./socket.js";
 import { Store } from "./store.js";
@@ -160,7 +161,7 @@ function switchTheme() {
   const root = document.documentElement;
   const theme = (root.dataset.theme ?? (dark ? "dark" : "light")) === "dark" ? "light" : "dark";
   root.dataset.theme = theme;
-  localStorage.setItem("theme", theme);
+  retain("theme", theme);
 }
 
 $("theme").addEventListener("click", switchTheme);

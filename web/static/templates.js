@@ -2,6 +2,7 @@
 import * as api from "./api.js";
 import { agreed } from "./ask.js";
 import { parts } from "./dom.js";
+import { retain } from "./draft.js";
 import { Bench } from "./bench.js";
 import { $, announce, attempt, data, follow, say, words } from "./shell.js";
 
@@ -32,7 +33,7 @@ async function remove(name) {
 
 $("list").addEventListener("click", ({ target }) => {
   const name = target.closest("[data-name]")?.dataset.name;
-  if (target.closest("[data-use]") !== null) localStorage.setItem("template", name);
+  if (target.closest("[data-use]") !== null) retain("template", name);
   else if (target.closest("[data-delete]") !== null) remove(name);
 });
 

@@ -1,3 +1,7 @@
 // Runs before the first paint, so that a chosen theme never flashes the other one.
-const chosen = localStorage.getItem("theme");
-if (chosen === "light" || chosen === "dark") document.documentElement.dataset.theme = chosen;
+try {
+  const chosen = localStorage.getItem("theme");
+  if (chosen === "light" || chosen === "dark") document.documentElement.dataset.theme = chosen;
+} catch {
+  // This browser keeps nothing: the theme is its own.
+}

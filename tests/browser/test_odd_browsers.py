@@ -1,0 +1,61 @@
+"""Browsers that are not as others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, expect
+
+from scripts.fleet import Fleet
+from tests.browser.cards import card
+from tests.browser.conftest import PATIENCE_MS
+
+expect.set_options(timeout=PATIENCE_MS)
+
+#: As where the settings forbid a page to keep anything.
+NO_STORAGE = """Object.defineProperty(window, "localStorage", {
+  get() { throw new DOMException("denied", "SecurityError"); },
+});"""
+
+
+class OpenOdd(Protocol):
+    def __call__(self, script: str, path: str = ...) -> Page: ...
+
+
+@pytest.fixture
+def open_odd(chromium: Browser, fleet: Fleet) -> Iterator[OpenOdd]:
+    """Opens a page in a browser that this script makes odd."""
+    contexts: list[BrowserContext] = []
+    errors: list[str] = []
+
+    def opened(script: str, path: str = "/") -> Page:
+        contexts.append(chromium.new_context(viewport={"width": 1280, "height": 900}, locale="en-US"))
+        contexts[-1].set_default_timeout(PATIENCE_MS)
+        contexts[-1].add_init_script(script)
+        page = contexts[-1].new_page()
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(fleet.url + path)
+        page.wait_for_selector("#link[data-link=live]")
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert errors == []
+
+
+def ask(page: Page, prompt: str) -> None:
+    page.locator("#f-prompt").fill(prompt)
+    page.locator("#f-prompt").press("Control+Enter")
+
+
+def test_a_browser_that_keeps_nothing_has_every_page(open_odd: OpenOdd) -> None:
+    page = open_odd(NO_STORAGE)
+    ask(page, "a heron that nobody remembers")
+    expect(card(page, "a heron that nobody remembers")).to_have_count(1)
+    page.locator("#theme").click()
+    open_odd(NO_STORAGE, "/fleet")
+    open_odd(NO_STORAGE, "/gallery")
+    open_odd(NO_STORAGE, "/templates")
