@@ -18,6 +18,14 @@ expect.set_options(timeout=PATIENCE_MS)
 NO_STORAGE = """Object.defineProperty(window, "localStorage", {
   get() { throw new DOMException("denied", "SecurityError"); },
 });"""
+#: As on Android, where only a service worker may show one; and nobody looks at the page.
+NO_NOTICES = """
+localStorage.setItem("notices", "on");
+window.Notification = class {
+  static permission = "granted";
+  constructor() { throw new TypeError("Illegal constructor"); }
+};
+Object.defineProperty(document, "visibilityState", { get: () => "hidden" });"""
 
 
 class OpenOdd(Protocol):
@@ -59,3 +67,9 @@ def test_a_browser_that_keeps_nothing_has_every_page(open_odd: OpenOdd) -> None:
     open_odd(NO_STORAGE, "/fleet")
     open_odd(NO_STORAGE, "/gallery")
     open_odd(NO_STORAGE, "/templates")
+
+
+def test_a_job_is_drawn_as_done_where_no_notice_can_tell_of_it(open_odd: OpenOdd) -> None:
+    page = open_odd(NO_NOTICES)
+    ask(page, "a bittern in the reeds")
+    expect(card(page, "a bittern in the reeds", "succeeded")).to_have_count(1)

@@ -42,11 +42,16 @@ export class Notices {
     if (!this.#on || document.visibilityState === "visible" || !jobs.every(isOver)) return;
     const { title, picture } = jobCard(job, this.#words);
     const failed = jobs.some(({ state }) => state === "failed");
-    const notice = new Notification(this.#say(failed ? "notices.failed" : "notices.done"), {
-      body: title,
-      icon: picture || "/static/mark.svg",
-      tag: job.group?.id ?? job.id,
-    });
+    let notice;
+    try {
+      notice = new Notification(this.#say(failed ? "notices.failed" : "notices.done"), {
+        body: title,
+        icon: picture || "/static/mark.svg",
+        tag: job.group?.id ?? job.id,
+      });
+    } catch {
+      return; // On Android only a service worker may show one.
+    }
     notice.onclick = () => {
       window.focus();
       location.hash = `#job-${job.id}`;
