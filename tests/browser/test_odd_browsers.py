@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from scripts.fleet import Fleet
-from tests.browser.cards import card
+from tests.browser.cards import card, part
 from tests.browser.conftest import PATIENCE_MS
 
 expect.set_options(timeout=PATIENCE_MS)
@@ -26,6 +26,8 @@ window.Notification = class {
   constructor() { throw new TypeError("Illegal constructor"); }
 };
 Object.defineProperty(document, "visibilityState", { get: () => "hidden" });"""
+#: Ten minutes ahead.
+WRONG_CLOCK = "const now = Date.now; Date.now = () => now() + 600_000;"
 
 
 class OpenOdd(Protocol):
@@ -73,3 +75,13 @@ def test_a_job_is_drawn_as_done_where_no_notice_can_tell_of_it(open_odd: OpenOdd
     page = open_odd(NO_NOTICES)
     ask(page, "a bittern in the reeds")
     expect(card(page, "a bittern in the reeds", "succeeded")).to_have_count(1)
+
+
+def test_the_times_of_a_job_are_those_of_the_server_whatever_the_clock_of_the_browser_says(open_odd: OpenOdd) -> None:
+    page = open_odd(WRONG_CLOCK)
+    page.wait_for_function("async () => (await import('/static/shell.js')).now() < Date.now() - 590_000")
+    ask(page, "a crane over the bay")
+    card(page, "a crane over the bay").locator("[data-part=open]").click()
+    timings = part(page.locator("#viewer"), "timings")
+    expect(timings).to_be_visible()
+    assert "10 min" not in timings.inner_text()

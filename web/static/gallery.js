@@ -8,7 +8,7 @@ import { Filters } from "./filters.js";
 import { Grid } from "./grid.js";
 import { Previews } from "./previews.js";
 import { asked, format, matches, parse, span } from "./query.js";
-import { $, announce, data, follow, say, toast, words } from "./shell.js";
+import { $, announce, data, follow, now, say, toast, words } from "./shell.js";
 import { Shelf } from "./shelf.js";
 import { Viewer } from "./viewer.js";
 
@@ -37,6 +37,7 @@ const arrived = new Map();
 
 const { store, touch } = follow({ draw: take, message: heard, preview: onPreview });
 const viewer = new Viewer($("viewer"), words, {
+  now,
   find: (id) => {
     const job = store.jobs.get(id) ?? shelf.get(id);
     return [job, job === undefined ? "" : previews.url(job)];

@@ -21,6 +21,7 @@ const workers = new Workers($("workers"), $("worker-card"), words);
 const picker = $("create") === null ? null : new Picker($("picker"), $("create"), templates, words, send);
 const notices = new Notices($("notify"), words);
 const viewer = new Viewer($("viewer"), words, {
+  now,
   find: (id) => [store.jobs.get(id), store.jobs.has(id) ? previews.url(store.jobs.get(id)) : ""],
   beside: (id, by) => jobs.beside(id, by),
   act: (verb, id) => act(verb, [store.jobs.get(id) ?? { id, can: { cancel: true, retry: true } }]),

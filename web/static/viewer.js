@@ -40,6 +40,7 @@ export class Viewer {
   /**
    * on.find(id): [job or undefined, address of its preview or ""]. on.beside(id, by): the job next to it in the page's
    * list, or null. on.act(verb, id): cancel, retry, delete. on.closed(id): it was the last one that was looked at.
+   * on.now(): the server's time.
    */
   constructor(dialog, words, on) {
     this.#dialog = dialog;
@@ -250,7 +251,7 @@ export class Viewer {
 
   #tick(always = false) {
     const job = this.#members.get(this.#id);
-    if (job !== undefined && (always || !isOver(job))) this.#facts.clock(job, Date.now());
+    if (job !== undefined && (always || !isOver(job))) this.#facts.clock(job, this.#on.now());
   }
 
   #seen(percent, fits) {
