@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import pytest
@@ -26,8 +27,13 @@ window.Notification = class {
   constructor() { throw new TypeError("Illegal constructor"); }
 };
 Object.defineProperty(document, "visibilityState", { get: () => "hidden" });"""
-#: Ten minutes ahead.
-WRONG_CLOCK = "const now = Date.now; Date.now = () => now() + 600_000;"
+#: `ahead` is how far its clock is ahead; `line` is its connection to the fleet.
+WRONG_CLOCK = """
+window.ahead = 600_000;
+const now = Date.now;
+Date.now = () => now() + window.ahead;
+window.WebSocket = class extends WebSocket { constructor(url) { super(url); window.line = this; } };"""
+SKEW = "async () => (await import('/static/shell.js')).now() - Date.now()"
 
 
 class OpenOdd(Protocol):
@@ -56,6 +62,13 @@ def open_odd(chromium: Browser, fleet: Fleet) -> Iterator[OpenOdd]:
     assert errors == []
 
 
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_MS / 1_000
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def ask(page: Page, prompt: str) -> None:
     page.locator("#f-prompt").fill(prompt)
     page.locator("#f-prompt").press("Control+Enter")
@@ -79,9 +92,16 @@ def test_a_job_is_drawn_as_done_where_no_notice_can_tell_of_it(open_odd: OpenOdd
 
 def test_the_times_of_a_job_are_those_of_the_server_whatever_the_clock_of_the_browser_says(open_odd: OpenOdd) -> None:
     page = open_odd(WRONG_CLOCK)
-    page.wait_for_function("async () => (await import('/static/shell.js')).now() < Date.now() - 590_000")
+    until(lambda: page.evaluate(SKEW) < -590_000)
     ask(page, "a crane over the bay")
     card(page, "a crane over the bay").locator("[data-part=open]").click()
     timings = part(page.locator("#viewer"), "timings")
     expect(timings).to_be_visible()
     assert "10 min" not in timings.inner_text()
+
+
+def test_a_clock_that_is_set_right_is_believed_again(open_odd: OpenOdd) -> None:
+    page = open_odd(WRONG_CLOCK)
+    until(lambda: page.evaluate(SKEW) < -590_000)
+    page.evaluate("() => { window.ahead = 0; window.line.close(); }")
+    until(lambda: abs(page.evaluate(SKEW)) < 5_000)

@@ -53,7 +53,7 @@ export const now = () => Date.now() + skew;
 async function setClock() {
   const answer = await fetch("/healthz", { method: "HEAD" }).catch(() => null);
   const ahead = Date.parse(answer?.headers.get("Date")) - Date.now();
-  if (Math.abs(ahead) > SKEW_MS) skew = ahead;
+  if (!Number.isNaN(ahead)) skew = Math.abs(ahead) > SKEW_MS ? ahead : 0;
 }
 
 /**
