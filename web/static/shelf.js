@@ -1,5 +1,5 @@
 // The jobs of the gallery, newest first, as far as they were loaded; the jobs of one submit lie in one card. Pure.
-import { before } from "./groups.js";
+import { before, entryOf } from "./groups.js";
 
 /** Newest first, as the API lists them; of one submit the last comes first. */
 const rank = (job) => [-job.created_ms, -(job.group?.index ?? 0), job.id];
@@ -98,7 +98,7 @@ export class Shelf {
     this.#cards = [];
     for (const id of this.#order) {
       const job = this.#jobs.get(id);
-      const key = job.group?.id ?? id;
+      const key = entryOf(job);
       let card = groups.get(key);
       if (card === undefined) this.#cards.push((card = { key, jobs: [] }));
       card.jobs.unshift(job);

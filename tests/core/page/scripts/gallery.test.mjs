@@ -3,6 +3,7 @@ import { test } from "node:test";
 import { Choice, moved } from "../../../../web/static/choice.js";
 import { shown } from "../../../../web/static/pane.js";
 import { asked, format, matches, parse, span } from "../../../../web/static/query.js";
+import { members } from "../../../../web/static/groups.js";
 import { Shelf } from "../../../../web/static/shelf.js";
 import { candidates, tale } from "../../../../web/static/story.js";
 
@@ -38,11 +39,20 @@ test("what was submitted together is one card, in its own order", () => {
   const member = (index) => ({ group: { id: "g", index, size: 3 } });
   const shelf = new Shelf();
   shelf.append({ jobs: [job("z", 9), job("g2", 5, member(2)), job("g1", 5, member(1))], next: "n" });
-  assert.deepEqual(shelf.cards().map((card) => card.key), ["z", "g"]);
+  assert.deepEqual(shelf.cards().map((card) => card.key), ["z", "group:g"]);
   shelf.append({ jobs: [job("g0", 5, member(0)), job("a", 1)], next: "" });
   assert.deepEqual(ids(shelf), ["z", "g0", "g1", "g2", "a"]);
   assert.deepEqual([shelf.beside("g2", 1), shelf.beside("g0", -1), shelf.beside("a", 1)], ["a", "z", null]);
   assert.equal(shelf.beside("stranger", 1), null);
+});
+
+test("a group that has the id of a job is another card, and the page calls each as its first paint does", () => {
+  const shelf = new Shelf();
+  const member = job("m", 2, { group: { id: "a", index: 0, size: 2 } });
+  shelf.append({ jobs: [member, job("a", 1)], next: "" });
+  const keys = shelf.cards().map((card) => card.key);
+  assert.deepEqual(keys, ["group:a", "a"]);
+  assert.deepEqual(keys, [...members([member, job("a", 1)]).keys()]);
 });
 
 test("the first page again tells what is gone, as far as it reaches", () => {
