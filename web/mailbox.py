@@ -18,6 +18,10 @@ MAX_WAITING_BYTES: Final = 1 << 20
 SNAPSHOT: Final = "snapshot"
 
 
+#: What leaves in one go.
+Piece = bytes | memoryview
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Frame:
     """One event as bytes, encoded once for all browsers that see it."""
@@ -32,8 +36,9 @@ class Frame:
 
 class Mailbox:
     def __init__(self) -> None:
-        #: The rest of what the socket took only in part. Its frames are counted as sent.
-        self._rest = b""
+        #: The rest of what the socket took only in part. Its frames are counted as sent. It is a view of what all
+        #: browsers share: copies of a large snapshot would add up when many come at once.
+        self._rest: Piece = b""
         #: Frames in the order they leave; a frame without a key stands under a key of its own.
         self._waiting: dict[str | int, Frame] = {}
         self._unique = 0
@@ -51,7 +56,7 @@ class Mailbox:
         excused = len(self._rest) + (len(snapshot.data) if snapshot is not None else 0)
         return self.size_bytes - excused > MAX_WAITING_BYTES
 
-    def sent(self, serial: int | None, rest: bytes) -> None:
+    def sent(self, serial: int | None, rest: Piece) -> None:
         """The socket took frames up to `serial`, all but `rest`. Only while the mailbox is empty."""
         if serial is not None:
             self._seen = serial
@@ -75,16 +80,19 @@ class Mailbox:
         self._waiting = {SNAPSHOT: Frame(None, SNAPSHOT, close_frame)}
         self.size_bytes = len(self._rest) + len(close_frame)
 
-    def put_back(self, rest: bytes) -> None:
-        """The socket did not take this end of what `take` gave."""
-        self._rest = rest + self._rest
+    def put_back(self, rest: Piece) -> None:
+        """The socket did not take this end of what `take` gave last."""
+        self._rest = rest
         self.size_bytes += len(rest)
 
-    def take(self, most_bytes: int) -> bytes:
-        """The next bytes for the socket: at least one frame if any waits, and about `most_bytes`."""
-        parts, size = [self._rest], len(self._rest)
-        self.size_bytes -= size
-        self._rest = b""
+    def take(self, most_bytes: int) -> Piece:
+        """The next bytes for the socket: what was begun; else about `most_bytes`, at least one frame if any waits."""
+        if self._rest:
+            begun, self._rest = self._rest, b""
+            self.size_bytes -= len(begun)
+            return begun
+        parts: list[bytes] = []
+        size = 0
         while self._waiting and size < most_bytes:
             frame = self._waiting.pop(next(iter(self._waiting)))
             self.size_bytes -= len(frame.data)

@@ -25,7 +25,7 @@ from broker.runtime.clock import now
 from web.answers import JSON_TYPE, error_body, status_line
 from web.frames import Close, Message, Opcode, Reader, Violation, encode, encode_close
 from web.hub import TICK, Changes, Hub, Scope
-from web.mailbox import Frame, Mailbox
+from web.mailbox import Frame, Mailbox, Piece
 from web.serve import Handler, Server
 from web.viewer import Viewer
 
@@ -84,7 +84,7 @@ class Browser:
         except OSError:
             self._abort()
             return
-        self._mailbox.sent(serial, joined[taken:])
+        self._mailbox.sent(serial, memoryview(joined)[taken:])
         if taken < len(joined):
             self._start_writer()
 
@@ -99,7 +99,7 @@ class Browser:
         self._mailbox.end(encode_close(code, text))
         self._start_writer()
 
-    def _take(self, data: bytes) -> int:
+    def _take(self, data: Piece) -> int:
         """How much of `data` the kernel took, maybe nothing. Raises OSError when the connection is gone."""
         try:
             taken = self._raw.send(data)
@@ -120,7 +120,7 @@ class Browser:
                 data = self._mailbox.take(64 << 10)
                 taken = self._take(data)
                 if taken < len(data):
-                    self._mailbox.put_back(data[taken:])
+                    self._mailbox.put_back(memoryview(data)[taken:])
                     wait_write(self._raw.fileno())
         except OSError:
             self._abort()

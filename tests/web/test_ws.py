@@ -269,6 +269,19 @@ def test_a_slow_browser_that_wakes_up_in_time_is_told_why_it_was_closed(
     assert slow.closed() == Close.TOO_SLOW
 
 
+def test_what_waits_for_slow_browsers_is_in_memory_once(stage: Stage) -> None:
+    job = stage.broker.put(a_job(state=JobState.RUNNING, attempt=1))
+    until(lambda: stage.web.hub.job(job.job_id))
+    slow = [small_buffers(stage) for _ in range(3)]
+    until(lambda: len(stage.web.sockets) == 3)
+    stage.broker.preview(job.job_id, bytes(1_000_000))
+    [browsers] = stage.web.sockets._browsers.values()
+    until(lambda: not any(browser._mailbox.empty for browser in browsers))
+    gevent.sleep(0)  # each has tried once more, and kept what was not taken
+    assert len({id(memoryview(browser._mailbox._rest).obj) for browser in browsers}) == 1
+    del slow
+
+
 def test_progress_for_a_slow_browser_is_merged_and_its_page_knows(stage: Stage) -> None:
     job = stage.broker.put(a_job(state=JobState.RUNNING, attempt=1))
     until(lambda: stage.web.hub.job(job.job_id))
