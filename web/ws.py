@@ -44,6 +44,9 @@ SILENT_MS: Final = 12_000
 STUCK_MS: Final = 8_000
 #: From our close frame to the end of the connection, whether or not the browser answers.
 CLOSING_MS: Final = 3_000
+#: From one snapshot that a browser asked for to the next. A page asks after a gap alone; of a large fleet each is
+#: hundreds of kilobytes, and everybody waits while it is put together.
+RESYNC_MS: Final = 1_000
 #: What the kernel may hold for one browser; the mailbox holds the rest.
 KERNEL_BYTES: Final = 256 << 10
 
@@ -63,6 +66,7 @@ class Browser:
         self._mailbox = Mailbox()
         self._writer: gevent.Greenlet[..., None] | None = None
         self._heard_ms = self._moved_ms = now().monotonic_ms
+        self._resynced_ms = self._heard_ms - RESYNC_MS
         self._pinged = False
         self._closed_ms: int | None = None
 
@@ -173,6 +177,9 @@ class Browser:
             case Opcode.TEXT:
                 if not _asks_resync(message.data):
                     raise Violation(Close.POLICY, 'the only message to send is {"type":"resync"}')
+                if self._heard_ms - self._resynced_ms < RESYNC_MS:
+                    raise Violation(Close.POLICY, f"more than one snapshot in {RESYNC_MS} ms")
+                self._resynced_ms = self._heard_ms
                 self.send(resync())
         return True
 

@@ -177,6 +177,12 @@ def test_a_resync_is_answered_with_a_snapshot(shared: Stage) -> None:
     assert browser.message()["type"] == "snapshot"
 
 
+def test_a_browser_that_asks_for_one_snapshot_after_the_other_is_closed(shared: Stage) -> None:
+    browser = shared.watch()
+    browser.send(2 * masked(Opcode.TEXT, b'{"type":"resync"}'))
+    assert browser.closed() == Close.POLICY
+
+
 def test_a_frame_sent_together_with_the_handshake_is_read(shared: Stage) -> None:
     connection = shared.handshake()
     connection.send(masked(Opcode.PING, b"early"))
