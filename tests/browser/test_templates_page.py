@@ -47,7 +47,7 @@ def test_the_list_says_what_each_template_needs_and_why_it_cannot_run(page: Page
 
 def test_from_a_workflow_to_a_template_to_a_picture_and_away_again(page: Page) -> None:
     take(page, WORKFLOW)
-    expect(part(page.locator("#bench"), "taken")).to_have_text(re.compile(r"mine.json: \d+ nodes, \d+ inputs"))
+    expect(part(page.locator("#bench"), "taken")).to_have_text(re.compile(r"mine.json · nodes: \d+ · inputs .*: \d+"))
     page.get_by_role("textbox", name="Title").fill("Poster of a place")
     expect(page.get_by_role("textbox", name="Name, for addresses")).to_have_value("poster-of-a-place")
     picks = page.locator(".pick [data-part=label]")

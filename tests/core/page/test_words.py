@@ -94,3 +94,8 @@ def test_whatever_can_be_wrong_with_a_field_has_a_sentence() -> None:
     assert {"required", "story.alone"} <= problems
     for words in LANGUAGES.values():
         assert {f"check.{problem}" for problem in problems} <= words.sentences.keys()
+
+
+def test_one_is_not_told_as_many() -> None:
+    assert ENGLISH.say("fleet.others", count=1) == "1 more"
+    assert "1 node" not in ENGLISH.say("templates.source.read.done", name="a.json", nodes=1, inputs=1)
