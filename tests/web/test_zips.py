@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import tracemalloc
@@ -55,6 +56,17 @@ def test_all_files_of_the_jobs_are_in_it_with_a_list(shared: Stage) -> None:
     assert [*told, "manifest.json"] == packed.namelist()
     link = shared.get(f"/api/v1/jobs/zip?ids={first},{second}")
     assert opened(link).namelist() == packed.namelist()
+
+
+def test_files_of_jobs_that_would_be_called_alike_are_told_apart(shared: Stage) -> None:
+    ids = [f"{digit * 8}-0000-4000-8000-000000000001" for digit in "12"]
+    for job_id in ids:
+        shared.broker.put(dataclasses.replace(shared.broker.jobs[made(shared, job_id.encode())], job_id=job_id))
+    packed = opened(shared.post("/api/v1/jobs/zip", {"ids": ids}))
+    assert len(set(packed.namelist())) == 3
+    manifest = json.loads(packed.read("manifest.json"))
+    for job in manifest["jobs"]:
+        assert [packed.read(file["name"]) for file in job["files"]] == [job["id"].encode()]
 
 
 @pytest.mark.parametrize("title", ["../../etc/passwd", "C:\\Windows\\x", "a\u2028b", "con", "x" * 500, "<b>.\x7f"])

@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,8}")
 
 Entry = tuple[str, int, Iterable[bytes]]
+#: A job, and what it made by its name in the archive.
+Packed = tuple[JobView, list[tuple[str, Output]]]
 
 
 def post(call: Call) -> HTTPResponse:
@@ -43,8 +45,8 @@ def get(call: Call) -> HTTPResponse:
 
 def _packed(call: Call, ids: list[str]) -> HTTPResponse:
     jobs, absent = _found(call, ids)
-    files = [(name, output) for job in jobs for name, output in named(job)]
-    if not files:
+    packed = [(job, list(_named(job, stem))) for job, stem in zip(jobs, _stems(jobs), strict=True)]
+    if not any(files for _, files in packed):
         raise Refusal(404, "nothing_made", "these jobs made no files: choose some that succeeded")
     headers = {
         **COMMON,
@@ -53,7 +55,7 @@ def _packed(call: Call, ids: list[str]) -> HTTPResponse:
         "Cache-Control": "no-store",
         "X-Accel-Buffering": "no",
     }
-    return HTTPResponse(archive(_entries(call, jobs, files, absent)), status_line(200), headers)
+    return HTTPResponse(archive(_entries(call, packed, absent)), status_line(200), headers)
 
 
 def _found(call: Call, ids: list[str]) -> tuple[list[JobView], list[str]]:
@@ -74,17 +76,23 @@ def _found(call: Call, ids: list[str]) -> tuple[list[JobView], list[str]]:
     return jobs, absent
 
 
-def named(job: JobView) -> Iterator[tuple[str, Output]]:
+def _stems(jobs: list[JobView]) -> list[str]:
+    """What the files of each job are called; by its whole id where others would be called alike: senders choose ids."""
+    found = [file_stem(job) for job in jobs]
+    return [stem if found.count(stem) == 1 else f"{stem}-{job.job_id}" for job, stem in zip(jobs, found, strict=True)]
+
+
+def _named(job: JobView, stem: str) -> Iterator[tuple[str, Output]]:
     """What a job made, each under a name that every system takes."""
     kept = [output for output in job.outputs if output.kind != "temp"]
     for number, output in enumerate(kept, 1):
         suffix = PurePosixPath(output.name).suffix
-        yield f"{file_stem(job)}-{number}{suffix if _SUFFIX.fullmatch(suffix) else ''}", output
+        yield f"{stem}-{number}{suffix if _SUFFIX.fullmatch(suffix) else ''}", output
 
 
-def _entries(call: Call, jobs: list[JobView], files: list[tuple[str, Output]], absent: list[str]) -> Iterator[Entry]:
+def _entries(call: Call, packed: list[Packed], absent: list[str]) -> Iterator[Entry]:
     missing: list[str] = []
-    for name, output in files:
+    for name, output in itertools.chain.from_iterable(files for _, files in packed):
         try:
             size, head, rest = call.site.files.open(output.sha256)
         except NoSuchFile:
@@ -92,11 +100,11 @@ def _entries(call: Call, jobs: list[JobView], files: list[tuple[str, Output]], a
             missing.append(name)
             continue
         yield name, size, itertools.chain((head,), rest)
-    told = json.dumps(_manifest(jobs, missing, absent), ensure_ascii=False, indent=2).encode()
+    told = json.dumps(_manifest(packed, missing, absent), ensure_ascii=False, indent=2).encode()
     yield "manifest.json", len(told), (told,)
 
 
-def _manifest(jobs: list[JobView], missing: list[str], absent: list[str]) -> dict[str, Any]:
+def _manifest(packed: list[Packed], missing: list[str], absent: list[str]) -> dict[str, Any]:
     return {
         "jobs": [
             {
@@ -104,9 +112,9 @@ def _manifest(jobs: list[JobView], missing: list[str], absent: list[str]) -> dic
                 "title": job.title,
                 "template": job.template,
                 "created_ms": job.created_utc_ms,
-                "files": [{"name": name, "sha256": output.sha256} for name, output in named(job)],
+                "files": [{"name": name, "sha256": output.sha256} for name, output in files],
             }
-            for job in jobs
+            for job, files in packed
         ],
         "missing": missing,
         "not_found": absent,
