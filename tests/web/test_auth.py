@@ -19,8 +19,9 @@ from broker.runtime.settings import Web as WebSettings
 from comfyui.library import BUILT_IN
 from tests.web.fake_broker import a_failure, a_job, an_output
 from tests.web.pictures import picture
-from tests.web.stage import Answer, Stage, staged
+from tests.web.stage import Answer, Stage, staged, until
 from web import auth
+from web.api import jobs
 from web.app import ROUTES, Who
 from web.auth import Gate, read_tokens
 from web.process import Web, host_check
@@ -183,6 +184,24 @@ def test_a_file_is_reached_by_whoever_made_it_and_nobody_else(shared: Stage) -> 
     assert shared.request("POST", "/api/v1/jobs", {"workflow": workflow}, bearer("ann")).status == 202
     refused = shared.request("POST", "/api/v1/jobs", {"workflow": workflow}, bearer("bob"))
     assert (refused.status, refused.code) == (422, "missing_file")
+
+
+def test_one_owner_cannot_follow_so_many_jobs_that_nobody_else_can(
+    shared: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "MAX_OF_ONE_OWNER", 2)
+    path, follows = {}, {}
+    for owner in ("ann", "bob"):
+        path[owner] = f"/api/v1/jobs/{shared.broker.put(a_job(owner=owner)).job_id}/events"
+        follows[owner] = (
+            f"GET {path[owner]} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: {bearer(owner)['Authorization']}"
+        )
+    streams = [shared.raw(f"{follows['ann']}\r\n\r\n".encode()) for _ in range(2)]
+    until(lambda: shared.web.watch.of("ann") == 2)
+    assert shared.request("GET", path["ann"], headers=bearer("ann")).code == "busy"
+    assert b" 200 OK" in shared.raw(f"{follows['bob']}\r\n\r\n".encode()).head()
+    for stream in streams:
+        stream.close()
 
 
 def test_only_an_admin_goes_first(shared: Stage) -> None:

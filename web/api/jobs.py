@@ -19,6 +19,8 @@ from web.link import BrokerRefused, BrokerSilent
 from web.viewer import may_see
 from web.views_json import Json
 
+#: Requests of one owner who is not an admin that follow a job.
+MAX_OF_ONE_OWNER: Final = 50
 #: A comment is sent after so much silence, so that proxies keep the connection and a gone client is noticed.
 SSE_SILENCE_S: Final = 15.0
 _ENDED: Final = frozenset(state.value for state in JobState if state.terminal)
@@ -128,7 +130,9 @@ def events(call: Call, job_id: str) -> HTTPResponse:
     if seen is not None and seen["state"] in _ENDED and first["state"] not in _ENDED:
         # It has ended since the broker answered; or it was asked for again, and the hub has not heard of that yet.
         old, first = seen, views_json.job(owned(call, job_id).job)
-    if len(call.site.watch) >= call.site.settings.max_sockets:
+    watch, viewer = call.site.watch, call.viewer
+    theirs = 0 if viewer.admin else watch.of(viewer.owner)
+    if len(watch) >= call.site.settings.max_sockets or theirs >= MAX_OF_ONE_OWNER:
         raise Refusal(503, "busy", "too many requests follow jobs", headers={"Retry-After": "5"})
     headers = {**COMMON, "Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-store"}
     return HTTPResponse(_follow(call, first, old), "200 OK", {**headers, "X-Accel-Buffering": "no"})
@@ -136,7 +140,7 @@ def events(call: Call, job_id: str) -> HTTPResponse:
 
 def _follow(call: Call, job: Json, old: Json | None) -> Iterator[bytes]:
     """old: what the hub knew before the broker said how the job is."""
-    with call.site.watch.on(job["id"]) as changed:
+    with call.site.watch.on(job["id"], call.viewer.owner) as changed:
         told = None
         while True:
             seen = call.site.hub.job(job["id"])
