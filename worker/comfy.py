@@ -125,7 +125,8 @@ class Comfy:
         """Keep ComfyUI known and its socket open, for ever."""
         wait_ms = RETRY_MS
         while True:
-            if self.up and not self._reopen and self._now_ms() - self._learnt_ms < REFRESH_MS:
+            fresh = self._facts is not None and self._now_ms() - self._learnt_ms < REFRESH_MS
+            if self.up and not self._reopen and fresh:
                 yield from self._idle()
                 continue
             try:

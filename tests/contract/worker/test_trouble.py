@@ -9,6 +9,7 @@ import select
 import signal
 import socket
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ from broker.protocol.worker import (
     Ready,
 )
 from comfyui.client import ComfyClient
+from tests.contract.comfyui.hostile import USUAL, Answer, Hostile, answer, http, stay
 from tests.contract.worker.stage import BrokerStandIn, SimulatedComfyUI, plain, running_worker, sdxl
 from tests.core.worker.world import machine
 from worker.comfy import REMIND_MS, RETRY_MAX_MS, Comfy
@@ -132,6 +134,23 @@ def test_the_log_says_again_and_again_that_comfyui_is_waited_for(caplog: pytest.
                 break
     said = [record.message for record in caplog.records if "waiting for comfyui" in record.message]
     assert len(said) == 1 + 3
+
+
+def test_a_comfyui_that_could_not_say_what_it_has_is_asked_again_at_once() -> None:
+    said = [http(status="500 Internal Server Error"), answer({})]
+    routes: dict[str, Answer] = {
+        **USUAL,
+        "/ws": stay,
+        "/object_info": lambda connection: connection.sendall(said.pop(0)),
+        "/simulator": http(status="404 Not Found"),
+    }
+    with Hostile(routes) as server, closing(ComfyClient(server.url, client_id="c")) as client:
+        booted_ms = now_ms = 30_000  # the clock begins when the machine does, and both were started together
+        comfy = Comfy(client, machine(), Gauge(), now_ms=lambda: now_ms, act=lambda _asks: None)
+        watch = comfy.watch()
+        while comfy.capabilities is None:
+            now_ms += next(watch)
+            assert now_ms - booted_ms < REMIND_MS
 
 
 # ---- its answers
