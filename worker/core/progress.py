@@ -51,7 +51,10 @@ class Meter:
 
     @property
     def node_type(self) -> str:
-        return self._types.get(self._base(self.node_id), "")
+        return self.type_of(self.node_id)
+
+    def type_of(self, node_id: str) -> str:
+        return self._types.get(self._base(node_id), "")
 
     def of_type(self, class_type: str) -> set[str]:
         return {node_id for node_id, found in self._types.items() if found == class_type}

@@ -5,6 +5,7 @@ Only hints come in here, in any order and number; nothing about the attempt is d
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
@@ -33,6 +34,8 @@ class Witness:
         #: Files that nodes have made, as they said so.
         self.files: list[OutputFile] = []
         self._pictures_bytes = 0
+        #: How many pictures a node that sends them here has, as it said itself: a socket that drops loses some.
+        self._announced: dict[str, float] = {}
         self._workflow = workflow
         self._meter = Meter(workflow)
         #: How long nodes that load models took, and since when one does.
@@ -55,12 +58,21 @@ class Witness:
                 self._at_work(node, now_ms)
                 return self._reports.progress(self._meter.node(node), now_ms)
             case messages.Progress(node=node, value=value, max=most):
-                return self._reports.progress(self._meter.steps(node, value, most), now_ms)
+                progress = self._meter.steps(node, value, most)
+                self._announce(self._meter.node_id, most)
+                return self._reports.progress(progress, now_ms)
+            case messages.ProgressState(nodes=nodes):
+                for begun in nodes:
+                    self._announce(begun.node, begun.max)
             case messages.ProgressText(text=text):
                 return self._reports.progress(self._meter.now(ProgressKind.TEXT, text), now_ms)
             case messages.Preview():
                 return self._pictured(message, now_ms)
         return []
+
+    def _announce(self, node_id: str, pictures: float) -> None:
+        if self._meter.type_of(node_id) == SOCKET_NODE:
+            self._announced[node_id] = pictures
 
     def _at_work(self, node: str, now_ms: int) -> None:
         if self._loads_since_ms is not None:
@@ -86,9 +98,11 @@ class Witness:
 
     def missed(self, entry: HistoryEntry) -> str:
         """Why pictures of a prompt that succeeded cannot all be here; empty when they can."""
-        silent = self._meter.of_type(SOCKET_NODE) - {picture.node_id for picture in self.pictures}
+        came = Counter(picture.node_id for picture in self.pictures)
+        silent = self._meter.of_type(SOCKET_NODE) - came.keys()
+        silent |= {node_id for node_id, pictures in self._announced.items() if came[node_id] < pictures}
         if silent:
-            return f"the pictures of node {min(silent)} went over a socket that was not open"
+            return f"pictures of node {min(silent)} went over a socket that was not open"
         if self._workflow is None and not entry.files:
             return "its results, if it had any, went over the socket of an earlier process"
         return ""

@@ -39,6 +39,28 @@ def test_pictures_that_never_came_are_missed() -> None:
     assert Witness(KEY, of(GRAPH), PACING).missed(entry("p")) == ""
 
 
+def test_pictures_that_came_while_the_socket_was_away_are_missed() -> None:
+    sees = witness()
+    sees.heard(messages.Executing("p", "2"), 0)
+    sees.heard(messages.Progress("p", "2", 0, 3), 1)
+    sees.heard(messages.Preview("p", "2", "image/png", b"a"), 2)
+    assert "node 2" in sees.missed(entry("p", files=()))
+    sees.heard(messages.Preview("p", "2", "image/png", b"b"), 3)
+    sees.heard(messages.Preview("p", "2", "image/png", b"c"), 4)
+    assert sees.missed(entry("p", files=())) == ""
+    # All that is heard after it came back is how the nodes stand.
+    sees.heard(messages.ProgressState("p", (messages.NodeProgress("2", "finished", 4, 4),)), 5)
+    assert "node 2" in sees.missed(entry("p", files=()))
+
+
+def test_steps_of_other_nodes_announce_no_pictures() -> None:
+    sees = witness()
+    sees.heard(messages.Progress("p", "1", 0, 20), 0)
+    sees.heard(messages.Progress("p", "2", 0, 1), 1)
+    sees.heard(messages.Preview("p", "2", "image/png", b"a"), 2)
+    assert sees.missed(entry("p", files=())) == ""
+
+
 def test_a_prompt_found_again_without_files_may_have_lost_pictures() -> None:
     sees = Witness(KEY, None, PACING)
     assert sees.missed(entry("p", files=())) and not sees.missed(entry("p"))
