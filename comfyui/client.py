@@ -290,11 +290,16 @@ class ComfyClient:
             raise ComfyRejected(f"the file {name} for ComfyUI at {self.url} is {reason}")
         return self._read(path, replies.uploaded, reply.body)
 
-    def has_input(self, value: str) -> bool:
-        """Whether the input folder has the file that `upload` called `value`. Raises: ComfyUnreachable."""
+    def has_input(self, value: str, size_bytes: int | None = None) -> bool:
+        """Whether the input folder has the file that `upload` called `value`, of that size if it is told.
+
+        A server whose disk was full, or that was killed in the middle of an upload, has kept it cut.
+        Raises: ComfyUnreachable.
+        """
         subfolder, _, name = value.rpartition("/")
         query = {"filename": name, "subfolder": subfolder, "type": "input"}
-        return self._http.call("HEAD", "/view", by=self._http.by(), query=query, also=_NOT_HERE).status == 200
+        reply = self._http.call("HEAD", "/view", by=self._http.by(), query=query, also=_NOT_HERE)
+        return reply.status == 200 and (None in (size_bytes, reply.size_bytes) or size_bytes == reply.size_bytes)
 
     def view(self, file: OutputFile, *, limit_bytes: int) -> Iterator[bytes]:
         """A file that a prompt made, in pieces; each may take the whole limit, so beat between them.

@@ -31,6 +31,8 @@ _HINTS: Final[Mapping[int, str]] = {
 class Reply:
     status: int
     body: bytes
+    #: How long the body is, as the head says; of an answer to HEAD, how long it would be. None: it does not say.
+    size_bytes: int | None = None
 
 
 class Http:
@@ -74,8 +76,11 @@ class Http:
             head = self._exchange(connection, method, path, query, body=body, headers=headers)
             if head.status != 200 and head.status not in also:
                 raise ComfyUnreachable(self._odd_status(method, path, head.status))
-            pieces = list(_limited(connection, head, REPLY_BYTES, f"{method} {path}", ComfyUnreachable))
-            return Reply(head.status, b"".join(pieces))
+            size_bytes = _size_bytes(head)
+            # After HEAD no body comes, however long the file is that it is about.
+            limit_bytes = REPLY_BYTES if method != "HEAD" or size_bytes is None else size_bytes
+            pieces = list(_limited(connection, head, limit_bytes, f"{method} {path}", ComfyUnreachable))
+            return Reply(head.status, b"".join(pieces), size_bytes)
 
     def stream(self, path: str, query: Mapping[str, str], *, limit_bytes: int) -> Iterator[bytes]:
         """The body of a GET in chunks; each may take the whole time limit.
@@ -159,15 +164,20 @@ def _limited(
     """The body as it comes, in pieces. Raises: `fault` past the limit, before or while reading."""
     if head.fields.get("content-encoding", "identity") != "identity":
         raise fault(f"ComfyUI's answer for {what} is compressed, which was not asked for")
-    length = head.fields.get("content-length", "")
+    size_bytes = _size_bytes(head)
     too_much = fault(f"ComfyUI's answer for {what} is over the limit of {limit_bytes} bytes")
-    if length.isdecimal() and (len(length) > 18 or int(length) > limit_bytes):
+    if size_bytes is not None and size_bytes > limit_bytes:
         raise too_much
     for piece in connection.pieces(head):
         limit_bytes -= len(piece)
         if limit_bytes < 0:
             raise too_much
         yield piece
+
+
+def _size_bytes(head: Head) -> int | None:
+    length = head.fields.get("content-length", "")
+    return int(length[:19]) if length.isascii() and length.isdecimal() else None  # so many digits are over any limit
 
 
 def _address(url: str) -> tuple[str, int]:

@@ -106,25 +106,31 @@ class Porter:
         self._max_bytes = max_file_bytes
         self._now_ms = now_ms
         self._breathe = breathe
-        #: Input files that this ComfyUI has: the name they were sent under -> what a workflow calls them.
-        self._there: dict[str, str] = {}
+        #: How often ComfyUI may have been started anew.
+        self._lives = 0
 
-    def forget(self) -> None:
-        """ComfyUI has been started anew, perhaps on an empty disk."""
-        self._there.clear()
+    def anew(self) -> None:
+        """ComfyUI may have been started anew, perhaps on an empty disk."""
+        self._lives += 1
 
     # ---- into ComfyUI
 
     def stage(self, files: tuple[InputFile, ...], moving: Callable[[], None]) -> Generator[int, None, dict[str, str]]:
-        """Bring files into the input folder; returns what each is called there. Raises: ErrandFailed."""
-        names: dict[str, str] = {}
-        for file in files:
-            name = upload_name(file)
-            if name not in self._there:
-                there = yield from self._patiently(partial(self._comfy.has_input, name))
-                self._there[name] = name if there else (yield from self._bring(file, name, moving))
-            names[file.name] = self._there[name]
-        return names
+        """Bring files into the input folder; returns what each is called there. Raises: ErrandFailed.
+
+        Whether ComfyUI has them is asked each time: that folder only grows, so people clear it.
+        """
+        while True:
+            life = self._lives
+            #: The name they are sent under -> what a workflow calls them.
+            there: dict[str, str] = {}
+            for file in files:
+                name = upload_name(file)
+                if name not in there:
+                    known = yield from self._patiently(partial(self._comfy.has_input, name, file.size_bytes))
+                    there[name] = name if known else (yield from self._bring(file, name, moving))
+            if life == self._lives:
+                return {file.name: there[upload_name(file)] for file in files}
 
     def _bring(self, file: InputFile, name: str, moving: Callable[[], None]) -> Generator[int, None, str]:
         with Spool() as spool:

@@ -159,7 +159,7 @@ class Loop:
         """All that must not wait: read everything, let time pass, say what is to be said."""
         if self._comfy.up and not self._comfy.read():
             self._agenda.hurry("comfyui")
-            self._porter.forget()
+            self._porter.anew()
         self._hear()
         if self._courier.receive(now_ms()):
             self._agenda.news()

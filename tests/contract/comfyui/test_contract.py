@@ -275,7 +275,7 @@ def test_uploads_are_named_by_their_content(client: ComfyClient) -> None:
     name = f"{uuid.uuid4().hex}.bin"
     assert not client.has_input(name)
     assert client.upload(name, b"one") == name
-    assert client.has_input(name)
+    assert client.has_input(name) and client.has_input(name, 3) and not client.has_input(name, 4)
     assert client.upload(name, b"one") == name
     other = client.upload(name, b"two")
     assert other != name and client.has_input(other)

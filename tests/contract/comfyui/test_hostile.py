@@ -153,6 +153,17 @@ def test_an_answer_without_end_is_cut_off() -> None:
         next(client.view(FILE, limit_bytes=1 << 20))
 
 
+def test_a_question_about_a_file_is_answered_however_large_the_file_is() -> None:
+    size_bytes = REPLY_BYTES + 1
+    large = f"HTTP/1.1 200 OK\r\nContent-Length: {size_bytes}\r\n\r\n".encode()
+    with Hostile({"/view": large}) as server, facing(server) as client:
+        assert client.has_input("a.mp4", size_bytes) and not client.has_input("a.mp4", size_bytes - 1)
+        assert server.connections == 1
+    unsized = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with Hostile({"/view": unsized}) as server, facing(server) as client:
+        assert client.has_input("a.mp4", size_bytes)
+
+
 def test_a_redirect_is_not_followed() -> None:
     with Hostile({"/": answer({})}) as target:
         moved = http(b"", "307 Temporary Redirect", Location=f"{target.url}/latest/meta-data")

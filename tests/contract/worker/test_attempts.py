@@ -116,6 +116,21 @@ def test_input_files_reach_the_workflow_and_travel_once(at_work: BrokerStandIn, 
     assert names == [f"fleet_{file.sha256}.png"]
 
 
+def test_an_input_file_that_somebody_deleted_or_that_was_kept_cut_is_brought_again(
+    at_work: BrokerStandIn, comfyui: SimulatedComfyUI
+) -> None:
+    file = input_file(at_work, "b.png", png((30, 200, 30)))
+    kept = comfyui.process.base / "input" / f"fleet_{file.sha256}.png"
+    graph = plain(5)
+    graph["1"] = {"class_type": "LoadImage", "inputs": {"image": "b.png"}}
+    kept.write_bytes(png((30, 200, 30))[:40])  # its disk was full, or it was killed in the middle
+    assert isinstance(at_work.end(at_work.dispatch(graph, files=(file,))), Complete)
+    for there in kept.parent.glob(f"fleet_{file.sha256}*"):
+        there.unlink()  # nobody but people clears that folder
+    assert isinstance(at_work.end(at_work.dispatch(graph, files=(file,))), Complete)
+    assert kept.read_bytes() == png((30, 200, 30))
+
+
 def test_a_missing_input_file_fails_the_attempt(at_work: BrokerStandIn) -> None:
     file = input_file(at_work, "a.png", png((1, 2, 3)))
     missing = type(file)(name="a.png", sha256="0" * 64, size_bytes=10)
