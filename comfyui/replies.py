@@ -225,8 +225,9 @@ def _item(entry: object) -> QueueItem:
     client_id = extra.get("client_id")
     return QueueItem(
         prompt_id=plain(entry[1], ID_CHARS),
-        number=_number(entry[0]) if entry[0] is not None else math.inf,
-        client_id=client_id if isinstance(client_id, str) else None,
+        number=_place(entry[0]),
+        # One of ours goes into the address of a socket.
+        client_id=client_id if isinstance(client_id, str) and plain(client_id, ID_CHARS) == client_id else None,
         submit_id=_submit_id(extra),
     )
 
@@ -310,6 +311,15 @@ def _id(value: object, what: str) -> str:
 
 def _number(value: object) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool) or not -(2**53) < value < 2**53:
+        raise ReplyError("a prompt's number is none")
+    return value
+
+
+def _place(value: object) -> float:
+    """As a client chose it, so of any size."""
+    if value is None:
+        return math.inf
+    if not isinstance(value, int | float) or isinstance(value, bool):
         raise ReplyError("a place in the queue is not a number")
     return value
 

@@ -102,6 +102,13 @@ def test_pending_prompts_are_sorted_into_the_order_they_run_in() -> None:
     assert (queue.pending[0].client_id, queue.pending[0].submit_id) == ("c", "s")
 
 
+@pytest.mark.parametrize("client_id", ["comfyfleet:w1:\ud800", "comfyfleet:w1:" + "x" * 300, 7])
+def test_a_client_id_that_no_socket_can_have_is_nobodys(client_id: object) -> None:
+    item = [0, "p", {}, {"client_id": client_id}, []]
+    queue = replies.queue(body({"queue_running": [item], "queue_pending": []}))
+    assert queue.running[0].client_id is None
+
+
 @pytest.mark.parametrize(
     "value",
     [{}, {"queue_running": [], "queue_pending": [7]}, {"queue_running": [["a", "p"]], "queue_pending": []}, [], None],
@@ -174,9 +181,9 @@ def test_an_error_without_sense_is_still_an_error() -> None:
 
 
 def test_other_clients_strange_ids_do_not_hide_ours() -> None:
-    strange = [[None, 7], [0, "\x1b[31m" + "x" * 300, {}, None, []], [1, "p"]]
+    strange = [[None, 7], [0, "\x1b[31m" + "x" * 300, {}, None, []], [1, "p"], [1e300, "last"], [-(2**60), "first"]]
     found = replies.queue(body({"queue_running": [], "queue_pending": strange}))
-    assert [item.prompt_id for item in found.pending] == ["x" * 199 + "…", "p", ""]
+    assert [item.prompt_id for item in found.pending] == ["first", "x" * 199 + "…", "p", "last", ""]
     ended = {"\ud800": {}, "p": {"prompt": 7, "status": {"status_str": "success"}}}
     assert [e.prompt_id for e in replies.history(body(ended))] == ["\ufffd", "p"]
 
