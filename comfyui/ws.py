@@ -6,6 +6,7 @@ joined under the same cap, and a frame in flight is taken up again at the next c
 
 import json
 import socket
+from http.cookies import CookieError
 from typing import Final
 from urllib.parse import quote
 
@@ -66,7 +67,7 @@ class EventSocket:
                 redirect_limit=0,
             )
             self._ws.send(GREETING)
-        except (WebSocketException, OSError) as e:
+        except (WebSocketException, CookieError, OSError) as e:
             self._ws.shutdown()  # type: ignore[no-untyped-call]
             raise ComfyUnreachable(f"cannot open {self._where}: {plain(str(e), 300)}") from e
         self._frames = _Frames(self._read, skip_utf8_validation=True)

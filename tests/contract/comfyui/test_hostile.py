@@ -374,6 +374,14 @@ def test_a_refused_handshake(refusal: bytes) -> None:
             client.fileno()
 
 
+def test_a_handshake_with_a_cookie_that_is_none() -> None:
+    routes = {**USUAL, "/ws": b"HTTP/1.1 302 Found\r\nSet-Cookie: a/b=1\r\nLocation: /x\r\n\r\n"}
+    server = Hostile(routes)
+    server.shakes_hands = False
+    with server, facing(server) as client, pytest.raises(ComfyUnreachable, match="event socket"):
+        client.connect()
+
+
 def test_a_server_that_never_says_goodbye_is_left_in_time() -> None:
     with Hostile({**USUAL, "/ws": stay}) as server, facing(server) as client:
         client.connect()
