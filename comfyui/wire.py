@@ -72,6 +72,26 @@ class TimedSocket(socket.socket):
         super().sendall(data, flags)
 
 
+def connected(host: str, port: int, timer: Timer) -> TimedSocket:
+    """To the first address of the host that takes it. They share what is left: none can use up the others' time.
+
+    Raises: OSError.
+    """
+    fault = OSError(f"{host} has no address")
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    for place, (family, kind, protocol, _, address) in enumerate(found):
+        made = TimedSocket(socket.socket(family, kind, protocol), timer)
+        try:
+            made.settimeout(timer.left_s() / (len(found) - place))
+            made.connect(address)
+        except OSError as e:
+            made.close()
+            fault = e
+        else:
+            return made
+    raise fault
+
+
 @dataclass(frozen=True, slots=True)
 class Head:
     status: int
@@ -86,7 +106,7 @@ class Connection:
 
     def __init__(self, host: str, port: int, timer: Timer) -> None:
         """Connects by the timer. Raises: OSError."""
-        self._socket = TimedSocket(socket.create_connection((host, port), timer.left_s()), timer)
+        self._socket = connected(host, port, timer)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         #: Read, and not yet used.
         self._ahead = bytearray()

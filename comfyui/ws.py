@@ -13,7 +13,7 @@ from urllib.parse import quote
 from websocket import ABNF, WebSocket, WebSocketException, frame_buffer
 
 from comfyui.errors import ComfyUnreachable
-from comfyui.wire import TimedSocket, Timer
+from comfyui.wire import Timer, connected
 from comfyui.words import plain
 
 FRAME_BYTES: Final = 64 << 20  # SaveImageWebsocket sends whole pictures as PNG
@@ -57,7 +57,7 @@ class EventSocket:
         address = f"{f'[{host}]' if ':' in host else host}:{port}"
         self._where = f"the event socket of ComfyUI at {address}"
         try:
-            self._socket = TimedSocket(socket.create_connection((host, port), timer.left_s()), timer)
+            self._socket = connected(host, port, timer)
             for option in _KEEPALIVE:
                 self._socket.setsockopt(*option)
             self._ws.connect(  # type: ignore[no-untyped-call]  # websocket-client types only part of itself

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 import time
+from contextlib import ExitStack
 
 import pytest
 
+from comfyui.errors import ComfyUnreachable
 from comfyui.http import Http
 from comfyui.wire import PIECE_BYTES, BadAnswer, Connection, Timer
 from tests.contract.comfyui.driving import until
@@ -91,6 +94,38 @@ def test_only_the_last_piece_is_small(size: int, chunk: int) -> None:
 def test_what_is_no_whole_answer_is_refused(answer: Answer) -> None:
     with pytest.raises(BadAnswer):
         exchange(answer)
+
+
+def silent(address: str, port: int = 0) -> list[socket.socket]:
+    """A listener whose queue is full: whoever connects now hears nothing. All of it has to be closed."""
+    listener = socket.create_server((address, port), backlog=0)
+    waiting = [socket.socket() for _ in range(3)]
+    for one in waiting:
+        one.setblocking(False)
+        one.connect_ex(listener.getsockname())
+    return [listener, *waiting]
+
+
+@pytest.mark.parametrize("lives", [True, False])
+def test_a_host_of_many_addresses_takes_no_longer(lives: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    dead = [f"127.0.0.{place}" for place in range(2, 10)]
+    with Hostile({"/": http(b"abc")}) as server, ExitStack() as open_sockets:
+        port = int(server.url.rpartition(":")[2])
+        for address in dead:
+            for one in silent(address, port):
+                open_sockets.enter_context(one)
+        hosts = [*dead, *(["127.0.0.1"] if lives else [])]
+        found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in hosts]
+        monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: found)
+        client = Http(f"http://many:{port}", limit_s=2.0)
+        began_s = time.monotonic()
+        if lives:
+            assert client.call("GET", "/", by=client.by()).body == b"abc"
+        else:
+            with pytest.raises(ComfyUnreachable, match="timed out"):
+                client.call("GET", "/", by=client.by())
+        assert time.monotonic() - began_s < 2.0 * len(dead) - 4.0  # the machine may be busy
+        client.close()
 
 
 def test_calls_share_a_connection() -> None:
