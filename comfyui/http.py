@@ -183,6 +183,10 @@ def _size_bytes(head: Head) -> int | None:
 def _address(url: str) -> tuple[str, int]:
     parts = urlsplit(url)
     more = parts.username is not None or parts.path not in ("", "/") or parts.query or parts.fragment
-    if parts.scheme != "http" or not parts.hostname or more:
+    try:
+        host = parts.hostname.encode("idna").decode() if parts.hostname is not None else ""
+    except UnicodeError:
+        host = ""  # no name that could be looked up
+    if parts.scheme != "http" or not host or more:
         raise ValueError(f"{url!r} is not the address of a ComfyUI; one looks like http://127.0.0.1:8188")
-    return parts.hostname, parts.port if parts.port is not None else 80
+    return host, parts.port if parts.port is not None else 80

@@ -392,7 +392,17 @@ def test_a_server_that_never_says_goodbye_is_left_in_time() -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["", "127.0.0.1:8188", "https://127.0.0.1", "http://", "ftp://x", "http://x/comfy", "http://u:p@x", "http://x?y=1"],
+    [
+        "",
+        "127.0.0.1:8188",
+        "https://127.0.0.1",
+        "http://",
+        "ftp://x",
+        "http://x/comfy",
+        "http://u:p@x",
+        "http://x?y=1",
+        "http://a..b",
+    ],
 )
 def test_an_address_that_is_none(url: str) -> None:
     with pytest.raises(ValueError, match=r"looks like http://127\.0\.0\.1:8188"):
