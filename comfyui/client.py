@@ -277,7 +277,7 @@ class ComfyClient:
             data, size_bytes = [data], len(data)
         if size_bytes is None:
             raise ValueError("an iterable upload needs its size_bytes")
-        fault = name_fault(name)
+        fault = name_fault(name) if '"' not in name else "holds a quotation mark"  # the form puts it in some
         if fault is None and subfolder:
             fault = path_fault(subfolder)
         if fault is not None:

@@ -44,8 +44,6 @@ def name_fault(name: str, *, limit_bytes: int = NAME_BYTES) -> str | None:
     """As `path_fault`, for one file name without folders."""
     if "/" in name:
         return "holds a slash"
-    if '"' in name:
-        return "holds a quotation mark"
     return path_fault(name, limit_bytes=limit_bytes)
 
 

@@ -312,6 +312,8 @@ def test_an_upload_of_another_size_than_announced_is_not_sent(client: ComfyClien
         client.upload(name, [b"1"])
     with pytest.raises(ValueError, match="slash"):
         client.upload("a/b.png", b"1")
+    with pytest.raises(ValueError, match="quotation"):
+        client.upload('b".png', b"1")
     with pytest.raises(ValueError, match="hidden"):
         client.upload("b.png", b"1", subfolder=".ssh")
     assert not client.has_input(name)

@@ -95,6 +95,14 @@ def test_each_picture_of_each_node_is_delivered(at_work: BrokerStandIn) -> None:
     assert {output.kind for output in end.outputs} == {"output"}
 
 
+def test_a_picture_is_delivered_under_whatever_name_a_workflow_may_give_it(at_work: BrokerStandIn) -> None:
+    graph = plain(4)
+    graph["2"]["inputs"]["filename_prefix"] = '日記/100% "yes" & it\'s; a=b+c#1?'
+    end = at_work.end(at_work.dispatch(graph))
+    assert isinstance(end, Complete), end
+    assert [output.name for output in end.outputs] == ['100% "yes" & it\'s; a=b+c#1?_00001_.png']
+
+
 def test_previews_are_the_result_of_a_workflow_that_saves_nothing(at_work: BrokerStandIn) -> None:
     graph = plain(3)
     graph["2"] = {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}}
