@@ -332,7 +332,8 @@ class Run:
         if self.step is not Step.RUNNING:
             self._found(out, Step.WAITING, now_ms)
         self._stages.measured(entry.run_ms if entry.run_ms is not None else 0)
-        failed = verdict.of_history(entry)
+        results = self._witness.results(entry.files)
+        failed = verdict.of_history(entry, results)
         if not self._wanted:
             self._out(now_ms)
         elif failed is None:
@@ -340,7 +341,7 @@ class Run:
             if missed := self._witness.missed(entry):
                 self.delivery_failed(out, missed, now_ms)
             else:
-                out += self._delivery.confirmed(self._witness.results(entry.files))
+                out += self._delivery.confirmed(results)
                 self._complete(out, now_ms)
         else:
             self._out(now_ms)

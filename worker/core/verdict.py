@@ -18,6 +18,8 @@ from worker.core.asks import FromComfy, FromSocket, Source
 from worker.core.steps import Step
 
 TRACEBACK_CHARS: Final = 16_000
+#: Complete names no more.
+RESULTS: Final = 1_000
 
 
 def failure(reason: Reason, text: str, *, node_id: str = "", node_type: str = "", traceback: str = "") -> Failure:
@@ -46,9 +48,12 @@ def of_skipped(skipped: Mapping[str, tuple[str, ...]]) -> Failure:
     return of_node_errors("ComfyUI would run only part of the workflow: " + "; ".join(sentences), node_id)
 
 
-def of_history(entry: HistoryEntry) -> Failure | None:
-    """Why the prompt failed; None when it succeeded."""
+def of_history(entry: HistoryEntry, results: Sequence[Source] = ()) -> Failure | None:
+    """Why the prompt failed; None when it succeeded. results: what it made, over the socket too."""
     match entry.outcome:
+        case Outcome.SUCCESS if len(results) > RESULTS:
+            text = f"it made {len(results)} files and pictures; the limit is {RESULTS}"
+            return failure(Reason.INVALID_WORKFLOW, text)
         case Outcome.SUCCESS:
             return None
         case Outcome.INTERRUPTED:

@@ -377,6 +377,18 @@ def test_pictures_over_the_socket_beyond_every_bound(monkeypatch: pytest.MonkeyP
     assert attempt.reason() is Reason.INVALID_WORKFLOW
 
 
+def test_files_and_pictures_together_beyond_what_can_be_told() -> None:
+    graph = {**GRAPH, "3": {"class_type": "SaveImageWebsocket", "inputs": {"images": ["1", 0]}}}
+    attempt = Try(workflow=json.dumps(graph).encode())
+    attempt.start()
+    attempt.hear(messages.Executing(ID, "3"))
+    for _ in range(600):
+        attempt.hear(messages.Preview(None, None, "image/png", b"a"))
+    files = tuple(OutputFile("2", "images", f"{number}.png", "", "output") for number in range(600))
+    attempt.look(Finished(entry(ID, files=files)))
+    assert attempt.reason() is Reason.INVALID_WORKFLOW and attempt.run.held is not None
+
+
 def test_events_after_the_end_change_nothing() -> None:
     attempt = Try()
     attempt.start()
