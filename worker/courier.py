@@ -67,7 +67,7 @@ class Courier:
             except RemoteProtocolError:
                 continue  # as good as lost
             for transfer in self._due_ms:
-                if transfer.request_id == getattr(message, "request_id", None):
+                if transfer.knows(message):
                     self._due_ms[transfer] = now_ms + SILENCE_MS
                     self._move(transfer, partial(transfer.feed, message))
                     concerned = True

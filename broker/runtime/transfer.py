@@ -71,6 +71,11 @@ class Transfer:
         self._begun = True
         return self._opening()
 
+    def knows(self, message: Any) -> bool:
+        """Whether a message of the broker is about this transfer, though it may answer an earlier beginning."""
+        request_id = getattr(message, "request_id", None)
+        return request_id == self.request_id or request_id in self._earlier
+
     def feed(self, message: Any) -> list[Any]:
         """What to send in answer to a message of the broker; nothing for one that is not about this transfer."""
         request_id = getattr(message, "request_id", "")

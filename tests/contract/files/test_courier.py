@@ -15,6 +15,8 @@ import pytest
 import zmq
 
 from broker.files import FileChannel
+from broker.protocol.codec import FILES_CLIENT_SENDS, decode, encode
+from broker.protocol.files import Chunk, Have
 from broker.runtime import sockets
 from broker.runtime.settings import Files, Network
 from broker.runtime.transfer import SILENCE_MS
@@ -83,6 +85,33 @@ def test_a_transfer_that_meets_nobody_tries_again_long_before_a_silence() -> Non
         assert due_ms < 1_000 + SILENCE_MS
     finally:
         courier.close()
+
+
+def test_what_comes_after_a_silence_is_not_asked_for_in_vain() -> None:
+    # A slow line that two transfers share: each chunk takes so long that the other's seems lost.
+    with sockets.router(CONTEXT, "files", Network(files="tcp://127.0.0.1:*"), None) as broker:
+        broker.rcvtimeo = int(PATIENCE_S * 1_000)
+        network = Network(files=sockets.endpoint_of(broker))
+        with contextlib.closing(Courier(lambda: sockets.dealer(CONTEXT, "files", network, None, b"w"))) as courier:
+            assert courier.socket.poll(int(PATIENCE_S * 1_000), zmq.POLLOUT)
+            data = b"a picture"
+            taken: list[bytes] = []
+            download = courier.download(hashlib.sha256(data).hexdigest(), taken.append, 1 << 20, 0)
+            sender, *frames = broker.recv_multipart()
+            asked = decode(frames, FILES_CLIENT_SENDS)
+            broker.send_multipart(
+                [sender, *encode(Have(request_id="f" * 32, sha256="f" * 64, size_bytes=1))]
+            )  # to the other
+            assert courier.socket.poll(int(PATIENCE_S * 1_000))
+            assert not courier.receive(SILENCE_MS - 1)
+            courier.tick(SILENCE_MS)
+            _, *frames = broker.recv_multipart()
+            assert decode(frames, FILES_CLIENT_SENDS).request_id != asked.request_id
+            chunk = Chunk(request_id=asked.request_id, offset=0, size_bytes=len(data), data=data)
+            broker.send_multipart([sender, *encode(chunk)])
+            assert courier.socket.poll(int(PATIENCE_S * 1_000))
+            assert courier.receive(SILENCE_MS + 1)
+            assert download.done and taken == [data]
 
 
 def test_a_disk_that_takes_no_more_ends_the_transfer_and_nothing_else(channel: FileChannel, store: FileStore) -> None:
