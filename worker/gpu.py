@@ -29,6 +29,8 @@ class Gauge:
         """nvml: the module pynvml after nvmlInit, or None (see `nvml`)."""
         self._nvml = nvml
         self._card: Any = None
+        #: The driver knows the card and not its memory: it shares the host's, or is gone.
+        self._memory_hidden = False
         #: (free, total) as ComfyUI said.
         self._vram_bytes = (0, 0)
         self._stats: Stats | None = None
@@ -38,7 +40,7 @@ class Gauge:
     @property
     def needs_comfy(self) -> bool:
         """Whether the card's memory is known from ComfyUI alone."""
-        return self._card is None
+        return self._card is None or self._memory_hidden
 
     def choose(self, gpu: Gpu, index: int | None) -> None:
         """ComfyUI works on this card. index: its place among the cards ComfyUI sees, if it said."""
@@ -62,6 +64,7 @@ class Gauge:
     def _measure(self) -> Stats:
         card, ram = self._card, psutil.virtual_memory()
         memory = self._of_card(lambda nvml: nvml.nvmlDeviceGetMemoryInfo(card))
+        self._memory_hidden = memory is None
         free_bytes, total_bytes = (memory.free, memory.total) if memory is not None else self._vram_bytes
         busy_percent = self._of_card(lambda nvml: nvml.nvmlDeviceGetUtilizationRates(card).gpu)
         celsius = self._of_card(lambda nvml: nvml.nvmlDeviceGetTemperature(card, nvml.NVML_TEMPERATURE_GPU))
