@@ -29,7 +29,7 @@ def output_files(outputs: object) -> tuple[OutputFile, ...]:
     if not isinstance(outputs, dict):
         return ()
     found = [
-        OutputFile(node_id, kind, item["filename"], _text(item, "subfolder", ""), _text(item, "type", "output"))
+        OutputFile(node_id, kind, item["filename"], _subfolder(item), _text(item, "type", "output"))
         for node_id, shown in outputs.items()
         if isinstance(shown, dict)
         for kind, items in shown.items()
@@ -40,6 +40,16 @@ def output_files(outputs: object) -> tuple[OutputFile, ...]:
     if len(found) > FILES:
         raise OutputsError(f"{len(found)} output files; the limit is {FILES}")
     return tuple(found)
+
+
+def _subfolder(fields: dict[str, object]) -> str:
+    """Custom nodes call the folder itself "." (os.path.relpath) or null, or end with a slash: ComfyUI finds the file.
+
+    Only what says nothing is left out: `ComfyClient.view` checks the rest.
+    """
+    path = _text(fields, "subfolder", "") if fields.get("subfolder") is not None else ""
+    absolute = "/" if path.startswith("/") else ""
+    return absolute + "/".join(part for part in path.split("/") if part not in ("", "."))
 
 
 def _text(fields: dict[str, object], key: str, default: str) -> str:

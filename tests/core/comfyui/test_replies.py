@@ -175,6 +175,16 @@ def test_files_that_cannot_be_had_are_a_failure_of_the_prompt(items: list[object
     assert found.failure is not None and reason in found.failure.exception_message
 
 
+@pytest.mark.parametrize(
+    ("said", "subfolder"),
+    [(".", ""), ("./", ""), ("./a/./b//", "a/b"), (None, ""), ("/", "/"), ("/etc/.", "/etc"), ("../a", "../a")],
+)
+def test_a_folder_is_told_in_one_way(said: str | None, subfolder: str) -> None:
+    items = [{"filename": "a.png", "subfolder": said, "type": "output"}]
+    [found] = replies.history(entry(START, outputs={"9": {"images": items}}))
+    assert [(file.subfolder, file.folder) for file in found.files] == [(subfolder, "output")]
+
+
 def test_an_error_without_sense_is_still_an_error() -> None:
     [found] = replies.history(entry(START, ["execution_error", {}], status="error"))
     assert (found.outcome, found.failure) == (Outcome.ERROR, None)
