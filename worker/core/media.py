@@ -20,6 +20,8 @@ _MAGIC: Final = (
     (b"OggS", "audio/ogg"),
     (b"glTF", "model/gltf-binary"),
 )
+#: The length that a writer leaves in RIFF which cannot go back to tell it, as into a pipe.
+_UNTOLD: Final = b"\xff\xff\xff\xff"
 _RIFF: Final = {b"WEBP": "image/webp", b"WAVE": "audio/wav", b"AVI ": "video/x-msvideo"}
 
 #: read(offset, size_bytes) -> that part of the file, shorter at its end.
@@ -43,7 +45,7 @@ def whole(read: Read, size_bytes: int) -> bool:
     A file that was cut while it was saved is served with the cut length, so the transfer alone does not show it.
     """
     head = read(0, 8)
-    if head.startswith(b"RIFF") and len(head) == 8:
+    if head.startswith(b"RIFF") and len(head) == 8 and head[4:] != _UNTOLD:
         return size_bytes >= 8 + int.from_bytes(head[4:], "little")
     return head != _PNG or _png_ends(read, size_bytes)
 

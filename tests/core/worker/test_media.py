@@ -53,6 +53,11 @@ def test_a_picture_that_is_cut_anywhere_is_not_whole(kind: str) -> None:
         assert not whole(reading(data[:end]), end)
 
 
+def test_a_sound_whose_writer_could_not_go_back_to_tell_its_length_is_whole() -> None:
+    data = b"RIFF\xff\xff\xff\xffWAVEfmt " + bytes(1_000)
+    assert media_type(reading(data)) == "audio/wav" and whole(reading(data), len(data))
+
+
 def test_bytes_after_the_end_of_a_picture_do_no_harm() -> None:
     data = picture("PNG") + bytes(1_000)
     assert whole(reading(data), len(data))
