@@ -52,10 +52,11 @@ class Patience:
         """Something about it moves."""
         self._sign_ms = now_ms
 
-    def heard(self, now_ms: int) -> None:
-        """ComfyUI spoke of it by itself: no need to ask for a while."""
+    def heard(self, now_ms: int, *, tells: bool = True) -> None:
+        """ComfyUI spoke of it by itself: no need to ask for a while, if that tells what is to be known."""
         self._sign_ms = now_ms
-        self.look_ms = now_ms + self._poll_ms
+        if tells:
+            self.look_ms = now_ms + self._poll_ms
 
     def found(self, now_ms: int) -> None:
         self._misses = 0

@@ -248,7 +248,7 @@ class Run:
         """A message about this prompt, or one that names none while this prompt runs."""
         if self.step not in IN_COMFYUI:
             return
-        self._patience.heard(now_ms)
+        self._patience.heard(now_ms, tells=not self._unwelcome)
         if isinstance(message, messages.Executing) and message.node is None:
             out.append(Look(self.key, self.prompt_id))
             return
@@ -377,10 +377,9 @@ class Run:
         """Ask ComfyUI to let go of the prompt; `looked` tells whether it did, and asks again."""
         if self.step is Step.RUNNING:
             out.append(Interrupt(self.prompt_id))
-            return
-        if self.step is Step.WAITING:
+        elif self.step is Step.WAITING:
             out.append(Dequeue(self.prompt_id))
-        self._patience.look_at(now_ms)
+        self._patience.look_at(now_ms + AGAIN_MS if self.step is Step.RUNNING else now_ms)
 
     def _lost(self, out: list[Any], now_ms: int, *, gone: bool = False) -> None:
         """ComfyUI does not have the prompt. gone: there is no ComfyUI."""

@@ -8,6 +8,7 @@ import pytest
 
 from broker.protocol.records import Limits, Reason, Resume
 from broker.protocol.worker import Accepted
+from comfyui import messages
 from comfyui.replies import Finished, Outcome
 from tests.core.worker.attempt import ABSENT, ID, JOB, KEY, PENDING, RUNNING, Try
 from tests.core.worker.world import LIMITS, PACING, entry, output
@@ -53,6 +54,21 @@ def test_cancel_while_it_runs_is_asked_for_until_it_ends() -> None:
     assert cancelled(attempt) == [Interrupt(ID)]
     assert Interrupt(ID) in attempt.look(RUNNING)
     assert not attempt.ends()
+
+
+@pytest.mark.parametrize("wish", ["cancel", "abandon"])
+def test_an_interrupt_that_was_lost_is_repeated_however_much_the_prompt_says(wish: str) -> None:
+    attempt = Try()
+    attempt.start()
+    attempt.tell(wish, 0)
+    asked: list[int] = []
+    for now_ms in range(100, 5_000, 100):
+        attempt.now_ms = now_ms
+        attempt.hear(messages.Progress(ID, "1", now_ms, 5_000))
+        if Look(KEY, ID) in attempt.at(now_ms):
+            assert Interrupt(ID) in attempt.look(RUNNING)
+            asked.append(now_ms)
+    assert asked == [1_000, 2_000, 3_000, 4_000]
 
 
 def test_cancel_too_late() -> None:
