@@ -84,9 +84,14 @@ let renewing = null;
 
 /** Ask for the newest again, soon and once: the feed was lost, or only the server can tell what matches. */
 function renew() {
+  shelf.doubt();
   renewing ??= setTimeout(async () => {
     renewing = null;
-    if (loading !== null || shelf.next === null) return;
+    if (shelf.next === null) return;
+    if (loading !== null) {
+      renew();
+      return;
+    }
     const answer = await fetched({ limit: MOST });
     if (answer !== null) shelf.renew(answer);
   }, RENEW_MS);

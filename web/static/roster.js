@@ -28,7 +28,7 @@ export function matches(worker, query) {
 
 /** The names of the workers that match, in the order `sort`; reverse turns it round, names within it stay. */
 export function arrange(workers, { sort, reverse, query }) {
-  const rank = RANKS[sort];
+  const rank = RANKS[sort] ?? RANKS.state; // a word that an older page kept
   const sign = reverse ? -1 : 1;
   return [...workers]
     .filter((worker) => matches(worker, query))

@@ -13,6 +13,8 @@ export class Shelf {
   /** The cards, until the order changes; and the card of each job. */
   #cards = null;
   #lies = new Map();
+  /** The rank of the newest job above which others may be missing; null while none can be. */
+  #doubt = null;
   /** Where the next page begins; "" = everything there is was loaded, null = nothing was yet. */
   next = null;
 
@@ -29,7 +31,7 @@ export class Shelf {
     this.#ranks.clear();
     this.#lies.clear();
     this.#order = [];
-    this.#cards = null;
+    this.#cards = this.#doubt = null;
     this.next = null;
   }
 
@@ -39,9 +41,19 @@ export class Shelf {
     this.next = next;
   }
 
-  /** The first page again, after the feed was lost: what lies in its span and is not in it is gone. */
+  /** The feed was lost: until `renew`, jobs may be missing above those that are here. */
+  doubt() {
+    this.#doubt ??= this.#ranks.get(this.#order[0]) ?? null;
+  }
+
+  /**
+   * The first page again, after the feed was lost: what lies in its span and is not in it is gone. Where it does not
+   * come down to what was here, that is loaded anew after it.
+   */
   renew({ jobs, next }) {
     const last = jobs.length > 0 && next !== "" ? rank(jobs.at(-1)) : null;
+    if (last !== null && this.#doubt !== null && before(last, this.#doubt)) this.clear();
+    this.#doubt = null;
     const kept = new Set(jobs.map((job) => job.id));
     for (const id of [...this.#order]) {
       const spanned = last === null || !before(last, this.#ranks.get(id));

@@ -2,7 +2,7 @@
 import { Refusal, details, explain, jobs, story, templates, workflowUrl } from "./api.js";
 import { copy, fill, hideBroken, parts, show, write } from "./dom.js";
 import { Facts, settings } from "./facts.js";
-import { isOver, jobCard, pictures, sayer } from "./format.js";
+import { fileName, isOver, jobCard, pictures, sayer } from "./format.js";
 import { Stage } from "./stage.js";
 
 const TEXTS = ["badge", "title", "status", "percent", "problem", "node", "message"];
@@ -192,7 +192,7 @@ export class Viewer {
     const file = files[Math.min(this.#at, files.length - 1)];
     if (shown.length > 0) show(picture, file.url, view.title);
     else show(picture, view.bar === null ? "" : preview, view.title);
-    write(note, file !== undefined && shown.length === 0 ? this.#say("viewer.file", { name: file.name }) : "");
+    write(note, file !== undefined && shown.length === 0 ? this.#say("viewer.file", { name: fileName(file.name) }) : "");
     download.hidden = file === undefined;
     if (file !== undefined) Object.assign(download, { href: file.url, download: file.name });
     return file;

@@ -66,6 +66,22 @@ test("the first page again tells what is gone, as far as it reaches", () => {
   assert.equal(shelf.next, "");
 });
 
+test("what was here is loaded anew where the first page does not come down to it", () => {
+  const shelf = new Shelf();
+  shelf.append({ jobs: [job("b", 2), job("a", 1)], next: "n" });
+  shelf.doubt();
+  shelf.put(job("f", 6)); // the snapshot has the newest
+  shelf.renew({ jobs: [job("f", 6), job("e", 5), job("d", 4)], next: "d" });
+  assert.deepEqual(ids(shelf), ["f", "e", "d"]);
+  assert.equal(shelf.next, "d");
+  shelf.append({ jobs: [job("c", 3), job("b", 2)], next: "b" });
+  shelf.put(job("g", 7));
+  shelf.doubt();
+  shelf.renew({ jobs: [job("h", 8), job("g", 7)], next: "g" });
+  assert.deepEqual(ids(shelf), ["h", "g", "f", "e", "d", "c", "b"]);
+  assert.equal(shelf.next, "b");
+});
+
 // ---- choosing
 
 const order = ["a", "b", "c", "d", "e"];
