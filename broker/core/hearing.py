@@ -140,8 +140,8 @@ def _capabilities(leases: Leases, step: Step, speaker: Worker, event: FromWorker
 def _ready(leases: Leases, step: Step, speaker: Worker, event: FromWorker, now: Now) -> None:
     said: worker.Ready = event.message
     if speaker.ready is None or said.serial > speaker.ready.serial:
-        room, speaker.ready = speaker.room(), said
-        if speaker.room() != room:
+        before, room, speaker.ready = speaker.ready, speaker.room(), said
+        if before is None or speaker.room() != room:
             leases.roster.touch(speaker.name)
         if leases.settle(speaker):
             leases.show(step, speaker)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 from broker.core.fleet import Fleet
-from broker.core.rooms import Tier
+from broker.core.rooms import Tier, is_shut
 from broker.core.roster import HELD_MOST
 from broker.protocol.records import JobState, WorkerState
 
@@ -81,6 +81,7 @@ def _check_stands(fleet: Fleet) -> None:
             continue
         room = Tier.FULL if present.room() <= 0 else Tier.ROOM if present.jobs else Tier.IDLE
         assert (stand.worker, stand.tier) == (present, room), f"{name} has more or less room than placement believes"
+        assert stand.shut == is_shut(present), f"{name} is waited for, or not, against what it has told"
         held = present.will_hold(estimates.size_bytes)
         assert (stand.models, stand.speed) == (held, estimates.speed(name)), f"{name} holds {held}, or has learnt more"
         assert stand.busy_for_others == bool(present.others.prompts), f"{name} is busy for others, or not any more"

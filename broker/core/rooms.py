@@ -27,6 +27,8 @@ KINDS: Final = 16
 HOLDERS: Final = 8
 #: A fleet of so many is looked at whole.
 SMALL: Final = 8
+#: Attempts in these phases are out of ComfyUI.
+DELIVERED: Final = (Phase.FINISHING, Phase.ENDED)
 
 
 class Tier(enum.Enum):
@@ -43,6 +45,9 @@ class Stand:
     worker: Worker
     kind: Kind
     tier: Tier
+    #: It gives no room though nothing keeps its card busy: its ComfyUI is down, or its deliveries have piled up. Until
+    #: when, nobody knows.
+    shut: bool
     #: When it comes to what it is sent now, on the core's clock, and whether to prompts of others before that.
     free_ms: int
     busy_for_others: bool
@@ -109,13 +114,15 @@ class Rooms:
         """Take note of how a worker stands now, or that it is gone."""
         before = self._stands.pop(name, None)
         if before is not None:
-            self._shelves[before.tier].remove(before)
+            if not before.shut:
+                self._shelves[before.tier].remove(before)
             self.staged.pop(name, None)
         worker = self._roster.by_name.get(name)
         if worker is None or not self._roster.may_work(worker):
             return
         stand = self._stands[name] = self._seen(worker, before, now)
-        self._shelves[stand.tier].put(stand)
+        if not stand.shut:  # else jobs would wait for it
+            self._shelves[stand.tier].put(stand)
         if stand.staged:
             self.staged[name] = stand
 
@@ -140,7 +147,7 @@ class Rooms:
             pinned = self._stands.get(group.pin)
             return [pinned] if pinned is not None and serves(pinned.kind, group) else []
         if len(self._stands) <= SMALL:
-            return [stand for stand in self._stands.values() if serves(stand.kind, group)]
+            return [stand for stand in self._stands.values() if not stand.shut and serves(stand.kind, group)]
         found: dict[str, Stand] = {}
         # Counted tier by tier, so that a kind with room is seen however many before it have none.
         for tier in tiers:
@@ -192,6 +199,7 @@ class Rooms:
             worker=worker,
             kind=worker.kind,
             tier=tier,
+            shut=is_shut(worker),
             free_ms=done_ms + worker.others.wait_ms(worker.others.prompts, usual_ms, now),
             busy_for_others=worker.others.prompts > 0,
             models=models,
@@ -211,8 +219,8 @@ class Rooms:
         """How long what it holds will still take."""
         held_ms = 0
         for job in held:
-            if job.phase in (Phase.FINISHING, Phase.ENDED):
-                continue  # out of ComfyUI
+            if job.phase in DELIVERED:
+                continue
             expected_ms = job.record.expect_ms
             if expected_ms is None:
                 expected_ms = self._estimates.run_ms(job.record.needs, worker.name)
@@ -228,6 +236,14 @@ class Rooms:
 def waits(job: Job) -> bool:
     """Whether an attempt that a worker holds has not begun."""
     return job.began_ms is None and job.phase in (None, Phase.STAGING, Phase.STAGED)
+
+
+def is_shut(worker: Worker) -> bool:
+    """Whether it gives no room though nothing keeps its card busy. One that has not told yet how much it has is about
+    to; the queue of a ComfyUI that does not answer is none any more."""
+    if worker.ready is None or worker.room() > 0 or (worker.others.prompts and not worker.lacks_comfyui):
+        return False
+    return all(job.phase in DELIVERED for job in worker.jobs.values())
 
 
 def _rank(stand: Stand) -> tuple[int, int, int, str]:
