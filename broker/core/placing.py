@@ -47,6 +47,9 @@ TOLD: Final = 8
 STAGED: Final = 8
 LOOK_MS: Final = 500
 MOVES: Final = 3
+#: So long before its deadline a job waits for nobody any more and is not taken back: what is expected may come later,
+#: and the deadline counts for whatever waits.
+HASTE_MS: Final = 10_000
 
 
 class Placing:
@@ -156,7 +159,7 @@ class Placing:
             return False
         if job.record.deadline_utc_ms is not None:  # it does not wait for who comes to it too late
             left_ms = job.record.deadline_utc_ms - now.utc_ms
-            candidates = [one for one in candidates if one.room or one.wait_ms < left_ms]
+            candidates = [one for one in candidates if one.room or one.wait_ms + HASTE_MS < left_ms]
         choice = self._policy(candidates, self._waiting(group, candidates, now))
         if not choice.now:
             since_ms = group.wait.since_ms if group.wait is not None else now.mono_ms
@@ -291,6 +294,9 @@ class Placing:
             return ""
         others = [other for other in self.rooms.able(group_key(record.needed)) if other is not stand]
         found = [one for one in self._candidates(job, others, now) if not (one.missing and one.held)]
+        if record.deadline_utc_ms is not None:  # it has been begun in time as long as it is let lie
+            hasty = record.deadline_utc_ms - now.utc_ms < HASTE_MS
+            found = [one for one in found if one.room and not hasty]
         best = min(found, key=lambda one: (one.failed_here, one.finish_ms), default=None)
         if best is None or best.failed_here:
             return ""

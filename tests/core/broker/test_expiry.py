@@ -7,10 +7,22 @@ import dataclasses
 import pytest
 
 from broker.core.expiry import LOOK_MS, NEAR_MS, NEAREST, nearness
+from broker.core.placing import HASTE_MS
 from broker.protocol import client
-from broker.protocol.records import JobState, Reason
-from tests.core.broker.given import NEEDS, REQUEST, Given, Session, submit_of
-from tests.core.broker.test_placing import PONY, XL, busy_holder, needing, runs, taught, where, worker
+from broker.protocol.records import JobState, Phase, ProgressKind, Reason
+from tests.core.broker.given import NEEDS, REQUEST, Given, Session, held, submit_of
+from tests.core.broker.test_placing import (
+    PICTURE,
+    PONY,
+    XL,
+    busy_holder,
+    needing,
+    ran_each,
+    runs,
+    taught,
+    where,
+    worker,
+)
 
 MINUTE_MS = 60_000
 
@@ -107,6 +119,57 @@ def test_a_job_does_not_wait_for_a_worker_that_comes_to_it_after_its_deadline(br
     hasty = broker.submitted(2, needs=needing(XL), deadline_ms=3_000)
     broker.tick()
     assert where(broker, hasty) == "gpu-2", "gpu-1 holds its models, but is busy for 4 s"
+
+
+def fast_and_slow(broker: Given) -> tuple[Session, Session]:
+    """A picture takes the one a minute, and the other ten."""
+    fast, slow = worker(broker, "fast"), worker(broker, "slow")
+    ran_each(broker, PICTURE, (fast, MINUTE_MS))
+    ran_each(broker, PICTURE, (slow, 10 * MINUTE_MS), number=200)
+    return fast, slow
+
+
+def begun(broker: Given, session: Session, number: int) -> str:
+    job = broker.running(session, number, needs=PICTURE, pin=session.name)
+    session.reports(job, 1, ProgressKind.STARTED)
+    return job
+
+
+def go_on(broker: Given, for_s: int, *running: tuple[Session, str]) -> None:
+    """Seconds pass. running: workers and the job that each runs; what it holds beside is staged."""
+    for _ in range(for_s):
+        broker.now_ms += 1_000
+        for session, runs_now in running:
+            mine = [(job.record.job_id, job.record.attempt) for job in broker.held_by(session)]
+            phases = (Phase.RUNNING if job == runs_now else Phase.STAGED for job, _ in mine)
+            session.beats(*(held(*one, phase) for one, phase in zip(mine, phases, strict=True)), gpu_busy=0.0)
+        broker.tick()
+
+
+def test_a_job_does_not_miss_its_deadline_for_a_faster_worker_that_takes_longer_than_expected(broker: Given) -> None:
+    fast, slow = fast_and_slow(broker)
+    first = begun(broker, fast, 1)
+    hasty = broker.submitted(2, needs=PICTURE, deadline_ms=MINUTE_MS + HASTE_MS + 1_000)
+    broker.tick()
+    assert broker.state(hasty) is JobState.QUEUED, "the fast one is expected in time"
+    go_on(broker, 62, (fast, first), (slow, ""))
+    assert where(broker, hasty) == "slow", "it had room all the time"
+
+
+@pytest.mark.parametrize("after_s", [0, 25, 35])
+def test_a_job_is_not_taken_back_to_miss_its_deadline(after_s: int, broker: Given) -> None:
+    """after_s: when a faster worker is there, and busy."""
+    fast, slow = fast_and_slow(broker)
+    fast.has_room(0)
+    slow.has_room(2)
+    running = begun(broker, slow, 1)
+    staged = broker.running(slow, 2, needs=PICTURE, deadline_ms=30_000)
+    slow.has_room(0)
+    go_on(broker, after_s, (fast, ""), (slow, running))
+    fast.has_room()
+    busy = begun(broker, fast, 3)
+    go_on(broker, 40, (fast, busy), (slow, running))
+    assert broker.state(staged) is JobState.RUNNING, broker.story[staged][-1].text
 
 
 def test_however_many_deadlines_come_near_a_decision_looks_at_a_few_groups(broker: Given) -> None:
