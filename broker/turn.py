@@ -86,7 +86,9 @@ class Turn:
         self.fleet.invalid_messages = self.invalid
         self.fleet.jobs.disk_full = self._disk_full()
         early, self._early = self._early, {}
-        for event in (*(event for event, _ in early.values()), *from_workers):
+        # Not of a session that is over: to hear it now would be to hear a process that lives beside its successor.
+        present = self.fleet.roster.by_session
+        for event in (*(event for event, _ in early.values() if event.session in present), *from_workers):
             if (missing := self._missing_outputs(event)) is not None:
                 job_id = missing.message.job_id
                 until_ms = early[job_id][1] if job_id in early else now.mono_ms + FILES_MS

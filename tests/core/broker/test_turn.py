@@ -177,6 +177,20 @@ def test_a_result_that_waits_for_files_is_dropped_when_its_attempt_ends_otherwis
     assert house.state(job_id(1)) is not JobState.SUCCEEDED
 
 
+def test_a_result_that_waits_for_files_is_no_sign_of_life_of_the_process_that_said_it(house: House) -> None:
+    """Its worker was started anew meanwhile: that is not two processes with one name."""
+    house.opens()
+    house.takes(submit_of(1))
+    for life in (1, 2, 3):
+        session, following = session_id(life), session_id(life + 1)
+        house.takes(complete(job_id(1), sha256="0" * 64), session=session)
+        introduction = dataclasses.replace(Given().worker("gpu-0").introduction(), session=following)
+        house.takes(introduction, session=following)
+        house.takes()
+        (view,) = house.turn.fleet.workers()
+        assert (view.session, view.contested) == (following, False)
+
+
 @pytest.mark.parametrize("stale", ["attempt", "session"])
 def test_a_result_that_does_not_count_is_not_asked_for_its_files(house: House, stale: str) -> None:
     house.opens()
