@@ -62,7 +62,7 @@ class Placing:
         self._expects = self._policy is finish_time
         self.rooms = Rooms(leases.roster, leases.estimates, loads_ahead=not self._expects)
         self._rivals = Rivals(leases, self.rooms)
-        #: Jobs sent, by kind of worker.
+        #: Jobs sent, by kind of worker, and turns in which looking for one was given up.
         self._placed: dict[Kind, int] = {}
         #: Lanes that may still be looked at in this turn; none: the next turn goes on at once.
         self._lanes_left = LANES
@@ -90,7 +90,7 @@ class Placing:
     # ---- handing out
 
     def _hand_out(self, step: Step, now: Now) -> None:
-        backlog, looks = self._backlog, LOOKS
+        backlog, looks, lanes = self._backlog, LOOKS, list[Lane]()
         while looks and len(backlog) and not self.stopped_short:
             lanes = list(self.rooms.lanes(backlog))
             group = self._next(lanes, now)
@@ -103,6 +103,9 @@ class Placing:
                 looks -= 1
                 backlog.set_aside(group)
         backlog.restore()
+        if not looks:  # the next turn meets the same ones again: now and then it begins with the oldest instead
+            for kind in {lane.kind for lane in lanes if not self._is_ahead(lane)}:
+                self._placed[kind] = self._placed.get(kind, 0) + 1
 
     def _next(self, lanes: Iterable[Lane], now: Now) -> Group | None:
         """The group whose first job goes next, of all that some worker with room can run."""

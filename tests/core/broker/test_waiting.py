@@ -12,7 +12,7 @@ from broker.core import backlog, placing
 from broker.protocol.records import Phase, ProgressKind, Timings
 from broker.protocol.worker import Complete
 from tests.core.broker.given import NEEDS, Given, Session, held
-from tests.core.broker.test_placing import PONY, XL, needing
+from tests.core.broker.test_placing import PONY, XL, needing, ran_each, runs, worker
 
 LOAD_MS = 5_000
 #: Seconds after which it has waited for ever: many times what all bounds together allow here.
@@ -132,3 +132,26 @@ def test_nobody_waits_for_ever(machines: list[Machine], streams: list[Stream]) -
                 return
             wanted = sum(worker.goes_on() for worker in workers)
     raise AssertionError(f"it has seen {number} others come in")
+
+
+def test_who_waits_for_a_fast_worker_keeps_nobody_from_an_idle_one_for_ever(
+    broker: Given, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More owners than a turn looks at have always another job for the fast one; one job is for the slow one alone."""
+    monkeypatch.setattr(backlog, "PLACES", 10)
+    picture = dataclasses.replace(NEEDS, pixels=1 << 20, steps=20)
+    fast, slow = worker(broker, "fast"), worker(broker, "slow", labels=("cpu",))
+    ran_each(broker, picture, (fast, 1_000))
+    ran_each(broker, picture, (slow, 100_000), number=200)
+    for number in range(placing.LOOKS + 1):
+        broker.submitted(1_000 + number, needs=picture, owner=f"owner-{number}")
+    patient = broker.submitted(1, needs=dataclasses.replace(picture, labels=("cpu",)), owner="zoe", priority=-1)
+    for number in range(2_000, 2_100):
+        broker.tick()
+        if broker.records[patient].attempt:
+            return
+        (job,) = (one.record for one in broker.held_by(fast))
+        runs(fast, job.job_id, 1_000)
+        slow.beats(gpu_busy=0.0)
+        broker.submitted(number, needs=picture, owner=job.owner)
+    raise AssertionError("the slow one was idle all the time")
