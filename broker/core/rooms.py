@@ -131,7 +131,9 @@ class Rooms:
         idle, busy = self._shelves[Tier.IDLE], self._shelves[Tier.ROOM]
         open_kinds = dict.fromkeys((*idle.ranked, *busy.ranked) if self._loads_ahead else idle.ranked)
         yield from map(Lane, open_kinds)
-        for name in backlog.pinned:
+        # Whichever are fewer: jobs may be pinned to any number of workers that are not here.
+        stands, pins = self._stands, backlog.pinned
+        for name in pins if len(pins) <= len(stands) else filter(pins.__contains__, stands):
             stand = self._stands.get(name)
             if stand is not None and stand.tier is not Tier.FULL:
                 yield Lane(stand.kind, name)
