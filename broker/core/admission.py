@@ -41,7 +41,7 @@ def _submit(leases: Leases, step: Step, event: FromClient, now: Now) -> Any:
         return _error(said, "deleted", text)
     if why := fault(said):
         return _error(said, "invalid", why)
-    refusal = _no_room(leases, said) or _nobody(leases, said)
+    refusal = _no_room(leases, said, said.owner, max(1, len(said.parts))) or _nobody(leases, said)
     if refusal is not None:
         return refusal
     for job, place in jobs_of(said):
@@ -68,9 +68,9 @@ def _submit(leases: Leases, step: Step, event: FromClient, now: Now) -> Any:
     return _submitted(said, queued.record, queued)
 
 
-def _no_room(leases: Leases, said: client.Submit) -> client.Error | None:
-    rules, jobs, asked = leases.rules, leases.jobs, max(1, len(said.parts))
-    queued, theirs = jobs.counts[JobState.QUEUED], jobs.queued_of[said.owner]
+def _no_room(leases: Leases, said: client.Submit | client.Retry, owner: str, asked: int) -> client.Error | None:
+    rules, jobs = leases.rules, leases.jobs
+    queued, theirs = jobs.counts[JobState.QUEUED], jobs.queued_of[owner]
     if jobs.disk_full:
         text = "the broker's disk is almost full: an admin has to make room, then try again"
         return _error(said, "disk_full", text, 30_000)
@@ -78,7 +78,7 @@ def _no_room(leases: Leases, said: client.Submit) -> client.Error | None:
         text = f"the queue holds {queued} jobs of at most {rules.max_queued}: no room for {asked} more; try again later"
         return _error(said, "full", text, 5_000)
     if theirs + asked > rules.max_queued_per_owner:
-        text = f"owner '{said.owner}' has {theirs} jobs queued of at most {rules.max_queued_per_owner} for one owner: "
+        text = f"owner '{owner}' has {theirs} jobs queued of at most {rules.max_queued_per_owner} for one owner: "
         return _error(said, "quota", f"{text}no room for {asked} more; wait, or cancel some", 5_000)
     return None
 
@@ -147,6 +147,9 @@ def _retry(leases: Leases, step: Step, event: FromClient, now: Now) -> Any:
     if stored.attempt >= ATTEMPTS_MOST:
         text = f"job {said.job_id} has had {stored.attempt} attempts, the most for one job: submit a new one instead"
         return _error(said, "finished", text)
+    refusal = _no_room(leases, said, stored.owner, 1)
+    if refusal is not None:
+        return refusal
     job = leases.jobs.revive(step, stored, now)
     return _job(said, job.record, job)
 

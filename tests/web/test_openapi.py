@@ -183,6 +183,7 @@ def ask(stage: Stage, method: str, path: str, body: Any = None, **headers: str) 
 
 def provoke(stage: Stage, patch: pytest.MonkeyPatch, method: str, path: str, status: int) -> Answer:
     """A request that is answered with this status."""
+    queues = client.Retry if "retry" in path else client.Submit
     state = JobState.FAILED if "retry" in path else JobState.SUCCEEDED if path.endswith("events") else JobState.QUEUED
     there, body = target(stage, method, path, state), BODIES.get(path) if method == "POST" else None
     if path.endswith("zip"):
@@ -238,7 +239,7 @@ def provoke(stage: Stage, patch: pytest.MonkeyPatch, method: str, path: str, sta
         case 422:
             return ask(stage, method, there, png_of_size(0, 1) if "uploads" in path else {"surprise": 1})
         case 429:
-            stage.broker.refuse[client.Submit] = ("quota", "too many", 1_000)
+            stage.broker.refuse[queues] = ("quota", "too many", 1_000)
             return ask(stage, method, there, body)
         case 507 if "uploads" in path:
             patch.setattr(stage.broker, "disk_full", True)
@@ -248,7 +249,7 @@ def provoke(stage: Stage, patch: pytest.MonkeyPatch, method: str, path: str, sta
                 patch.setattr(Library, write, read_only)
             return ask(stage, method, there, body)
         case 507:
-            stage.broker.refuse[client.Submit] = ("disk_full", "no room", 30_000)
+            stage.broker.refuse[queues] = ("disk_full", "no room", 30_000)
             return ask(stage, method, there, body)
         case 503:
             return away(stage, patch, method, there, body)

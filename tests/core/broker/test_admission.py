@@ -227,6 +227,16 @@ def test_a_job_that_is_over_is_not_cancelled(broker: Given, state: JobState) -> 
     assert reply.code == "finished" and reply.text == f"job {job} is {state}: there is nothing left to cancel"
 
 
+def test_what_is_asked_for_again_has_to_have_room_in_the_queue_as_well() -> None:
+    broker = Given(Rules(max_queued=2, max_queued_per_owner=1))
+    for number, owner in ((1, "ann"), (2, "ann"), (3, "bob")):
+        broker.cancels(broker.submitted(number, owner=owner))
+    broker.retries(job_id(1))
+    assert broker.retries(job_id(2)).code == "quota" and broker.state(job_id(2)) is JobState.CANCELLED
+    broker.submitted(4, owner="eve")
+    assert broker.retries(job_id(3)).code == "full"
+
+
 # ---- retry
 
 
