@@ -17,6 +17,7 @@ from broker.core.fairness import Fairness
 from broker.core.jobs import Job
 from broker.core.leases import Leases
 from broker.core.placement import POLICIES, Candidate, Choice, Waiting, finish_time
+from broker.core.retry import ATTEMPTS_MOST
 from broker.core.rivals import Rivals
 from broker.core.rooms import Rooms, Stand, Tier, waits
 from broker.core.rules import Now
@@ -290,6 +291,7 @@ class Placing:
         """Who would have its last job done so much sooner that it is worth taking it back; "" when nobody would."""
         record = job.record
         movable = record.state in (JobState.LEASED, JobState.RUNNING) and waits(job) and job.moves < MOVES
+        movable &= record.attempt < ATTEMPTS_MOST
         if not movable or record.pin or record.expect_ms is None:
             return ""
         done_ms = max(0, stand.done_ms - now.mono_ms)

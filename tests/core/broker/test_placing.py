@@ -10,6 +10,7 @@ import pytest
 
 from broker.core import backlog, placing
 from broker.core.outlook import TRIES, Forecast
+from broker.core.retry import ATTEMPTS_MOST
 from broker.core.rivals import LOADS
 from broker.core.rooms import KINDS
 from broker.core.rules import Now, Rules
@@ -284,6 +285,27 @@ def test_a_staged_job_is_taken_back_when_another_worker_would_have_it_done_soone
     assert broker.fleet.placing._fairness.share("ann") == had > 0, "nor its owner"
     assert any(isinstance(said, wire.Abandon) and said.job_id == second for said in busy.got)
     assert where(broker, first) == "gpu-1", "what runs is left alone"
+
+
+def test_a_job_is_not_taken_back_when_it_cannot_have_another_attempt(broker: Given) -> None:
+    busy = worker(broker, "gpu-1", credits=2)
+    last = broker.submitted(2, needs=needing(XL))
+    job = broker.fleet.jobs.live[last]
+    job.record = broker.records[last] = dataclasses.replace(job.record, attempt=ATTEMPTS_MOST - 1)
+    first = broker.submitted(1, needs=needing(XL), priority=1)
+    broker.tick()
+    busy.accepts(first)
+    broker.tick()
+    busy.accepts(last, ATTEMPTS_MOST)
+    busy.reports(first, 1, ProgressKind.STARTED)
+    for _ in range(45):  # it takes much longer than it should
+        broker.now_ms += 2_000
+        busy.beats(held(first), held(last, ATTEMPTS_MOST, phase=Phase.STAGED))
+        broker.tick()
+    worker(broker, "gpu-2")
+    broker.now_ms += 1_000
+    broker.tick()
+    assert (where(broker, last), broker.records[last].attempt) == ("gpu-1", ATTEMPTS_MOST)
 
 
 # ---- liars
