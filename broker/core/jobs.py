@@ -25,8 +25,11 @@ HELD: Final = frozenset({JobState.LEASED, JobState.RUNNING, JobState.CANCELLING}
 
 #: More prompts than a ComfyUI has.
 MANY: Final = 2**53
-#: Different needs remembered, so that jobs can share them.
+#: Different needs remembered, so that jobs can share them, and how much they may be together: a usual one is 2 KB.
 NEEDS_MOST: Final = 20_000
+NEEDS_BYTES: Final = 40 << 20
+#: What a name weighs beside its characters.
+NAME_BYTES: Final = 60
 
 
 class InvalidTransition(Exception):
@@ -113,6 +116,7 @@ class Jobs:
         self.live: dict[str, Job] = {}
         self.backlog = backlog
         self._needs: dict[Needs, Needs] = {}
+        self._needs_bytes = 0
         self._most_held = most_held
         self.counts = Counter(counts)
         #: Queued jobs by owner, for the per-owner cap.
@@ -125,9 +129,16 @@ class Jobs:
 
     def shared(self, needs: Needs) -> Needs:
         """The same needs, kept once for all jobs that have them: they are most of what a waiting job weighs."""
-        if len(self._needs) > NEEDS_MOST:
+        known = self._needs.get(needs)
+        if known is not None:
+            return known
+        size_bytes = sum(NAME_BYTES + len(name) for name in (*needs.nodes, *needs.models, *needs.labels))
+        self._needs_bytes += size_bytes
+        if len(self._needs) >= NEEDS_MOST or self._needs_bytes > NEEDS_BYTES:
             self._needs.clear()
-        return self._needs.setdefault(needs, needs)
+            self._needs_bytes = size_bytes
+        self._needs[needs] = needs
+        return needs
 
     def recover(self, record: JobRecord) -> Job:
         """Take a live job over from the store at start; it is counted already. Those that wait are put into the backlog

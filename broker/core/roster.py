@@ -30,6 +30,8 @@ HELD_MOST: Final = 64
 WORKERS_MOST: Final = 5_000
 #: What a job lacks that is told by name; of more only the number.
 NAMED: Final = 5
+#: Nodes and models of a job of which is remembered who can run it; for more it is asked anew, as the names weigh much.
+ASKED_NAMES: Final = 256
 #: Sets of models that are remembered to have run on a worker.
 SETS: Final = 4
 #: So often within this time may living processes take a name from one another; then whoever has it keeps it.
@@ -294,7 +296,8 @@ class Roster:
             )
             if len(self._serves) > 50_000:
                 self._serves.clear()
-            self._serves[asked] = known
+            if len(group.nodes) + len(group.models) <= ASKED_NAMES:
+                self._serves[asked] = known
         return known
 
     def why_not(self, group: GroupKey) -> str:
@@ -393,6 +396,5 @@ class Roster:
     def _forget_unused(self) -> None:
         """Keep only the documents that a present worker names: a digest may change at every new file on a disk."""
         used = {worker.announced.capabilities for worker in self.by_session.values()}
-        for digest in self._offers.keys() - used:
-            del self._offers[digest]
+        self._offers = {digest: offer for digest, offer in self._offers.items() if digest in used}
         self._serves.clear()

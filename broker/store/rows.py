@@ -16,7 +16,7 @@ import sys
 import typing
 from collections.abc import Callable, Sequence
 from operator import attrgetter
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 
 from broker.core.model import JobRecord
 from broker.protocol.records import (
@@ -33,6 +33,12 @@ from broker.protocol.records import (
 from broker.protocol.schema import Many, converter
 from broker.protocol.story import Decision, StoryLine
 from broker.store.rules import SUBMITTED
+
+#: With more characters, or names of nodes and models, what stands in a row is not kept for others that are alike.
+ALIKE_CHARS: Final = 8_192
+ALIKE_NAMES: Final = 256
+
+T = TypeVar("T")
 
 #: In the order of the row.
 COLUMNS: Final = (
@@ -91,7 +97,7 @@ def to_row(record: JobRecord) -> tuple[Any, ...]:
         record.body_sha256,
         record.title,
         record.template,
-        _write_submitted(record.labels, record.needs),
+        (_write_submitted if _is_usual(record.needs) else _write_submitted.__wrapped__)(record.labels, record.needs),
         _encode(_FILES[0](record.files)),
         record.created_utc_ms,
         group.group_id if group is not None else None,
@@ -104,7 +110,9 @@ def to_row(record: JobRecord) -> tuple[Any, ...]:
 
 
 def life_of(record: JobRecord) -> str:
-    return _write_life(_lived(record))
+    # What one job alone has may be megabytes, and would be kept in vain.
+    own = record.outputs or record.failure is not None
+    return (_write_life.__wrapped__ if own else _write_life)(_lived(record))
 
 
 @functools.lru_cache(maxsize=1_024)
@@ -139,9 +147,18 @@ def from_row(row: Sequence[Any]) -> JobRecord:
     group = Member(group_id=group_id, index=index, size=size) if group_id is not None else None
     return _record(
         job_id, sequence, sys.intern(owner), idempotency_key, body_sha256, title, sys.intern(template),
-        *_read_submitted(submitted), _read_files(files), created_utc_ms, group, _STATES[state], finished_utc_ms,
-        *_read_life(life),
+        *_once(_read_submitted, submitted), _once(_read_files, files), created_utc_ms, group, _STATES[state],
+        finished_utc_ms, *_once(_read_life, life),
     )  # fmt: skip
+
+
+def _once(read: functools._lru_cache_wrapper[T], text: str) -> T:
+    """What stands in a text, read once for all that have it alike; a long one, anew: a few would fill the memory."""
+    return (read if len(text) <= ALIKE_CHARS else read.__wrapped__)(text)
+
+
+def _is_usual(needs: Needs) -> bool:
+    return len(needs.nodes) + len(needs.models) <= ALIKE_NAMES
 
 
 @functools.lru_cache(maxsize=1_024)
