@@ -52,6 +52,9 @@ class Process:
                 line = self.child.stdout.readline()
                 if line.startswith("ready"):
                     return line.strip()
+                if not line:  # it ends, and whoever asks next whether it runs is to hear that it does not
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        self.child.wait(STOP_S)
         raise FleetFailed(f"{self.name} did not start: {self.tail()}")
 
     def tail(self) -> str:

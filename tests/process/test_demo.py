@@ -110,9 +110,7 @@ def test_the_demo_opens_its_page_elsewhere_when_something_listens_where_one_look
         with contextlib.suppress(OSError):  # something else listens there already, which is as good
             other.bind(("127.0.0.1", 8080))
             other.listen()
-        child = subprocess.Popen(
-            [DEMO, "--workers", "1", "--data", tmp_path], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
+        child = subprocess.Popen([DEMO, "--workers", "1", "--data", tmp_path], stdout=subprocess.PIPE, text=True)
         assert child.stdout is not None
         with child.stdout, ended(child):
             address = next(line for line in child.stdout if line.startswith("open http://")).split()[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -9,7 +10,9 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from scripts.fleet import Fleet
+import pytest
+
+from scripts.fleet import Fleet, FleetFailed, Process
 from tests.process.journal import begun, until
 
 SLOW = ["--step-s", "0.4"]
@@ -137,3 +140,12 @@ def test_a_fleet_at_work_ends_when_it_is_told_to(folder: Path) -> None:
     ends = {name: process.child.returncode for name, process in fleet.processes.items()}
     assert ends["broker"] == ends["web"] == 0
     assert ends["worker-1"] != -signal.SIGKILL
+
+
+def test_a_process_that_says_no_more_before_it_is_ready_is_over_when_that_is_told(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "import os, time; os.close(1); time.sleep(1)"]
+    process = Process("slow to end", command, tmp_path, os.environ)
+    with pytest.raises(FleetFailed, match="slow to end did not start"):
+        process.ready()
+    assert not process.running()
+    process.wait()
