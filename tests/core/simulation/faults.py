@@ -35,6 +35,7 @@ class Faults:
             mend()
         world = self.world
         world.broker_paused_until_ms = 0
+        world.late_ready_ms.clear()
         for present in [*world.workers, *world.twins]:
             present.paused_until_ms = 0
             present.stuck = False
