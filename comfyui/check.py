@@ -91,6 +91,8 @@ def _slot_fault(link: Link, known: Mapping[str, NodeClass]) -> _Fault | None:
 
 def _value_fault(node: Node, name: str, declared: Input, given: NodeClass) -> _Fault | None:
     value = node.inputs[name]
+    if declared.uploads and given.is_core:
+        return None if isinstance(value, str) else ("bad_path", "must be the name of a file", {})
     if declared.choices is not None:
         return None if declared.uploads else _choice_fault(node, name, declared, given)
     if declared.type in ("INT", "FLOAT"):
@@ -121,8 +123,9 @@ def _choice_fault(node: Node, name: str, declared: Input, given: NodeClass) -> _
 
 def _number_fault(value: Any, declared: Input) -> _Fault | None:
     try:
-        # ComfyUI converts texts too. Whole numbers stay as they are: as a float the largest seed is above itself.
-        number = value if type(value) is int else float(value)
+        # As ComfyUI converts it, texts too, and judges what comes of it: int("1.5") fails, int(1.5) is 1. Never by way
+        # of a float: the largest seed would be above itself.
+        number = int(value) if declared.type == "INT" else float(value)
         is_finite = math.isfinite(number)
     except (TypeError, ValueError, OverflowError):
         is_finite = False

@@ -68,6 +68,8 @@ def test_no_output_node() -> None:
         ({"steps": 0}, "value_too_small", "3", "1"),
         ({"steps": 10**9}, "value_too_large", "3", "10000"),
         ({"steps": "many"}, "not_a_number", "3", "number"),
+        ({"steps": "20.5"}, "not_a_number", "3", "number"),
+        ({"steps": 0.9}, "value_too_small", "3", "1"),
         ({"steps": {}}, "not_a_number", "3", "number"),
         ({"steps": None}, "not_a_number", "3", "number"),
         ({"sampler_name": "eulr"}, "unknown_choice", "3", "euler"),
@@ -104,6 +106,13 @@ def test_custom_nodes_judge_their_own_choices_but_not_files() -> None:
     assert one(of(graph(a=("Custom", {"mode": "fast", "ckpt": "b.pth"}))), info).code == "unknown_model"
     loads = graph(a=("LoadImage", {"image": "new.png"}), b=("Custom", {"mode": "fast", "ckpt": "none", "i": ["a", 0]}))
     assert check(of(loads), info) == ()
+
+
+@pytest.mark.parametrize("value", [None, 7, True, {}])
+def test_a_file_to_load_has_a_name(value: object) -> None:
+    loads = graph(a=("LoadImage", {"image": value}), b=("SaveImage", {"images": ["a", 0], "filename_prefix": "x"}))
+    error = one(of(loads))
+    assert (error.code, error.details) == ("bad_path", {"node_id": "a", "input": "image"})
 
 
 def test_dynamic_and_multiple_choices_are_left_to_comfyui() -> None:
