@@ -280,7 +280,9 @@ def _outcome(status: object, events: list[tuple[str, Mapping[str, object]]]) -> 
     last = events[-1][0] if events else ""
     if last == "execution_interrupted":
         return Outcome.INTERRUPTED
-    succeeded = isinstance(status, dict) and status.get("status_str") == "success"
+    # Where nodes that others made turn in circles, none of them runs, and the status is that of the node before.
+    failed = last == "execution_error"
+    succeeded = not failed and isinstance(status, dict) and status.get("status_str") == "success"
     return Outcome.SUCCESS if succeeded or last == "execution_success" else Outcome.ERROR
 
 

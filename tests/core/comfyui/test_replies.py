@@ -152,6 +152,14 @@ def test_an_error_in_mid_run_of_a_success_is_none() -> None:
     assert (found.outcome, found.failure) == (Outcome.SUCCESS, None)
 
 
+def test_an_error_at_the_end_counts_more_than_the_status() -> None:
+    """Recorded with 0.3.64: where nodes turn in circles it tells the error, and the success of the node before."""
+    error = ["execution_error", {"prompt_id": "p", "node_id": "2", "exception_type": "graph.DependencyCycleError"}]
+    [found] = replies.history(entry(START, CACHED, error))
+    assert found.outcome is Outcome.ERROR
+    assert found.failure is not None and found.failure.node_id == "2"
+
+
 def test_an_entry_without_status_is_no_success() -> None:
     [found] = replies.history(body({"p": {"outputs": {}}}))
     assert (found.outcome, found.run_ms, found.submit_id) == (Outcome.ERROR, None, None)
