@@ -56,7 +56,7 @@ def validate(
             wanted.append(node_id)
     if not wanted:
         return Verdict(error=problem("prompt_no_outputs", "Prompt has no outputs"))
-    return _Walk(graph, describe, is_file).judge(wanted)
+    return _Walk(graph, describe, is_file, release).judge(wanted)
 
 
 def _unknown_class(node_id: str, node: dict[str, Any], release: Release) -> Problem:
@@ -77,10 +77,11 @@ def _unknown_class(node_id: str, node: dict[str, Any], release: Release) -> Prob
 class _Walk:
     """One pass over the nodes that the wanted outputs need; each node is judged once."""
 
-    def __init__(self, graph: Graph, describe: Describe, is_file: Callable[[str], bool]) -> None:
+    def __init__(self, graph: Graph, describe: Describe, is_file: Callable[[str], bool], release: Release) -> None:
         self._graph = graph
         self._describe = describe
         self._is_file = is_file
+        self._release = release
         self._judged: dict[str, tuple[bool, list[Problem]]] = {}
         self._open: set[str] = set()
 
@@ -184,7 +185,7 @@ class _Walk:
                 return None
             text = f"{name} - Invalid image file: {value}"
             return problem("custom_validation_failed", "Custom validation failed for node", text, input_name=name)
-        return _outside(name, config, value)
+        return _outside(name, config, value, self._release)
 
 
 def _config(spec: list[Any]) -> list[Any]:
@@ -192,7 +193,7 @@ def _config(spec: list[Any]) -> list[Any]:
     return [spec[0], spec[1] if len(spec) > 1 else {}]
 
 
-def _outside(name: str, config: list[Any], value: Any) -> Problem | None:
+def _outside(name: str, config: list[Any], value: Any, release: Release) -> Problem | None:
     """The error of a value beyond its bounds or not among its choices."""
     kind, options = config
     facts = {"input_name": name, "input_config": config, "received_value": value}
@@ -201,7 +202,8 @@ def _outside(name: str, config: list[Any], value: Any) -> Problem | None:
         return problem("value_smaller_than_min", text, name, **facts)
     if "max" in options and value > options["max"]:
         return problem("value_bigger_than_max", f"Value {value} bigger than max of {options['max']}", name, **facts)
-    choices = kind if isinstance(kind, list) else options.get("options") if kind == "COMBO" else None
+    newer = options.get("options") if kind == "COMBO" and release.checks_newer_choices else None
+    choices = kind if isinstance(kind, list) else newer
     if choices is None or value in choices:
         return None
     listed = str(choices)

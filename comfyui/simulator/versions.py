@@ -60,6 +60,11 @@ class Release:
         return self.number >= (0, 3, 61)
 
     @property
+    def checks_newer_choices(self) -> bool:
+        """A choice of the newer node interface is compared with its list; 0.3.64 takes any value there."""
+        return self.modern
+
+    @property
     def modern(self) -> bool:
         """The servers of late 2026: ids must be UUIDs, /api/jobs, missing_node_type, no keys in /queue."""
         return self.number >= (0, 38)

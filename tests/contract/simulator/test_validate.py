@@ -136,3 +136,15 @@ def test_an_unknown_class_is_reported_by_version() -> None:
     assert new is not None
     assert new["type"] == "missing_node_type"
     assert new["extra_info"] == {"node_id": "8", "class_type": "Absent", "node_title": "My node"}
+
+
+@pytest.mark.parametrize(("version", "accepted"), [("0.3.34", False), ("0.3.64", True), ("0.45.2", False)])
+def test_a_choice_of_the_newer_interface_is_not_compared_by_a_server_that_just_got_it(
+    version: str, accepted: bool
+) -> None:
+    """Tried on 0.3.64."""
+    graph = flat()
+    graph["3"] = {"class_type": "UpscaleModelLoader", "inputs": {"model_name": "absent.pth"}}
+    graph["4"] = {"class_type": "ImageUpscaleWithModel", "inputs": {"upscale_model": ["3", 0], "image": ["1", 0]}}
+    graph["2"]["inputs"]["images"] = ["4", 0]
+    assert (judge(graph, version).error is None) == accepted
