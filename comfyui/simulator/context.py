@@ -90,7 +90,8 @@ class Outcome:
 
 def as_text(value: Any) -> str:
     """A value where the real server shows it as text; pictures and latents as tensors, without their numbers."""
-    return str(value) if isinstance(value, str | int | float | bool | dict) else "tensor([[[[...]]]])"
+    shown = value is None or isinstance(value, str | int | float | bool | dict)
+    return str(value) if shown else "tensor([[[[...]]]])"
 
 
 @dataclass(frozen=True)

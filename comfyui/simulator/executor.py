@@ -14,7 +14,7 @@ from typing import Any
 from comfyui.simulator.catalog import Catalog
 from comfyui.simulator.context import OUT_OF_MEMORY, Context, NodeFailure, Outcome, Rig
 from comfyui.simulator.events import Sockets
-from comfyui.simulator.graph import Graph, Order, is_link, signatures
+from comfyui.simulator.graph import Cycle, Graph, Order, is_link, signatures
 from comfyui.simulator.nodes import RUN
 from comfyui.simulator.queue import Item, PromptQueue
 from comfyui.simulator.run import Run
@@ -54,6 +54,8 @@ class Executor:
         self._wake = asyncio.Event()
         self._interrupted = False
         self._poisoned = False
+        #: How the last node that ran ended: what the real server tells of a prompt that turned in circles, too.
+        self._went_well = True
         #: Asked for by POST /free, done between prompts.
         self.unload_models = False
         self.free_memory = False
@@ -100,22 +102,28 @@ class Executor:
         keys = signatures(run.graph, self._changed(run.graph))
         self._forget_unused(run, keys)
         run.cached([node_id for node_id in run.graph if keys[node_id] in self._kept])
-        ending = await self._nodes(run, keys)
+        try:
+            order = Order(run.graph, run.wanted, lambda node: keys[node] in self._kept)
+        except KeyError:  # and a link to nowhere, where no class knows the input: validation does not look at those
+            await self._hang(run, "a link leads nowhere")
+        ending = await self._nodes(run, keys, order)
         outputs, meta = self._outputs(run, keys)
         self._rig.journal.note(ending, prompt_id=run.prompt_id, outputs=outputs)
         self.last_node_id = None
         await self._moment(run, "saved")
         await asyncio.sleep(self._history_lag_s())
-        done = ending == "finished"
+        done = ending == "finished" or (ending == "turns in circles" and self._went_well)
+        self._went_well = done
         status = {"status_str": "success" if done else "error", "completed": done, "messages": run.messages}
         self._queue.finish(status, outputs, meta)
         run.ended()
 
-    async def _nodes(self, run: Run, keys: dict[str, str]) -> str:
+    async def _nodes(self, run: Run, keys: dict[str, str], order: Order) -> str:
         """Runs all nodes; how it ended, in the journal's words."""
         try:
             await self._moment(run, "start")
-            for node_id in Order(run.graph, run.wanted, lambda node: keys[node] in self._kept):
+            for node_id in order:
+                self._went_well = True
                 kept = self._kept.get(keys[node_id])
                 if kept is not None:  # only outputs are asked for although they are kept
                     run.node_was_cached(node_id, kept.outcome.shown)
@@ -124,6 +132,9 @@ class Executor:
         except Interrupted:
             run.interrupted()
             return "interrupted"
+        except Cycle as e:
+            run.circular(e)
+            return "turns in circles"
         except Exception as e:  # noqa: BLE001 - whatever a node raises is its prompt's end and nobody else's
             if run.failed(e, self._shown_inputs(run, keys)) == OUT_OF_MEMORY:
                 self._rig.memory.unload()

@@ -137,9 +137,14 @@ class Folders:
         return next((place / name for place in self.paths(kind) if (place / name).is_file()), None)
 
     def annotated(self, name: str) -> tuple[str, Path | None]:
-        """Splits "x.png [temp]" into the name and its folder; the folder is None where none is named."""
-        match = re.fullmatch(r"(.*) ?\[(input|output|temp)\]", name, re.DOTALL)
-        return (match[1].removesuffix(" "), self.by_type(match[2])) if match else (name, None)
+        """Splits "x.png [temp]" into the name and its folder; the folder is None where none is named.
+
+        Whatever stands before the bracket is cut off with it, as the real server does: "x.png[temp]" is "x.pn".
+        """
+        for kind in ("output", "input", "temp"):
+            if name.endswith(f"[{kind}]"):
+                return name[: -len(kind) - 3], self.by_type(kind)
+        return name, None
 
     def picture(self, name: str) -> Path:
         """Where LoadImage looks for this name, whether or not it is there."""

@@ -24,11 +24,22 @@ def sources(graph: Graph, node_id: str) -> list[str]:
     return [value[0] for value in graph[node_id]["inputs"].values() if is_link(value)]
 
 
+class Cycle(Exception):
+    """Nodes wait for each other; only inputs that no class knows can make them, for validation follows all others."""
+
+    def __init__(self, node_id: str) -> None:
+        super().__init__("Dependency cycle detected")
+        #: The node that is blamed.
+        self.node_id = node_id
+
+
 class Order:
     """Hands out nodes in the order the real server runs them.
 
     Only wanted outputs and what they need are in it; what is cached is left out. Among the nodes that could run, an
     output node goes first, then one that feeds an output directly, then one a step further back, then the oldest.
+
+    Making one raises KeyError for a link to a node that is not there, iterating raises Cycle.
     """
 
     def __init__(self, graph: Graph, outputs: Iterable[str], is_cached: Callable[[str], bool]) -> None:
@@ -54,7 +65,10 @@ class Order:
     def __iter__(self) -> Iterator[str]:
         """Each node once; asking for the next one says that the last one is done."""
         while self._waits:
-            node = self._pick([node for node, needed in self._waits.items() if not needed])
+            ready = [node for node, needed in self._waits.items() if not needed]
+            if not ready:
+                raise Cycle(next(iter(self._waits)))
+            node = self._pick(ready)
             yield node
             del self._waits[node]
             for waiting in self._feeds.get(node, ()):

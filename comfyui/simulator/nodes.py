@@ -350,4 +350,4 @@ async def whole_number(context: Context, value: int) -> Outcome:
 
 @node("PreviewAny")
 async def preview_any(context: Context, source: Any) -> Outcome:
-    return Outcome(shown={"text": [as_text(source)]})
+    return Outcome(shown={"text": [json.dumps(source) if isinstance(source, dict) else as_text(source)]})

@@ -11,7 +11,7 @@ from typing import Any
 
 from comfyui.simulator.context import OUT_OF_MEMORY, NodeFailure, as_text
 from comfyui.simulator.events import Sockets
-from comfyui.simulator.graph import Graph
+from comfyui.simulator.graph import Cycle, Graph
 from comfyui.simulator.queue import Item
 from comfyui.simulator.versions import Release
 
@@ -83,6 +83,13 @@ class Run:
         }
         self._say("execution_error", self._place() | facts)
         return kind
+
+    def circular(self, cycle: Cycle) -> None:
+        """Reports that nothing more can run."""
+        self.node_id = cycle.node_id
+        facts: dict[str, Any] = {"exception_message": str(cycle), "exception_type": "graph.DependencyCycleError"}
+        facts |= {"traceback": [], "current_inputs": [], "current_outputs": list(self.graph)}
+        self._say("execution_error", self._place() | facts)
 
     def ended(self) -> None:
         """The reliable end mark, to be sent when the history has the prompt."""

@@ -38,6 +38,8 @@ def view_routes(sim: Simulator) -> web.RouteTableDef:
         kind = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
         headers = {"Content-Disposition": f'filename="{file.name}"'}
         headers["Content-Type"] = "application/octet-stream" if kind in ACTIVE_TYPES else kind
+        if file.suffix == ".js":  # the real server gives scripts a type of its own, which its list does not hold back
+            headers["Content-Type"] = "application/javascript; charset=utf-8"
         request["file"] = file
         return web.FileResponse(file, headers=headers)
 
@@ -98,13 +100,19 @@ def _channel(file: Path, channel: str) -> web.Response:
         return _answer(file, bare, "png")
 
 
+def _trouble() -> web.HTTPInternalServerError:
+    return web.HTTPInternalServerError(text="500 Internal Server Error\n\nServer got itself in trouble")
+
+
 def _upload(folders: Folders, form: dict[str, Any], mask: bool) -> web.Response:
     """Saves the form's image under its name, or the next free "name (1).png"; the same bytes again are not saved."""
     kind = form.get("type", "input")
     folder = folders.by_type(kind)
     if folder is None:
-        raise web.HTTPInternalServerError(text="500 Internal Server Error\n\nServer got itself in trouble")
+        raise _trouble()
     image = form.get("image")
+    if isinstance(image, str | bytes | bytearray) and image:  # a text has no file
+        raise _trouble()
     if not isinstance(image, web.FileField) or not image.filename:
         return web.Response(status=400)
     subfolder = form.get("subfolder", "")
@@ -130,6 +138,8 @@ def _upload(folders: Folders, form: dict[str, Any], mask: bool) -> web.Response:
 
 def _save_masked(folders: Folders, original: dict[str, str], mask: bytes, target: Path) -> None:
     """Writes the original with the mask's transparency; without an original nothing is written."""
+    if "filename" not in original:
+        raise _trouble()
     source = _viewed(folders, {"type": "output"} | original)
     if isinstance(source, Path):
         with Image.open(source) as opened, Image.open(BytesIO(mask)) as transparency:

@@ -207,10 +207,21 @@ def test_without_work_pictures_are_flat_and_distinct() -> None:
         assert differ(one, two) > 0
 
 
+def unknown_input(value: Any) -> dict[str, Any]:
+    """A flat picture whose first node has one more input: validation does not look at it, and running does."""
+    graph = flat()
+    graph["1"]["inputs"]["unknown"] = value
+    return graph
+
+
 @pytest.mark.parametrize(
     "body",
-    [{"prompt": flat() | {"9": {"class_type": "ImageInvert"}}}, {"prompt": flat(), "extra_data": None}],
-    ids=["a node without inputs", "extra_data null"],
+    [
+        {"prompt": flat() | {"9": {"class_type": "ImageInvert"}}},
+        {"prompt": flat(), "extra_data": None},
+        {"prompt": unknown_input(["99", 0])},
+    ],
+    ids=["a node without inputs", "extra_data null", "an input that no class knows, linked to nowhere"],
 )
 def test_what_ends_the_real_servers_worker_stops_this_one_too(body: dict[str, Any]) -> None:
     """Tried on 0.3.64 and 0.3.34: such a prompt is accepted, and nothing runs any more until the process is new."""
@@ -219,3 +230,50 @@ def test_what_ends_the_real_servers_worker_stops_this_one_too(body: dict[str, An
         post(simulator.url, flat(9))
         queue = ask(f"{simulator.url}/queue").json
         assert (len(queue["queue_running"]), len(queue["queue_pending"])) == (1, 1)
+
+
+def test_nodes_that_turn_in_circles_fail_their_prompt_with_the_status_of_the_one_before() -> None:
+    """Tried on 0.3.64."""
+    with running_simulator(zero_work=True) as simulator:
+        circle, huge = unknown_input(["2", 0]), flat()
+        huge["1"]["inputs"] |= {"width": 16384, "height": 16384, "batch_size": 4096}
+        for before, status in ((flat(7), "success"), (huge, "error")):
+            run(simulator.url, before)
+            entry = run(simulator.url, circle)
+            kind, data = entry["status"]["messages"][-1]
+            assert (kind, data["node_id"]) == ("execution_error", "2")
+            assert data["exception_type"] == "graph.DependencyCycleError"
+            assert (entry["status"]["status_str"], entry["outputs"]) == (status, {})
+
+
+@pytest.mark.parametrize(("source", "text"), [(None, "None"), ({"a": [1]}, '{"a": [1]}'), (True, "True")])
+def test_anything_is_shown_as_text(simulator: SimulatorProcess, source: Any, text: str) -> None:
+    entry = run(simulator.url, {"1": {"class_type": "PreviewAny", "inputs": {"source": source}}})
+    assert entry["outputs"] == {"1": {"text": [text]}}
+
+
+def test_a_folder_is_named_behind_a_space(simulator: SimulatorProcess) -> None:
+    """Tried on 0.3.64: it cuts off one sign more than the bracket, whatever that sign is."""
+    upload(simulator, "there.png", b"x")
+    query = f"{simulator.url}/view?filename=there.png"
+    assert [ask(f"{query}{mark}").status for mark in ("%20[input]", "_[input]", "[input]")] == [200, 200, 404]
+
+
+def test_scripts_are_served_as_such_and_other_active_files_as_bytes(simulator: SimulatorProcess) -> None:
+    """Tried on 0.3.64."""
+    kinds = {}
+    for name in ("a.js", "a.html", "a.css"):
+        upload(simulator, name, b"x")
+        with urllib.request.urlopen(f"{simulator.url}/view?type=input&filename={name}", timeout=20) as response:
+            kinds[name] = response.headers["Content-Type"]
+    bytes_alone = "application/octet-stream"
+    assert kinds == {
+        "a.js": "application/javascript; charset=utf-8", "a.html": bytes_alone, "a.css": bytes_alone,
+    }  # fmt: skip
+
+
+def test_a_text_in_place_of_an_upload_is_trouble(simulator: SimulatorProcess) -> None:
+    """Tried on 0.3.64: it looks for the file of whatever is there."""
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    posted = [ask(f"{simulator.url}/upload/image", body, headers=form).status for body in (b"image=x", b"image=", b"")]
+    assert posted == [500, 400, 400]
