@@ -244,7 +244,7 @@ def _restart(leases: Leases, step: Step, event: FromClient, now: Now) -> Any:
         text = f"worker {said.worker} has no command that starts its ComfyUI anew: set [worker] restart where it runs"
         return _error(said, "conflict", text)
     step.sends.append(Send(known.session, worker.Restart(why="an admin asked for it")))
-    leases.breakers.ask(step, known, "its ComfyUI is started anew", now, wait_ms=leases.rules.lease_ms)
+    leases.breakers.restarted(step, known, now)
     return client.Done(request_id=said.request_id)
 
 

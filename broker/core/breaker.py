@@ -66,6 +66,11 @@ class Breakers:
         if not present.breaker.probed:
             self._look(present, now.mono_ms + wait_ms)
 
+    def restarted(self, step: Step, present: Worker, now: Now) -> None:
+        """Its ComfyUI is told to start anew: what a probe finds that was sent before tells nothing of what comes."""
+        present.breaker.probed = ""
+        self.ask(step, present, "its ComfyUI is started anew", now, wait_ms=self._rules.lease_ms)
+
     def due(self, step: Step, name: str, now: Now) -> None:
         """Time to send a probe, or to give one up. A worker that is away is looked at when it is back."""
         present = self._roster.by_name.get(name)

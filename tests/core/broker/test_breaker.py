@@ -194,6 +194,20 @@ def test_a_restart_is_handed_on_and_a_probe_follows(broker: Given) -> None:
     assert gpu.last == probe_of(gpu)
 
 
+def test_a_probe_from_before_a_restart_tells_nothing(broker: Given) -> None:
+    gpu = broker.joined("gpu-0", restartable=True)
+    broker.asks(ask(client.ProbeWorker))
+    broker.tick()
+    before = probe_of(gpu)
+    broker.asks(ask(client.RestartWorker))
+    gpu.says(wire.Probed(serial=before.serial, passed=True, why=""))
+    assert breaker(gpu).state is BreakerState.PROBING
+    broker.passes(broker.rules.lease_ms, gpu)
+    assert probes(gpu) == 2
+    answers(gpu)
+    assert breaker(gpu).state is BreakerState.CLOSED
+
+
 def test_a_restart_needs_a_command(broker: Given) -> None:
     broker.joined("gpu-0")
     reply = broker.asks(ask(client.RestartWorker))
