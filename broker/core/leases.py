@@ -238,7 +238,8 @@ class Leases:
         least_bytes = job.record.least_vram_bytes
         if not least_bytes:
             return
-        if job.record.state is not JobState.QUEUED or self._has_larger(job, least_bytes - 1):
+        # One that was down when the memory was too small may have come up since: only now it counts for gone.
+        if job.record.state is not JobState.QUEUED or self._has_larger(job, least_bytes - 1, answers=True):
             self.look_for_larger(job, now)  # an attempt may still come back
         else:
             self.jobs.amend(step, job, least_vram_bytes=0)
@@ -374,12 +375,13 @@ class Leases:
             hung_ms = max(self.rules.stall_ms, HUNG * record.expect_ms)
         return Limits(start_to_close_ms=self.rules.start_to_close_ms, stall_ms=self.rules.stall_ms, hung_ms=hung_ms)
 
-    def _has_larger(self, job: Job, vram_bytes: int) -> bool:
-        """Whether a worker that gets work could run the job on a card with more memory than that."""
+    def _has_larger(self, job: Job, vram_bytes: int, *, answers: bool = False) -> bool:
+        """Whether a worker that gets work could run the job on a card with more memory than that. answers: its ComfyUI
+        does, too."""
         record = job.record
         key = group_key(replace(record.needs, vram_bytes=vram_bytes + 1), record.pin, record.owner)
         return any(
             self.roster.serves(present.kind, key)
             for present in self.roster.by_session.values()
-            if not record.pin and self.roster.may_work(present)
+            if not record.pin and self.roster.may_work(present) and not (answers and present.lacks_comfyui)
         )

@@ -48,7 +48,7 @@ def test_that_is_remembered_over_a_restart_of_the_broker(broker: Given) -> None:
     assert large.dispatched == [(job, 2)]
 
 
-@pytest.mark.parametrize("how", ["lost", "drained", "paused"])
+@pytest.mark.parametrize("how", ["lost", "drained", "paused", "down"])
 def test_once_the_larger_card_is_gone_any_will_do(broker: Given, how: str) -> None:
     small = broker.joined("small")
     large = broker.joined("large", credits=0, vram_bytes=24 * GIB)
@@ -58,7 +58,15 @@ def test_once_the_larger_card_is_gone_any_will_do(broker: Given, how: str) -> No
         large.says(wire.Draining())
     if how == "paused":
         broker.asks(client.Pause(request_id=REQUEST, worker="large"))
-    broker.passes(LARGER_LOOK_MS, small)
+    if how == "down":
+        for _ in range(LARGER_LOOK_MS // 5_000 - 1):
+            large.beats(comfy_fault="no answer")
+            broker.passes(5_000, small)
+        large.beats(comfy_fault="no answer")
+        assert len(small.dispatched) == 1, "it may come up"
+        broker.passes(5_000, small)
+    else:
+        broker.passes(LARGER_LOOK_MS, small)
     assert small.dispatched[1:] == [(job, 2)]
 
 
