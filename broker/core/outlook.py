@@ -36,11 +36,13 @@ class Forecast:
 
     def __init__(self, roster: Roster, rooms: Rooms, estimates: Estimates, now: Now) -> None:
         self._roster, self._estimates, self._now = roster, estimates, now
-        #: The workers of each kind, whoever is free first.
+        #: The workers of each kind, whoever is free first; what is not a worker's newest means nothing.
         self._free: dict[Kind, list[Free]] = {}
+        self._newest: dict[str, tuple[Kind, Free]] = {}
         for stand in rooms.stands():
             free = max(stand.free_ms, now.mono_ms), stand.name, stand.models
             self._free.setdefault(stand.kind, []).append(free)
+            self._newest[stand.name] = stand.kind, free
         for many in self._free.values():
             heapq.heapify(many)
 
@@ -59,26 +61,29 @@ class Forecast:
 
     def _start_utc_ms(self, job: Job, key: GroupKey) -> int | None:
         """When it begins; takes the worker's time for it."""
-        tried = {kind: self._first(kind, key.pin) for kind in self._free if self._roster.serves(kind, key)}
-        found = [(self._done_ms(job, free), kind, free) for kind, few in tried.items() for free in few]
-        best = min(found, key=lambda one: one[0], default=None)
-        for kind, few in tried.items():
-            for free in few:
-                chosen = best is not None and free is best[2]
-                after = (best[0], free[1], job.record.needs.models) if best is not None and chosen else free
-                heapq.heappush(self._free[kind], after)
-        return None if best is None else self._now.utc_ms + best[2][0] - self._now.mono_ms
+        if key.pin:
+            kind, free = self._newest.get(key.pin, (None, None))
+            tried = [(kind, free)] if kind is not None and free is not None and self._roster.serves(kind, key) else []
+        else:
+            able = [kind for kind in self._free if self._roster.serves(kind, key)]
+            tried = [(kind, free) for kind in able for free in self._first(kind)]
+        best = min(tried, key=lambda one: self._done_ms(job, one[1]), default=None)
+        for kind, free in tried:
+            after = free
+            if best is not None and free is best[1]:
+                after = (self._done_ms(job, free), free[1], job.record.needs.models)
+            self._newest[free[1]] = kind, after
+            heapq.heappush(self._free[kind], after)
+        return None if best is None else self._now.utc_ms + best[1][0] - self._now.mono_ms
 
-    def _first(self, kind: Kind, pin: str) -> list[Free]:
-        """Take those out that are free first, or the one that a job is pinned to."""
-        free = self._free[kind]
-        if pin:
-            found = [one for one in free if one[1] == pin]
-            left = [one for one in free if one[1] != pin]
-            heapq.heapify(left)
-            self._free[kind] = left
-            return found
-        return [heapq.heappop(free) for _ in range(min(TRIED, len(free)))]
+    def _first(self, kind: Kind) -> list[Free]:
+        """Take those out that are free first."""
+        free, found = self._free[kind], list[Free]()
+        while free and len(found) < TRIED:
+            one = heapq.heappop(free)
+            if one is self._newest[one[1]][1]:
+                found.append(one)
+        return found
 
     def _done_ms(self, job: Job, free: Free) -> int:
         free_ms, name, models = free

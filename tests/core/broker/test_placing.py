@@ -463,14 +463,34 @@ def test_with_many_kinds_of_workers_fewer_jobs_are_told_when_they_begin(broker: 
     assert [expected.place for expected in broker.fleet.outlook] == [1, 2, 3, 4]
 
 
-def test_a_job_pinned_to_one_worker_leaves_the_others_in_the_order_in_which_they_are_free() -> None:
+def forecast(*free_ms: int, shut: tuple[str, ...] = ()) -> Forecast:
+    """Of workers gpu-0, gpu-1 and so on, on which a job takes 100 ms."""
     stands = [
-        SimpleNamespace(kind="kind", free_ms=free_ms, name=f"gpu-{number}", models=())
-        for number, free_ms in enumerate((0, 50, 10, 60, 70, 20))
+        SimpleNamespace(kind="kind", free_ms=free_ms, name=f"gpu-{number}", models=(), shut=f"gpu-{number}" in shut)
+        for number, free_ms in enumerate(free_ms)
     ]
     rooms: Any = SimpleNamespace(stands=lambda: stands)
-    nothing: Any = None
-    forecast = Forecast(nothing, rooms, nothing, Now(mono_ms=0, utc_ms=0))
+    roster: Any = SimpleNamespace(serves=lambda kind, key: True)
+    estimates: Any = SimpleNamespace(run_ms=lambda needs, name: 100)
+    return Forecast(roster, rooms, estimates, Now(mono_ms=0, utc_ms=0))
+
+
+def begins(made: Forecast, *pins: str) -> list[int | None]:
+    """When jobs begin that wait in this order, pinned to these workers."""
+    record = SimpleNamespace(job_id=job_id(1), owner="ann", needs=NEEDS)
+    waiting: Any = [(SimpleNamespace(record=record), SimpleNamespace(pin=pin)) for pin in pins]
+    return [expected.start_utc_ms for expected in made.expected(waiting)]
+
+
+def test_a_job_pinned_to_one_worker_leaves_the_others_in_the_order_in_which_they_are_free() -> None:
+    made = forecast(0, 50, 10, 60, 70, 20)
+    assert begins(made, "gpu-0", "", "", "", "gpu-0", "gpu-9") == [0, 10, 20, 50, 100, None]
+    assert begins(made, "", "", "") == [60, 70, 110]
+
+
+def test_a_forecast_does_not_go_through_all_workers_for_each_pinned_job() -> None:
+    made = forecast(*range(2_000))
     kind: Any = "kind"
-    assert [free_ms for free_ms, _, _ in forecast._first(kind, "gpu-0")] == [0]
-    assert [free_ms for free_ms, _, _ in forecast._first(kind, "")] == [10, 20, 50]
+    before = made._free[kind]
+    begins(made, *["gpu-1999"] * 100)
+    assert made._free[kind] is before and len(before) == 2_100, "what is new is added, and nothing sorted anew"
