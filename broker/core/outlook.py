@@ -40,6 +40,8 @@ class Forecast:
         self._free: dict[Kind, list[Free]] = {}
         self._newest: dict[str, tuple[Kind, Free]] = {}
         for stand in rooms.stands():
+            if stand.shut:
+                continue  # until when, nobody knows
             free = max(stand.free_ms, now.mono_ms), stand.name, stand.models
             self._free.setdefault(stand.kind, []).append(free)
             self._newest[stand.name] = stand.kind, free

@@ -494,3 +494,8 @@ def test_a_forecast_does_not_go_through_all_workers_for_each_pinned_job() -> Non
     before = made._free[kind]
     begins(made, *["gpu-1999"] * 100)
     assert made._free[kind] is before and len(before) == 2_100, "what is new is added, and nothing sorted anew"
+
+
+def test_nobody_foretells_when_a_worker_begins_that_gives_no_room() -> None:
+    assert begins(forecast(0, 50, shut=("gpu-0",)), "", "gpu-0") == [50, None]
+    assert begins(forecast(0, shut=("gpu-0",)), "") == [None]
