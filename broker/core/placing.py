@@ -20,9 +20,10 @@ from broker.core.placement import POLICIES, Candidate, Choice, Waiting, finish_t
 from broker.core.retry import ATTEMPTS_MOST
 from broker.core.rivals import Rivals
 from broker.core.rooms import Rooms, Stand, Tier, waits
+from broker.core.roster import Worker
 from broker.core.rules import Now
 from broker.core.step import Step
-from broker.protocol.records import JobState, Why
+from broker.protocol.records import BreakerState, JobState, Why
 from broker.protocol.story import Considered, Decision
 
 #: Jobs looked at in a row that nobody is sent: further ones have to wait for the next turn.
@@ -75,7 +76,7 @@ class Placing:
 
     def place(self, step: Step, now: Now) -> None:
         """Hand out work while some worker has room for something that waits."""
-        self._look_again(now)
+        self._look_again(step, now)
         self._lanes_left = LANES
         if self._leases.roster.fleet_paused or self._leases.jobs.disk_full:
             return
@@ -287,12 +288,18 @@ class Placing:
                 return True
         return False
 
+    def _clear(self, step: Step, present: Worker, now: Now) -> None:
+        """Take all back that a worker has not begun on which nothing goes well: each would lose an attempt there."""
+        for job in list(present.jobs.values()):
+            # One that a new session has not named yet may run there.
+            known = job.phase is not None or job.dispatch_serial
+            if known and _movable(job):
+                self._leases.take_back(step, job, now, f"{present.name} gets no work: {present.breaker.why}"[:500])
+
     def _better(self, stand: Stand, job: Job, now: Now) -> str:
         """Who would have its last job done so much sooner that it is worth taking it back; "" when nobody would."""
         record = job.record
-        movable = record.state in (JobState.LEASED, JobState.RUNNING) and waits(job) and job.moves < MOVES
-        movable &= record.attempt < ATTEMPTS_MOST
-        if not movable or record.pin or record.expect_ms is None:
+        if not _movable(job) or job.moves >= MOVES or record.pin or record.expect_ms is None:
             return ""
         done_ms = max(0, stand.done_ms - now.mono_ms)
         if done_ms - record.expect_ms < NOT_BEGUN_MS:
@@ -320,7 +327,7 @@ class Placing:
     def _first(self, group: Group) -> Job:
         return self._leases.jobs.live[self._backlog.first_of(group)[2]]
 
-    def _look_again(self, now: Now) -> None:
+    def _look_again(self, step: Step, now: Now) -> None:
         """See how those workers stand about which something has changed."""
         roster = self._leases.roster
         if roster.relearnt:
@@ -330,6 +337,15 @@ class Placing:
         touched, roster.touched = roster.touched, {}
         for name in touched:
             self.rooms.look(name, now)
+            present = roster.by_name.get(name)
+            if present is not None and present.breaker.state is BreakerState.OPEN:
+                self._clear(step, present, now)
+
+
+def _movable(job: Job) -> bool:
+    """Whether it has not begun where it is, and can have another attempt."""
+    record = job.record
+    return record.state in (JobState.LEASED, JobState.RUNNING) and waits(job) and record.attempt < ATTEMPTS_MOST
 
 
 def _ready(candidates: list[Candidate]) -> Candidate:

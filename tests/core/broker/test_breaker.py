@@ -10,8 +10,8 @@ from broker.core.breaker import CALM_MS
 from broker.core.leases import FORGET_LOST_MS
 from broker.protocol import client
 from broker.protocol import worker as wire
-from broker.protocol.records import BreakerState, JobState, Reason
-from tests.core.broker.given import REQUEST, Given, Session
+from broker.protocol.records import BreakerState, JobState, Phase, ProgressKind, Reason
+from tests.core.broker.given import REQUEST, Given, Session, held
 
 BLAMED = [Reason.OUTPUT_LOST, Reason.COMFY_UNREACHABLE, Reason.COMFY_LOST, Reason.STALLED, Reason.NOT_ACCEPTED]
 NOT_BLAMED = [Reason.NODE_ERROR, Reason.INVALID_WORKFLOW, Reason.OUT_OF_MEMORY, Reason.DRAINING, Reason.INTERRUPTED]
@@ -101,6 +101,47 @@ def test_one_word_that_the_card_is_broken_opens_it_at_once(broker: Given) -> Non
     gpu = broker.joined("gpu-0")
     fail_one(broker, gpu, 1, Reason.POISONED)
     assert breaker(gpu).state is BreakerState.OPEN and breaker(gpu).why.startswith("poisoned: ")
+
+
+def test_what_has_not_begun_there_goes_to_others_and_what_runs_stays(broker: Given) -> None:
+    gpu = broker.joined("gpu-0", credits=0)
+    for number in (1, 2):
+        fail_one(broker, gpu, number)
+    gpu.has_room(3)
+    running, failing, staged = (broker.running(gpu, number) for number in (3, 4, 5))
+    gpu.reports(running, 1, ProgressKind.STARTED)
+    gpu.beats(held(running), held(staged, phase=Phase.STAGED))
+    gpu.fails(failing, Reason.COMFY_UNREACHABLE)
+    broker.cancels(failing)
+    assert breaker(gpu).state is BreakerState.OPEN
+    broker.tick()
+    assert (broker.state(running), broker.state(staged)) == (JobState.RUNNING, JobState.QUEUED)
+    assert broker.records[staged].burnt == 0 and isinstance(gpu.last, wire.Abandon) and gpu.last.job_id == staged
+    other = broker.joined("gpu-1")
+    broker.tick()
+    assert other.dispatched == [(staged, 2)]
+
+
+def test_what_a_new_session_has_not_named_may_run_and_is_not_taken_back(broker: Given) -> None:
+    job = broker.running(broker.joined("gpu-0"), 9)
+    broker.notes["breaker/gpu-0"] = "poisoned"
+    broker.start("6" * 32)
+    again = broker.joined("gpu-0", credits=0)
+    assert breaker(again).state is BreakerState.OPEN
+    broker.tick()
+    assert broker.state(job) is JobState.RUNNING
+    again.beats(held(job))
+    broker.tick()
+    assert broker.state(job) is JobState.RUNNING
+
+
+def test_a_probe_that_is_asked_for_leaves_what_has_not_begun(broker: Given) -> None:
+    gpu = broker.joined("gpu-0", credits=2)
+    for number in (1, 2):
+        broker.running(gpu, number)
+    broker.asks(ask(client.ProbeWorker))
+    broker.tick()
+    assert len(list(broker.held_by(gpu))) == 2
 
 
 def test_a_probe_that_succeeds_closes_it_and_work_goes_on(broker: Given) -> None:
