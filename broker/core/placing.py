@@ -306,6 +306,11 @@ class Placing:
             return ""
         others = [other for other in self.rooms.able(group_key(record.needed)) if other is not stand]
         found = [one for one in self._candidates(job, others, now) if not (one.missing and one.held)]
+        # What waits has its turn before: the job would be sent to the same worker again, or another in its place, and
+        # that be taken back as well.
+        asked = {other.kind for other in others if other.tier is Tier.FULL and self._backlog.next_in(Lane(other.kind))}
+        busy = {other.name for other in others if other.kind in asked}
+        found = [one for one in found if one.room or one.worker not in busy]
         if record.deadline_utc_ms is not None:  # it has been begun in time as long as it is let lie
             hasty = record.deadline_utc_ms - now.utc_ms < HASTE_MS
             found = [one for one in found if one.room and not hasty]

@@ -287,6 +287,33 @@ def test_a_staged_job_is_taken_back_when_another_worker_would_have_it_done_soone
     assert where(broker, first) == "gpu-1", "what runs is left alone"
 
 
+@pytest.mark.parametrize("waiting", [0, 20])
+def test_a_staged_job_is_not_taken_back_for_a_full_worker_that_others_wait_for(waiting: int, broker: Given) -> None:
+    """The same or another one would be sent there in its place, and taken back a moment later."""
+    fast, slow = worker(broker, "fast"), worker(broker, "slow")
+    ran_each(broker, PICTURE, (fast, 20_000), (slow, 60_000))
+    slow.has_room(2)
+    first, _ = broker.submitted(1, needs=PICTURE, pin="slow"), broker.submitted(2, needs=PICTURE)
+    fast.has_room(0)
+    broker.tick()
+    slow.accepts(first)
+    slow.reports(first, 1, ProgressKind.STARTED)
+    broker.now_ms += 1_000
+    broker.tick()
+    fast.has_room(1)
+    running = broker.submitted(3, needs=PICTURE, pin="fast", priority=9)
+    broker.tick()
+    fast.accepts(running)
+    fast.reports(running, 1, ProgressKind.STARTED)
+    for number in range(waiting):
+        broker.submitted(10 + number, needs=PICTURE)
+    for _ in range(5):
+        broker.now_ms += 500
+        broker.tick()
+    moved = [said for said in slow.got if isinstance(said, wire.Abandon)]
+    assert bool(moved) is (waiting == 0)
+
+
 def test_a_job_is_not_taken_back_when_it_cannot_have_another_attempt(broker: Given) -> None:
     busy = worker(broker, "gpu-1", credits=2)
     last = broker.submitted(2, needs=needing(XL))
