@@ -61,7 +61,10 @@ class Estimates:
         self._unsaved: dict[tuple[str, str, str], None] = {}
 
     def recall(self, figure: Figure) -> None:
-        """Take over what the store holds."""
+        """Take over what the store holds; what nobody can have measured there is learnt anew."""
+        least, most = (SLOWEST, FASTEST) if figure.kind == Kind.SPEED else (0.0, LONGEST_MS)
+        if not least <= figure.value <= most or figure.samples < 1:
+            return
         self._figures[figure.kind, figure.subject, figure.worker] = figure
 
     def unsaved(self) -> Iterator[Figure]:

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from broker.core import cards, estimates
-from broker.core.estimates import LONGEST_MS, Estimates
+from broker.core.estimates import LONGEST_MS, Estimates, Figure
 from broker.core.resident import after, keeps_more
 from broker.protocol.records import Needs
 from tests.core.broker.given import NEEDS
@@ -123,6 +123,26 @@ def test_what_was_learnt_is_handed_out_once_and_comes_back() -> None:
         again.recall(figure)
     assert not list(known.unsaved())
     assert again.run_ms(PICTURE, "a") == known.run_ms(PICTURE, "a") and again.load_ms(XL, "a") == 20_000
+
+
+@pytest.mark.parametrize(
+    "figure",
+    [
+        Figure("speed", "gpu-0", "", 0.0, 1),
+        Figure("load", "m", "gpu-0", float("inf"), 1),
+        Figure("any", "gpu-0", "", float("inf"), 1),
+        Figure("run", NEEDS.signature, "gpu-0", -1e9, 1),
+        Figure("reference", NEEDS.signature, "", -1e9, 1),
+    ],
+)
+def test_what_nobody_can_have_measured_is_not_taken_over(figure: Figure) -> None:
+    """It would stop each start of the broker, or make whatever waits there worth more than all else."""
+    recalled, fresh = Estimates(), Estimates()
+    recalled.recall(figure)
+    for known in (recalled, fresh):
+        told = known.run_ms(NEEDS, "gpu-0"), known.load_ms("m", "gpu-0"), known.usual_run_ms("gpu-0")
+        assert min(told) > 0 and max(told) <= LONGEST_MS
+    assert recalled.run_ms(NEEDS, "gpu-0") == fresh.run_ms(NEEDS, "gpu-0")
 
 
 def test_how_wrong_it_was_is_told_as_a_median() -> None:
