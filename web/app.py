@@ -121,11 +121,12 @@ def sign_in(call: Call) -> HTTPResponse:
     """POST /login: the form of the sign-in page."""
     form = _form(call)
     address = call.environ["REMOTE_ADDR"]
-    if (wait_ms := call.site.gate.wait_ms(address)) > 0:
+    wait_ms = call.site.gate.wait_ms(address)
+    cookie = call.site.gate.sign_in(form.get("token", "").strip(), address)
+    if cookie is None and wait_ms > 0:
         wait_s = wait_ms // 1000 + 1
         text = call.words.say("login.wait", s=wait_s)
         return _html(frame.login(text, call.words), 429, {"Retry-After": str(wait_s)})
-    cookie = call.site.gate.sign_in(form.get("token", "").strip(), address)
     if cookie is None:
         return _html(frame.login(call.words.say("login.wrong"), call.words), 401)
     return _see("/", {"Set-Cookie": set_cookie(cookie, call.environ)})

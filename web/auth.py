@@ -27,7 +27,9 @@ log = logging.getLogger(__name__)
 COOKIE: Final = "comfyfleet"
 SESSION_MS: Final = 14 * 24 * 3_600_000
 LOCAL: Final = Viewer("local", True)
-#: Wrong tokens from one address within a minute; then the login page says to wait.
+#: Wrong tokens from one address within a minute; then the login page says to wait. Who has the right one comes in all
+#: the same: behind a proxy all have one address, and nobody guesses 256 random bits, which programs may send as often
+#: as they like.
 MAX_FAILURES: Final = 10
 _FAILURE_MS: Final = 60_000
 _MAX_ADDRESSES: Final = 10_000
@@ -92,7 +94,7 @@ class Gate:
         return self._session_owner(session) if session is not None else None
 
     def wait_ms(self, address: str) -> int:
-        """How long this address must wait before it may try another token; 0: not at all."""
+        """How long this address is told to wait with a wrong token; 0: not at all."""
         at = now().monotonic_ms
         recent = [failed for failed in self._failures.get(address, []) if at - failed < _FAILURE_MS]
         return recent[0] + _FAILURE_MS - at if len(recent) >= MAX_FAILURES else 0
@@ -107,7 +109,7 @@ class Gate:
             if len(self._failures) >= _MAX_ADDRESSES:
                 self._failures.clear()
             recent = [failed for failed in self._failures.get(address, []) if at - failed < _FAILURE_MS]
-            self._failures[address] = [*recent, at]
+            self._failures[address] = [*recent, at][:MAX_FAILURES]
             return None
         until, nonce = now().utc_ms + SESSION_MS, secrets.token_hex(16)
         return f"{until}.{nonce}.{_mac(digest, until, nonce, viewer.owner)}.{viewer.owner}"
