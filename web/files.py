@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 MAX_IDLE: Final = 8
 #: An upload without progress for so long has failed.
 GIVE_UP_MS: Final = 15_000
+#: Lost files that the log has told of.
+MAX_LOST: Final = 10_000
 
 
 class NoSuchFile(Exception):
@@ -58,6 +60,8 @@ class Files:
         self._reply_s = reply_ms / 1000
         self._credit_bytes = credit_bytes
         self._idle: list[Any] = []
+        #: Outputs that are not stored, and of which the log tells.
+        self._lost: dict[str, None] = {}
         self._shelf = Shelf(
             lambda sha256: ((chunk.size_bytes, chunk.data) for chunk in self._chunks(sha256, 0, None)),
             (NoSuchFile, BrokerSilent),
@@ -91,6 +95,14 @@ class Files:
         """The size, the first bytes and all the others, for one question. Raises as `stream` does."""
         size_bytes, parts = self._shelf.open(sha256)
         return size_bytes, next(parts), parts
+
+    def lost(self, sha256: str) -> None:
+        """A job's output is not stored: the log says so once, however often somebody asks for it."""
+        if sha256 not in self._lost:
+            log.error("a job's output is not stored", extra={"fields": {"sha256": sha256}})
+            self._lost[sha256] = None
+            if len(self._lost) > MAX_LOST:
+                del self._lost[next(iter(self._lost))]
 
     def expect(self, sha256: str, size_bytes: int) -> None:
         """Have a file at hand that somebody is about to ask for; one too large to keep is left."""

@@ -6,7 +6,6 @@ A file never changes under its digest, so it may be kept for ever by whoever was
 from __future__ import annotations
 
 import itertools
-import logging
 import re
 from collections.abc import Iterator
 from typing import Final
@@ -19,8 +18,6 @@ from web.api.jobs import owned
 from web.api.site import Call
 from web.files import NoSuchFile
 from web.images import HEAD_BYTES, media_type
-
-log = logging.getLogger(__name__)
 
 #: No script of ours or of anybody runs in a file, even when it is opened in a tab of its own.
 _SANDBOX: Final = "sandbox; default-src 'none'; img-src 'self'; style-src 'unsafe-inline'"
@@ -54,7 +51,7 @@ def get(call: Call, sha256: str) -> HTTPResponse:
             size, head, rest = call.site.files.open(sha256)
     except NoSuchFile as e:
         if job_id and _is_output(call, sha256, job_id):
-            log.error("a job's output is not stored", extra={"fields": {"sha256": sha256}})
+            call.site.files.lost(sha256)
             raise Refusal(410, "gone", "this file was an output, and is not stored any more") from e
         raise _no_file(sha256) from e
     shown = media_type(head)

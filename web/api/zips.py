@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import logging
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
@@ -20,8 +19,6 @@ from web.api.site import Call, no_job
 from web.files import NoSuchFile
 from web.link import BrokerRefused
 from web.zips import archive
-
-log = logging.getLogger(__name__)
 
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,8}")
 
@@ -96,7 +93,7 @@ def _entries(call: Call, packed: list[Packed], absent: list[str]) -> Iterator[En
         try:
             size, head, rest = call.site.files.open(output.sha256)
         except NoSuchFile:
-            log.error("a job's output is not stored", extra={"fields": {"sha256": output.sha256}})
+            call.site.files.lost(output.sha256)
             missing.append(name)
             continue
         yield name, size, itertools.chain((head,), rest)
