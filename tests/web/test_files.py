@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import gevent
 import pytest
@@ -13,6 +16,7 @@ from broker.protocol.files import CREDIT_BYTES
 from tests.web.fake_broker import a_job, an_output
 from tests.web.pictures import picture, png_of_size
 from tests.web.stage import Answer, Stage, staged, until
+from tests.web.test_auth import bearer, lines, token_file
 from tests.web.test_jobs import submits
 from web import files as channel
 from web.answers import disposition
@@ -101,17 +105,40 @@ def test_a_form_that_is_none_is_400(shared: Stage, body: bytes, kind: str) -> No
     assert upload(shared, body, kind).code == "bad_multipart"
 
 
-def test_more_uploads_at_once_than_may_be_are_503(shared: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("web.api.uploads._TURN_S", 0.05)
-    waiting = [
-        shared.raw(b"POST /api/v1/uploads HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9\r\n\r\n") for _ in range(4)
-    ]
-    until(lambda: shared.web.server.serving == 4)
-    answer = upload(shared, picture())
-    assert (answer.status, answer.code, answer.headers["retry-after"]) == (503, "busy", "5")
-    for connection in waiting:
-        connection.close()
-    until(lambda: upload(shared, picture()).status == 201)
+#: The beginnings of requests that take their turn and let the rest wait.
+SLOW = {
+    "/api/v1/uploads": (2, b"Content-Length: 9\r\n", b""),
+    "/api/v1/jobs": (8, b"Content-Type: application/json\r\nContent-Length: 99999\r\n", b" " * (64 << 10)),
+}
+
+
+@pytest.mark.parametrize("path", SLOW)
+def test_nobody_keeps_others_from_sending_by_being_slow(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("web.turns.TURN_S", 0.05)
+    count, fields, begun = SLOW[path]
+    body: Any = picture() if "uploads" in path else {"template": "text-to-image", "params": {"prompt": "a"}}
+    if "jobs" in path:
+        body = json.dumps(body).encode() + b" " * (64 << 10)
+    headers = {"Content-Type": "application/json"}
+    with staged(token_file=token_file(tmp_path, lines("ann", "bob"))) as stage:
+        stage.with_worker()
+        ann, bob = {**headers, **bearer("ann")}, {**headers, **bearer("bob")}
+        token = ann["Authorization"].encode()
+        head = b"POST %s HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: %s\r\n%s\r\n" % (path.encode(), token, fields)
+        slow = [stage.raw(head + begun) for _ in range(count)]
+        until(lambda: stage.web.server.serving == count)
+        until(lambda: stage.request("POST", path, body, ann).status == 503)
+        answer = stage.request("POST", path, body, ann)
+        assert (answer.status, answer.code, answer.headers["retry-after"]) == (503, "busy", "5")
+        assert stage.request("POST", path, body, bob).status in (201, 202)
+        if "jobs" in path:
+            small = {"template": "text-to-image", "params": {"prompt": "a"}}
+            assert stage.request("POST", path, small, ann).status == 202, "small ones weigh nothing"
+        for connection in slow:
+            connection.close()
+        until(lambda: stage.request("POST", path, body, ann).status in (201, 202))
 
 
 def test_a_workflow_may_load_what_was_uploaded(shared: Stage) -> None:

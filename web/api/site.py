@@ -5,13 +5,13 @@ Knows no route. Reads bodies under a limit and a deadline, and JSON strictly.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
 import gevent
-from gevent.lock import BoundedSemaphore
 
 from broker.protocol.ids import JOB_ID
 from broker.runtime.settings import Web
@@ -24,14 +24,20 @@ from web.grants import Grants
 from web.hub import Hub
 from web.library import Library
 from web.link import Link
+from web.turns import Turns
 from web.viewer import Viewer
 from web.watch import JobWatch
 from web.words import Words, chosen
 
 #: How long a body may take to arrive.
 BODY_S: Final = 30.0
-#: Large bodies read at the same time: each is held in memory until it is stored.
+#: Uploads at the same time, and those of one owner: each is held in memory until it is stored.
 MAX_UPLOADS: Final = 4
+MAX_UPLOADS_EACH: Final = 2
+#: Other bodies that are read at the same time, but for small ones.
+MAX_BODIES: Final = 16
+MAX_BODIES_EACH: Final = 8
+_SMALL_BYTES: Final = 64 << 10
 _PIECE_BYTES: Final = 256 << 10
 
 
@@ -48,7 +54,8 @@ class Site:
     templates: Library
     watch: JobWatch
     grants: Grants
-    uploads: BoundedSemaphore = dataclasses.field(default_factory=lambda: BoundedSemaphore(MAX_UPLOADS))
+    uploads: Turns = dataclasses.field(default_factory=lambda: Turns(MAX_UPLOADS, MAX_UPLOADS_EACH))
+    bodies: Turns = dataclasses.field(default_factory=lambda: Turns(MAX_BODIES, MAX_BODIES_EACH))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -108,8 +115,11 @@ class Call:
         if not empty and self.json():
             raise Refusal(422, "unknown_key", "this call takes no body")
 
-    def body(self, most_bytes: int) -> bytes:
-        """The whole body. Raises Refusal: 413 too large, 415 compressed, 408 too slow, 400 cut off or malformed."""
+    def body(self, most_bytes: int, *, has_turn: bool = False) -> bytes:
+        """The whole body. has_turn: others wait already until this one is no longer in memory.
+
+        Raises Refusal: 413 too large, 415 compressed, 408 too slow, 400 cut off or malformed, 503 too many at once.
+        """
         if self.header("Content-Encoding").lower() not in ("", "identity"):
             raise Refusal(415, "compressed", "send the body without Content-Encoding")
         most = f"{most_bytes >> 20} MiB" if most_bytes >= 1 << 20 else f"{most_bytes >> 10} KiB"
@@ -121,12 +131,15 @@ class Call:
         stream, pieces, size = self.environ["wsgi.input"], [], 0
         slow = Refusal(408, "too_slow", f"the body did not arrive within {BODY_S:g} s", headers={"Connection": "close"})
         try:
-            with gevent.Timeout(BODY_S, slow):
-                while piece := stream.read(_PIECE_BYTES):
+            with gevent.Timeout(BODY_S, slow), contextlib.ExitStack() as turn:
+                while piece := stream.read(_PIECE_BYTES if has_turn else _SMALL_BYTES):
                     pieces.append(piece)
                     size += len(piece)
                     if size > most_bytes:
                         raise too_large
+                    if size >= _SMALL_BYTES and not has_turn:
+                        turn.enter_context(self.site.bodies.turn(self.viewer.owner))
+                        has_turn = True
         except OSError as e:
             message = "the body ended early or its chunks are malformed"
             raise Refusal(400, "bad_body", message, headers={"Connection": "close"}) from e

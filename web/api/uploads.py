@@ -14,25 +14,20 @@ from web.multipart import BadMultipart, part
 
 #: A picture of more pixels is taken for a bomb: some node would have to unpack it.
 MAX_PIXELS: Final = 64_000_000
-#: How long an upload waits for its turn.
-_TURN_S: Final = 10.0
 
 
 def post(call: Call) -> HTTPResponse:
     """POST /api/v1/uploads"""
     call.query()
-    if not call.site.uploads.acquire(timeout=_TURN_S):
-        raise Refusal(503, "busy", "too many uploads at once", headers={"Retry-After": "5"})
-    try:
-        raw = call.body(call.site.settings.max_upload_bytes)
+    with call.site.uploads.turn(call.viewer.owner):
+        raw = call.body(call.site.settings.max_upload_bytes, has_turn=True)
         data = _content(call, raw)
         media_type, size = judged(data)
-        sha256 = call.site.files.put(data)
-    except NoRoom as e:
-        text = "the broker's disk is almost full: an admin has to make room"
-        raise Refusal(507, "disk_full", text, headers={"Retry-After": "30"}) from e
-    finally:
-        call.site.uploads.release()
+        try:
+            sha256 = call.site.files.put(data)
+        except NoRoom as e:
+            text = "the broker's disk is almost full: an admin has to make room"
+            raise Refusal(507, "disk_full", text, headers={"Retry-After": "30"}) from e
     call.site.grants.add(call.viewer.owner, sha256)
     made = {
         "name": f"{sha256}.{images.UPLOADS[media_type]}",
