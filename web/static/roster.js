@@ -1,12 +1,12 @@
 // Which workers are shown, and in which order. Pure.
-import { standing } from "./format.js";
+import { runs, standing } from "./format.js";
 
 /** What needs a person comes first. From "joined" on all is well, and a card does not move when its worker gets a job. */
 const URGENCY = ["lost", "silent", "open", "probing", "draining", "paused", "joined", "busy", "ready", "left"];
 
 const names = new Intl.Collator("en", { numeric: true });
 
-const load = ({ stats, held }) => stats?.gpu_busy ?? Math.min(1, held.length);
+const load = ({ stats, held }) => stats?.gpu_busy ?? held.some(runs);
 
 /** Numbers to sort by, the first shown first; equal ones stand by name. */
 const RANKS = {

@@ -39,8 +39,12 @@ test("a worker that gets a job stays where it stands", () => {
   assert.deepEqual(arrange([worker("b", { state: "busy" }), worker("a"), worker("c")], by("state")), ["a", "b", "c"]);
 });
 
-test("the busiest card comes first; where no driver tells, one that holds a job", () => {
-  const all = [worker("a"), worker("b", { stats: { gpu_busy: 0.4, comfy_alive: true } }), worker("c", { held: [{}] })];
+test("the busiest card comes first; where no driver tells, one that runs a job", () => {
+  const all = [
+    worker("a", { held: [{ phase: "staged" }] }),
+    worker("b", { stats: { gpu_busy: 0.4, comfy_alive: true } }),
+    worker("c", { held: [{ phase: "running" }] }),
+  ];
   assert.deepEqual(arrange(all, by("load")), ["c", "b", "a"]);
 });
 
