@@ -208,11 +208,15 @@ class Hub:
         return changes
 
     def _job_changed(self, job: JobView, changes: Changes) -> None:
+        forgotten = self.job(job.job_id) is None
         view = self._remember(job)
         changes.jobs.add(job.job_id)
         if job.state is JobState.SUCCEEDED and any(may_see(scope, job.owner) for scope in self._channels):
             changes.results += job.outputs[:1]
         self._tell_owner(changes, job.owner, {"type": "job", "job": view})
+        worker = self._workers.get(job.worker) if forgotten else None
+        if worker is not None and any(held["job_id"] == job.job_id for held in worker["held"]):
+            self._tell_of_worker(changes, worker)  # whose it is was not known when that came
 
     def _job_gone(self, event: JobGone, changes: Changes) -> None:
         for group in (self._queued, self._active, self._ended):

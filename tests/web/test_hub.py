@@ -346,6 +346,19 @@ def test_a_forgotten_job_comes_back_with_its_next_change() -> None:
     assert hub.job(first.job_id) is not None
 
 
+def test_a_worker_holds_a_forgotten_job_for_its_owner_once_whose_it_is_is_known() -> None:
+    hub = Hub()
+    hub.reset(reply())
+    hub.join("ann")
+    job = a_job(owner="ann", state=JobState.RUNNING, attempt=1, worker="gpu-0")
+    held = (Held(job_id=job.job_id, attempt=1, phase=Phase.RUNNING),)
+    hub.apply([events.WorkerChanged(stream=STREAM, serial=1, worker=a_worker("gpu-0", held=held))])
+    frames = hub.apply([changed(job)]).frames["ann"]
+    shown = json.loads(messages(frames[-1].data)[0][1])
+    assert [one["job_id"] for one in shown["worker"]["held"]] == [job.job_id]
+    assert len(hub.apply([changed(job)]).frames["ann"]) == 1, "that is told once"
+
+
 def test_only_workers_that_can_be_given_work_count_for_what_the_fleet_can_do() -> None:
     hub = Hub()
     here, lost = a_worker("w1"), a_worker("w2", state=WorkerState.LOST)
