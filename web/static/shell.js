@@ -121,7 +121,14 @@ export function follow({ draw, message: heard, preview }) {
       },
       refused: () => location.reload(),
     },
-    { WebSocket, setTimeout: setTimeout.bind(window), clearTimeout: clearTimeout.bind(window), random: Math.random },
+    // Date goes on while a machine sleeps.
+    {
+      WebSocket,
+      setTimeout: setTimeout.bind(window),
+      clearTimeout: clearTimeout.bind(window),
+      random: Math.random,
+      now: Date.now,
+    },
   );
 
   addEventListener("online", () => connection.wake());

@@ -3,6 +3,8 @@
 
 /** The server says something at least every 10 s; so long a silence means that the connection is dead. */
 const SILENCE_MS = 25_000;
+/** After so long a silence a page that wakes up does not wait for the end of it: timers stand still while a machine sleeps. */
+const QUIET_MS = 12_000;
 const FIRST_WAIT_MS = 400;
 const LONGEST_WAIT_MS = 15_000;
 const NOT_SIGNED_IN = 4401;
@@ -42,6 +44,7 @@ export class Connection {
   #tries = 0;
   #waiting = null;
   #silence = null;
+  #heard = 0;
 
   /**
    * on.message(object), on.preview({id, attempt, blob}), on.open() before the first message of each connection,
@@ -67,6 +70,7 @@ export class Connection {
 
   /** The page woke up, or the network came back: do not sit out the wait. */
   wake() {
+    if (this.#socket !== null && this.#tools.now() - this.#heard > QUIET_MS) this.#drop();
     if (this.#waiting !== null) this.open();
   }
 
@@ -88,12 +92,15 @@ export class Connection {
   }
 
   #listen() {
+    this.#heard = this.#tools.now();
     this.#tools.clearTimeout(this.#silence);
-    this.#silence = this.#tools.setTimeout(() => {
-      const dead = this.#socket;
-      this.#closed(0);
-      dead.close();
-    }, SILENCE_MS);
+    this.#silence = this.#tools.setTimeout(() => this.#drop(), SILENCE_MS);
+  }
+
+  #drop() {
+    const dead = this.#socket;
+    this.#closed(0);
+    dead.close();
   }
 
   #closed(code) {

@@ -24,8 +24,10 @@ function stage() {
     }
   }
   let ids = 0;
+  const clock = { ms: 0 };
   const tools = {
     WebSocket,
+    now: () => clock.ms,
     random: () => 0.5,
     setTimeout: (run, ms) => (timers.set((ids += 1), { run, ms }), ids),
     clearTimeout: (id) => timers.delete(id),
@@ -40,7 +42,7 @@ function stage() {
     timers.delete(id);
     run();
   };
-  return { connection, sockets, timers, heard, fire, names: () => heard.map(([name]) => name) };
+  return { connection, sockets, timers, heard, fire, clock, names: () => heard.map(([name]) => name) };
 }
 
 const frame = (head, bytes = [1, 2, 3]) => {
@@ -124,6 +126,24 @@ test("waking up does not sit out the wait, and does nothing while there is none"
   connection.wake();
   assert.equal(sockets.length, 1);
   sockets[0].onclose({ code: 1006 });
+  connection.wake();
+  assert.equal(sockets.length, 2);
+});
+
+test("waking up from a sleep does not trust a connection on which nothing came meanwhile", () => {
+  const { connection, sockets, timers, clock, names } = stage();
+  sockets[0].onopen();
+  clock.ms += 11_000;
+  sockets[0].says({ type: "tick" });
+  clock.ms += 11_000;
+  connection.wake();
+  assert.equal(sockets.length, 1, "the next tick may still come");
+  clock.ms += 3_600_000;
+  connection.wake();
+  assert.ok(sockets[0].closed);
+  assert.deepEqual(names(), ["open", "message", "lost"]);
+  assert.equal(sockets.length, 2);
+  assert.deepEqual([...timers.values()].map(({ ms }) => ms), [25_000], "nothing waits besides");
   connection.wake();
   assert.equal(sockets.length, 2);
 });
