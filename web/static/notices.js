@@ -14,6 +14,12 @@ export class Notices {
     this.#say = sayer(words);
     // Browsers give them to pages that came over HTTPS, or from this machine.
     if (!("Notification" in window) || !isSecureContext) return;
+    try {
+      // Shows nothing; on Android, where only a service worker may, it throws. Once they are granted it would show one.
+      if (Notification.permission !== "granted") new Notification("");
+    } catch {
+      return;
+    }
     button.hidden = false;
     button.addEventListener("click", () => this.#switch());
     this.#draw();
@@ -50,7 +56,8 @@ export class Notices {
         tag: job.group?.id ?? job.id,
       });
     } catch {
-      return; // On Android only a service worker may show one.
+      this.#button.hidden = true;
+      return;
     }
     notice.onclick = () => {
       window.focus();
