@@ -7,11 +7,12 @@ import zipfile
 from collections.abc import Callable, Iterator
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 from scripts.fleet import Fleet
 from tests.browser.conftest import PATIENCE_MS, OpenPage
 from tests.browser.seeds import INSTANT, fill, made, painted
+from web.assets import STATIC
 
 expect.set_options(timeout=PATIENCE_MS)
 
@@ -61,6 +62,32 @@ def test_older_jobs_come_as_one_scrolls_and_few_are_in_the_document(gallery: Pag
     expect(shot(gallery, "picture 0").locator("img")).to_have_js_property("complete", True)
     gallery.keyboard.press("Home")
     expect(shot(gallery, f"picture {SEEDED - 1}")).to_be_in_viewport()
+
+
+def test_a_page_left_open_lets_go_of_old_jobs_and_they_come_again_as_one_scrolls(open_page: OpenPage) -> None:
+    page = open_page("/fleet")
+    fewer = {"gallery.js": ("MANY = 5_000", "MANY = 160"), "ask.js": ("MOST = 200", "MOST = 50")}
+
+    def served(route: Route) -> None:
+        name = route.request.url.rpartition("/")[2]
+        text = (STATIC / name).read_text("utf-8")
+        assert fewer[name][0] in text
+        route.fulfill(body=text.replace(*fewer[name]), content_type="text/javascript")
+
+    for name in fewer:
+        page.route(f"**/static/{name}", served)
+    page.get_by_role("link", name="Gallery", exact=True).click()
+    expect(shot(page, f"picture {SEEDED - 1}")).to_be_visible()
+    newest: list[str] = []
+    page.on("request", lambda asked: newest.append(asked.url) if "limit=50" in asked.url else None)
+    scroll_to_the_end(page)
+    page.wait_for_timeout(2_000)
+    assert not newest, "whoever looks at old ones keeps them"
+    page.keyboard.press("Home")
+    expect(shot(page, f"picture {SEEDED - 1}")).to_be_in_viewport()
+    page.wait_for_timeout(5_000)
+    assert len(newest) == 1, "once, not again and again"
+    scroll_to_the_end(page)
 
 
 def test_whoever_comes_back_is_where_they_were(gallery: Page) -> None:

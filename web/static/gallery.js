@@ -17,6 +17,8 @@ const PAGE = 100;
 const PATIENCE = 5;
 /** While words are sought only the server knows what matches: it is asked again at most so often. */
 const RENEW_MS = 1_500;
+/** A page that is left open keeps so many jobs: then it begins with the newest again, once nobody looks at older ones. */
+const MANY = 5_000;
 const DAY = new Intl.DateTimeFormat(words["app.lang"], { weekday: "short", day: "numeric", month: "long", year: "numeric" });
 
 const shelf = new Shelf();
@@ -83,8 +85,8 @@ async function fetched(page) {
 let renewing = null;
 
 /** Ask for the newest again, soon and once: the feed was lost, or only the server can tell what matches. */
-function renew() {
-  shelf.doubt();
+function renew(at) {
+  shelf.doubt(at);
   renewing ??= setTimeout(async () => {
     renewing = null;
     if (shelf.next === null) return;
@@ -168,10 +170,12 @@ function meet(job) {
     shelf.put(job);
   } else if (wanted.q) {
     if (sought.get(job.id) !== job.state) renew();
+    if (sought.size > MANY) sought.clear();
     sought.set(job.id, job.state);
   } else if (shelf.reaches(job)) {
-    if (arrived.has(job.id) || (scrollY > innerHeight / 2 && shelf.leads(job))) arrived.set(job.id, job);
-    else shelf.put(job);
+    const waits = arrived.has(job.id);
+    if (!waits && (scrollY < innerHeight / 2 || !shelf.leads(job))) shelf.put(job);
+    else if (waits || arrived.size < MANY) arrived.set(job.id, job);
   }
 }
 
@@ -202,7 +206,10 @@ function schedule() {
 
 function draw() {
   drawing = false;
-  if (arrived.size > 0 && scrollY < innerHeight / 2) reveal();
+  if (scrollY < innerHeight / 2 && back === 0) {
+    reveal();
+    if (shelf.size > MANY && !choice.picked.size && !viewer.id && !loading && !trouble) renew(-1);
+  }
   const cards = shelf.cards();
   if (choice.picked.size > 0) {
     const keys = new Set(order());

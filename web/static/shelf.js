@@ -41,9 +41,13 @@ export class Shelf {
     this.next = next;
   }
 
-  /** The feed was lost: until `renew`, jobs may be missing above those that are here. */
-  doubt() {
-    this.#doubt ??= this.#ranks.get(this.#order[0]) ?? null;
+  get size() {
+    return this.#order.length;
+  }
+
+  /** The feed was lost: until `renew`, jobs may be missing above those that are here. at: -1 = below the oldest alone. */
+  doubt(at = 0) {
+    this.#doubt ??= this.#ranks.get(this.#order.at(at)) ?? null;
   }
 
   /**

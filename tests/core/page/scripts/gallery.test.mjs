@@ -82,6 +82,18 @@ test("what was here is loaded anew where the first page does not come down to it
   assert.equal(shelf.next, "b");
 });
 
+test("of too many jobs only the newest page stays, and what lies below comes again with its pages", () => {
+  const shelf = new Shelf();
+  shelf.append({ jobs: [3, 2, 1].map((at) => job(`old-${at}`, at)), next: "n" });
+  for (let at = 10; at < 20; at += 1) shelf.put(job(`new-${at}`, at));
+  assert.equal(shelf.size, 13);
+  shelf.doubt(-1);
+  shelf.renew({ jobs: [job("new-19", 19), job("new-18", 18)], next: "new-18" });
+  assert.deepEqual(ids(shelf), ["new-19", "new-18"]);
+  assert.equal(shelf.next, "new-18");
+  assert.ok(!shelf.reaches(job("new-17", 17)));
+});
+
 // ---- choosing
 
 const order = ["a", "b", "c", "d", "e"];
