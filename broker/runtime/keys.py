@@ -78,7 +78,8 @@ def make_broker(folder: Path) -> str:
     path = key_file(folder, "broker")
     if not path.exists():
         public, secret = _pair()
-        _create(folder / ".gitignore", "*\n")
+        if not (folder / ".gitignore").exists():
+            _create(folder / ".gitignore", "*\n")
         _create(path, _head("the broker") + _security(public, secret, public))
     return _read_own(path).public
 
@@ -136,13 +137,15 @@ def revoke(folder: Path, name: str) -> None:
 def read_allowed(path: Path) -> tuple[dict[str, Peer], list[str]]:
     """public key -> who has it, and a complaint for each line that is none: such a line lets nobody in.
 
-    A missing list is an empty one. Raises ConfigError when others than its owner could write it.
+    A missing list is an empty one. Raises ConfigError when it cannot be read, or others than its owner could write it.
     """
     try:
         mode = path.stat().st_mode
         text = path.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         return {}, []
+    except OSError as e:
+        raise ConfigError(f"{path}: {e.strerror}") from e
     if mode & 0o022:
         raise ConfigError(f"{path}: others may write it (mode {stat.S_IMODE(mode):04o}): chmod 600 {path}")
     peers: dict[str, Peer] = {}
@@ -217,12 +220,16 @@ def _editing(path: Path) -> Iterator[list[str]]:
 
 def _replace(path: Path, text: str) -> None:
     draft = path.with_name(path.name + ".new")
-    _create(draft, text)
+    _create(draft, text, whose=path if path.exists() else path.parent)
     draft.replace(path)
 
 
-def _create(path: Path, text: str) -> None:
-    """A new file that was never readable by others, not even empty: the mode comes with its creation."""
+def _create(path: Path, text: str, *, whose: Path | None = None) -> None:
+    """A new file that was never readable by others, not even empty: the mode comes with its creation.
+
+    Root makes it for the owner of `whose`, the folder unless named: a list that only root could read would cut the
+    fleet of a broker off that runs as a user of its own.
+    """
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except FileExistsError as e:
@@ -230,4 +237,7 @@ def _create(path: Path, text: str) -> None:
     except OSError as e:
         raise ConfigError(f"{path}: {e.strerror}") from e
     with open(descriptor, "w", encoding="utf-8") as file:
+        if os.geteuid() == 0:
+            owner = (whose if whose is not None else path.parent).stat()
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
         file.write(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import subprocess
 import sys
@@ -200,6 +201,31 @@ class TestDamagedFiles:
         (tmp_path / "keys" / "allowed.new").touch()
         assert "another scripts/keys is at work, or one was cut off" in run(config_path, "revoke", "gpu-7", status=2)[1]
         assert len(run(config_path, "list")[0].splitlines()) == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes files for others")
+def test_what_root_changes_stays_its_owners(config_path: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "keys"
+    run(config_path, "broker")
+    run(config_path, "worker", "gpu-7")
+    for path in (folder, folder / "allowed"):
+        os.chown(path, 65_534, 65_534)
+    run(config_path, "revoke", "gpu-7")
+    run(config_path, "token", "ada")
+    owners = {path.name: (path.stat().st_uid, path.stat().st_gid) for path in (folder / "allowed", folder / "tokens")}
+    assert owners == {"allowed": (65_534, 65_534), "tokens": (65_534, 65_534)}
+
+
+def test_a_list_that_cannot_be_read_is_named(config_path: Path, tmp_path: Path) -> None:
+    run(config_path, "broker")
+    (tmp_path / "keys" / "allowed").mkdir()
+    assert "keys/allowed: Is a directory" in run(config_path, "list", status=2)[1]
+
+
+def test_a_new_key_of_the_broker(config_path: Path, tmp_path: Path) -> None:
+    first = run(config_path, "broker")[0]
+    keys.key_file(tmp_path / "keys", "broker").unlink()
+    assert run(config_path, "broker")[0] != first
 
 
 def test_without_curve_there_is_no_identity(tmp_path: Path) -> None:
