@@ -282,11 +282,12 @@ class FileStore:
     def sweep(self, older_than_s: float = KEEP_PARTIAL_S) -> None:
         """Remove what nobody went on with."""
         latest_s = time.time() - older_than_s
-        # Whatever cannot be removed today may be tomorrow.
+        # Whatever cannot be removed today may be tomorrow, and one that is finished meanwhile is gone: the others go on.
         with contextlib.suppress(OSError), os.scandir(self._partials) as entries:
             for entry in entries:
-                if entry.stat().st_mtime < latest_s:
-                    os.unlink(entry)
+                with contextlib.suppress(OSError):
+                    if entry.stat().st_mtime < latest_s:
+                        os.unlink(entry)
 
     def _path(self, sha256: str) -> str:
         # A Path costs more than the call it is made for: each file that comes in or goes out needs several.

@@ -180,6 +180,14 @@ def test_old_partials_are_swept_and_young_ones_kept(store: FileStore, tmp: Path,
     assert list(tmp.iterdir()) == []
 
 
+def test_what_cannot_be_swept_keeps_nothing_else(store: FileStore, tmp: Path) -> None:
+    for number in range(9):
+        (tmp / f"folder {number}").mkdir()
+        store.begin(f"{number:064x}", 5).close()
+    store.sweep(older_than_s=-1)
+    assert {path.name for path in tmp.iterdir()} == {f"folder {number}" for number in range(9)}
+
+
 @pytest.mark.parametrize("name", ["", "../../etc/passwd", "A" * 64, "a" * 63, "a" * 64 + "/x", "tmp"])
 def test_only_a_sha256_reaches_the_disk(store: FileStore, name: str) -> None:
     for use in (store.has, store.size, lambda name: store.read(name, 0, 1), lambda name: store.begin(name, 1)):
