@@ -25,6 +25,8 @@ from broker.store.files import JOURNAL
 from broker.store.sqlite import SqliteStore
 
 DATABASE: Final = "fleet.sqlite3"
+#: A database that is being copied. One name for all of them: what a killed backup leaves goes with the next one.
+PARTIAL: Final = "database.part"
 #: Every file that some job needs or made. Not by the jobs' own columns: a backup is made before an upgrade, too, of a
 #: database that a start has yet to bring up.
 _NAMED: Final = "SELECT DISTINCT lower(hex(sha256)) FROM reference ORDER BY sha256"
@@ -51,10 +53,10 @@ def make(data: Path, folder: Path, stamp: str) -> Summary:
     target = folder / f"{stamp}.sqlite3"
     if target.exists():
         raise StoreError(f"{target} is there already: choose another folder, or wait a second")
-    partial = folder / f"{stamp}.part"
+    partial = folder / PARTIAL
     try:
         make_folder(folder)
-        with _alone(folder):
+        with _alone(folder), _gone_after(partial):
             _copy_database(data / DATABASE, partial)
             jobs, names = _named(partial)
             # Before the folders are looked at: what leaves the journal meanwhile is in one of them by then.
@@ -67,8 +69,6 @@ def make(data: Path, folder: Path, stamp: str) -> Summary:
             partial.rename(target)
             sync_folder(folder)
     except (OSError, sqlite3.Error) as e:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
         raise StoreError(f"cannot back up {data} to {folder}: {e}. Nothing was changed there") from e
     missing = tuple(sorted(set(names) - set(present)))
     return Summary(target, jobs, len(present), copied, missing)
@@ -118,6 +118,21 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(fd)
+
+
+@contextlib.contextmanager
+def _gone_after(partial: Path) -> Iterator[None]:
+    """Begin without the partial copy of an earlier backup, and leave none, however this one ends."""
+    # With its journal: SQLite would undo in the new copy what was begun in the old one.
+    leftovers = (partial, partial.with_name(partial.name + "-journal"))
+    try:
+        for path in leftovers:
+            path.unlink(missing_ok=True)
+        yield
+    finally:
+        for path in leftovers:
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
 
 
 def _copy_database(source: Path, target: Path) -> None:

@@ -198,3 +198,13 @@ def test_two_backups_are_not_written_to_one_folder_at_once(data: Path, store: Sq
         assert sorted(path.name for path in folder.iterdir()) == ["lock"]
     assert backup.make(data, folder, "1").jobs == 2
     store.close()
+
+
+def test_a_backup_that_was_killed_leaves_nothing_for_long(data: Path, store: SqliteStore, tmp_path: Path) -> None:
+    folder = tmp_path / "backup"
+    folder.mkdir()
+    for name in (backup.PARTIAL, f"{backup.PARTIAL}-journal"):
+        (folder / name).write_bytes(b"half of it")
+    assert backup.verify(backup.make(data, folder, "1").database).jobs == 2
+    assert sorted(path.name for path in folder.iterdir()) == ["1.sqlite3", "files", "lock"]
+    store.close()
