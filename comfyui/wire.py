@@ -9,8 +9,10 @@ import select
 import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import dataclass
+from threading import Thread
 from typing import Any, Final
 
 #: What a body comes in; only the last piece is smaller.
@@ -78,7 +80,7 @@ def connected(host: str, port: int, timer: Timer) -> TimedSocket:
     Raises: OSError.
     """
     fault = OSError(f"{host} has no address")
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    found = _addresses(host, port, timer)
     for place, (family, kind, protocol, _, address) in enumerate(found):
         made = TimedSocket(socket.socket(family, kind, protocol), timer)
         try:
@@ -90,6 +92,35 @@ def connected(host: str, port: int, timer: Timer) -> TimedSocket:
         else:
             return made
     raise fault
+
+
+#: Look-ups of names that are not over, by host and port: whoever asks meanwhile waits for the same one.
+_asked: Final[dict[tuple[str, int], Future[list[Any]]]] = {}
+
+
+def _addresses(host: str, port: int, timer: Timer) -> list[Any]:
+    """What the system knows the host by, by the timer.
+
+    A name service that is away takes up to a minute to say so, and getaddrinfo knows no limit: a thread waits for it.
+    Raises: OSError.
+    """
+    with suppress(OSError):
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    limit_s = timer.left_s()
+    if (lookup := _asked.get((host, port))) is None:
+        lookup = _asked[host, port] = Future()
+        Thread(target=_look_up, args=(host, port, lookup), name="look-up", daemon=True).start()
+    if not wait([lookup], limit_s).done:
+        raise TimeoutError(f"the name service does not tell the address of {host}")
+    del _asked[host, port]
+    return lookup.result()
+
+
+def _look_up(host: str, port: int, told: Future[list[Any]]) -> None:
+    try:
+        told.set_result(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+    except (OSError, UnicodeError) as e:  # to be raised where it is asked for
+        told.set_exception(e)
 
 
 @dataclass(frozen=True, slots=True)

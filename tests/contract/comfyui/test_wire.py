@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from contextlib import ExitStack
+from threading import Event
 
 import pytest
 
@@ -126,6 +127,31 @@ def test_a_host_of_many_addresses_takes_no_longer(lives: bool, monkeypatch: pyte
                 client.call("GET", "/", by=client.by())
         assert time.monotonic() - began_s < 2.0 * len(dead) - 4.0  # the machine may be busy
         client.close()
+
+
+def test_a_name_service_that_does_not_answer_holds_nobody_past_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, answers = [], Event()
+
+    def slow(host: str, port: int, **how: int) -> list[object]:
+        if how.get("flags"):
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        asked.append(host)
+        answers.wait(60)
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    monkeypatch.setattr("socket.getaddrinfo", slow)
+    calls = Http("http://comfyui-0:8188", limit_s=0.2)
+    began = time.monotonic()
+    for _ in range(3):
+        with pytest.raises(ComfyUnreachable, match="the name service does not tell the address of comfyui-0"):
+            calls.call("GET", "/system_stats", by=calls.by())
+    assert time.monotonic() - began < 3
+    assert asked == ["comfyui-0"]
+    answers.set()
+    for _ in range(2):
+        with pytest.raises(ComfyUnreachable, match="Temporary failure in name resolution"):
+            calls.call("GET", "/system_stats", by=calls.by())
+    assert asked == ["comfyui-0"] * 2
 
 
 def test_calls_share_a_connection() -> None:
