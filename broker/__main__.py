@@ -14,7 +14,7 @@ from broker.core.fleet import Fleet
 from broker.core.rules import Rules
 from broker.files import FileChannel
 from broker.keeping import Keeping
-from broker.runtime import config, keys, logs, memory, sockets
+from broker.runtime import config, descriptors, keys, logs, memory, sockets
 from broker.runtime.entry import ready, run_main
 from broker.runtime.gate import Allowed
 from broker.runtime.settings import Broker, Placement
@@ -57,6 +57,7 @@ def main() -> None:
     identity = keys.identity(settings, "broker")
     allowed = Allowed(settings.security.keys) if identity is not None else None
     log.info("settings", extra={"fields": settings.effective()})
+    descriptors.allow_many()
     store = SqliteStore(settings.broker.data / DATABASE)
     fleet = Fleet(
         rules(settings.broker, settings.placement),

@@ -8,13 +8,12 @@ from gevent import monkey
 monkey.patch_all()
 
 import logging
-import resource
 
 import gevent
 from gevent.event import AsyncResult
 from gevent.socket import wait_read
 
-from broker.runtime import config, keys, logs, memory
+from broker.runtime import config, descriptors, keys, logs, memory
 from broker.runtime.entry import ready, run_main
 from broker.runtime.stop import Stop
 from web.process import Web
@@ -28,7 +27,7 @@ def main() -> int:
     )
     logs.start(settings.log)
     log.info("settings", extra={"fields": settings.effective()})
-    _raise_descriptors()
+    descriptors.allow_many()
     with Stop() as stop:
         web = Web(settings, keys.identity(settings, "web"))
         ended: AsyncResult[int] = AsyncResult()
@@ -45,14 +44,6 @@ def main() -> int:
 def _await_stop(stop: Stop, ended: AsyncResult[int]) -> None:
     wait_read(stop.fileno())
     ended.set(0)
-
-
-def _raise_descriptors() -> None:
-    """Each browser costs one descriptor; the usual soft limit of 1024 would be the first thing to give way."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 65_536 if hard == resource.RLIM_INFINITY else min(hard, 65_536)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 if __name__ == "__main__":
