@@ -13,7 +13,7 @@ MOST: Final = 65_536
 
 
 def allow_many() -> None:
-    """Each worker and each browser costs one or two descriptors; the soft limit would be the first thing to give way."""
+    """Each worker and each browser costs a descriptor or two; the soft limit would be the first to give way."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MOST if hard == resource.RLIM_INFINITY else min(hard, MOST)
     if soft != resource.RLIM_INFINITY and soft < wanted:

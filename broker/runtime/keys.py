@@ -236,8 +236,12 @@ def _create(path: Path, text: str, *, whose: Path | None = None) -> None:
         raise ConfigError(f"{path}: exists: another scripts/keys is at work, or one was cut off: then delete it") from e
     except OSError as e:
         raise ConfigError(f"{path}: {e.strerror}") from e
-    with open(descriptor, "w", encoding="utf-8") as file:
-        if os.geteuid() == 0:
-            owner = (whose if whose is not None else path.parent).stat()
-            os.fchown(descriptor, owner.st_uid, owner.st_gid)
-        file.write(text)
+    try:
+        with open(descriptor, "w", encoding="utf-8") as file:
+            if os.geteuid() == 0:
+                owner = (whose if whose is not None else path.parent).stat()
+                os.fchown(descriptor, owner.st_uid, owner.st_gid)
+            file.write(text)
+    except OSError as e:
+        path.unlink(missing_ok=True)  # half a key would stand in the way of a whole one
+        raise ConfigError(f"{path}: {e.strerror}") from e

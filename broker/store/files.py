@@ -282,7 +282,7 @@ class FileStore:
     def sweep(self, older_than_s: float = KEEP_PARTIAL_S) -> None:
         """Remove what nobody went on with."""
         latest_s = time.time() - older_than_s
-        # Whatever cannot be removed today may be tomorrow, and one that is finished meanwhile is gone: the others go on.
+        # Whatever cannot be removed today may be tomorrow; one that is finished meanwhile is gone. The others go on.
         with contextlib.suppress(OSError), os.scandir(self._partials) as entries:
             for entry in entries:
                 with contextlib.suppress(OSError):

@@ -222,6 +222,17 @@ def test_a_list_that_cannot_be_read_is_named(config_path: Path, tmp_path: Path) 
     assert "keys/allowed: Is a directory" in run(config_path, "list", status=2)[1]
 
 
+def test_a_full_disk_leaves_no_half_of_a_key(config_path: Path, tmp_path: Path) -> None:
+    # No byte may be written to any file.
+    command = ["bash", "-c", 'ulimit -f 0; exec "$@"', "bash", sys.executable, "-B", str(SCRIPT)]
+    said = subprocess.run(
+        [*command, "--config", str(config_path), "broker"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (said.returncode, said.stderr) == (2, f"comfyfleet: {tmp_path}/keys/.gitignore: File too large\n")
+    assert list((tmp_path / "keys").iterdir()) == []
+    run(config_path, "broker")
+
+
 def test_a_new_key_of_the_broker(config_path: Path, tmp_path: Path) -> None:
     first = run(config_path, "broker")[0]
     keys.key_file(tmp_path / "keys", "broker").unlink()
