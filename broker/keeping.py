@@ -52,6 +52,8 @@ class Keeping:
         self._step_ms = STEP_MS
         #: What is left of the round over all files.
         self._round: Iterator[str] | None = None
+        #: Why the first one stays that should have gone in this round.
+        self._stuck = ""
         self._told_ms = now.mono_ms
         #: Not told yet.
         self._jobs = self._files_gone = self._bytes = 0
@@ -123,11 +125,15 @@ class Keeping:
                 if sha256 not in in_use and not self._turn.store.names(sha256):
                     self._drop(sha256)
         except FileProblem as e:
-            log.warning("files that no job names stay for now", extra={"fields": {"why": str(e)}})
+            self._stuck = self._stuck or str(e)
             self._end_round(now)
 
     def _drop(self, sha256: str) -> None:
-        size_bytes = self._files.drop(sha256)
+        try:
+            size_bytes = self._files.drop(sha256)
+        except FileProblem as e:  # the others go all the same
+            self._stuck = self._stuck or str(e)
+            return
         if size_bytes is not None:
             self._files_gone += 1
             self._bytes += size_bytes
@@ -136,6 +142,9 @@ class Keeping:
     def _end_round(self, now: Now) -> None:
         self._round = None
         self._files_due_ms = now.mono_ms + ROUND_MS
+        if self._stuck:
+            log.warning("files that no job names stay for now", extra={"fields": {"why": self._stuck}})
+            self._stuck = ""
 
     def _tell(self, now: Now) -> None:
         self._told_ms = now.mono_ms

@@ -262,6 +262,20 @@ def test_a_folder_that_cannot_be_listed_ends_the_round_and_not_the_broker(
     assert there(files, "orphan") == []
 
 
+def test_a_file_that_cannot_be_removed_keeps_no_other(
+    store: Store, files: FileStore, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = sorted(lay(files, folder, f"orphan {number}", days=9) for number in range(5))
+    stuck = folder / names[0][:2] / names[0]
+    stuck.unlink()
+    stuck.mkdir()
+    os.utime(stuck, (0, 0))
+    House(store, files).tidies()
+    assert caplog.messages.count("files that no job names stay for now") == 1
+    assert list(files.stored()) == names[:1]
+    stuck.rmdir()
+
+
 def test_the_log_says_what_went(
     store: Store, files: FileStore, folder: Path, new_job: NewJob, caplog: pytest.LogCaptureFixture
 ) -> None:
