@@ -1,8 +1,10 @@
-"""scripts/start_* from the outside: whose code they run, and what they take of the system."""
+"""scripts/setup and scripts/start_* from the outside: what they mend, whose code they run, and what they take."""
 
 from __future__ import annotations
 
+import os
 import resource
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -35,3 +37,30 @@ def test_the_broker_has_as_many_connections_as_it_may(tmp_path: Path) -> None:
             broker.terminate()
     assert soft == (65_536 if hard == resource.RLIM_INFINITY else min(hard, 65_536))
     assert broker.returncode == 0
+
+
+def test_an_environment_whose_making_was_cut_off_is_made_anew(tmp_path: Path) -> None:
+    def made(path: Path, does: str) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"#!/bin/sh\n{does}\n")
+        path.chmod(0o755)
+
+    checkout, python = tmp_path / "checkout", tmp_path / "checkout" / ".venv" / "bin" / "python"
+    made(checkout / "scripts" / "setup", "")
+    shutil.copy(SCRIPTS / "setup", checkout / "scripts" / "setup")
+    for name in ("setup.cfg", "pyproject.toml"):
+        (checkout / name).touch()
+    made(python, "exit 1")  # Python is there, and no pip
+    made(tmp_path / "whole", 'echo "$@" >>asked')
+    made(
+        tmp_path / "bin" / "python3", f'[ "$2" != venv ] || {{ echo "$@" >>asked; cp {tmp_path / "whole"} {python}; }}'
+    )
+    environ = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+    for _ in range(2):  # the second time there is nothing to do
+        done = subprocess.run(
+            [checkout / "scripts" / "setup"], env=environ, capture_output=True, timeout=60, check=False
+        )
+        assert done.returncode == 0
+    venv, install = (checkout / "asked").read_text().splitlines()
+    assert venv == "-m venv --clear .venv"
+    assert install.startswith("-m pip install") and install.endswith(".[simulator]")
