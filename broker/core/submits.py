@@ -13,6 +13,8 @@ from broker.protocol.value import replace
 #: Of one job, alone or in a group: what a dispatch and a reply can carry.
 WORKFLOW_BYTES: Final = 8 << 20
 FORM_BYTES: Final = 1 << 20
+#: Of the names in what one job needs: they stay in memory while it waits, and a hundred thousand may.
+NEEDS_CHARS: Final = 64 << 10
 
 
 def body_sha256(said: client.Submit) -> str:
@@ -50,6 +52,9 @@ def fault(said: client.Submit) -> str:
             return f"{which}its workflow has {len(job.workflow)} bytes; the limit is {WORKFLOW_BYTES}"
         if len(job.form) > FORM_BYTES:
             return f"{which}its form has {len(job.form)} bytes; the limit is {FORM_BYTES}"
+        chars = sum(map(len, job.needs.nodes)) + sum(map(len, job.needs.models))
+        if chars > NEEDS_CHARS:
+            return f"{which}the node classes and models it needs have {chars} characters; the limit is {NEEDS_CHARS}"
     return ""
 
 

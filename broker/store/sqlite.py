@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -89,6 +90,8 @@ class SqliteStore(SqliteReader):
             raise StoreError(f"{path.parent}: cannot make this folder: {e.strerror}") from e
         self._lock = DataLock(path.with_name(path.name + ".lock"))
         try:
+            if not path.exists():  # SQLite would let others read it, and its log as well
+                os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
             self._db = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
             self._prepare(self._db, "integrity_check" if full_check else "quick_check")
             sync_folder(path.parent)  # SQLite syncs it too, but takes no notice when that fails

@@ -484,3 +484,12 @@ def test_figures_that_are_too_many_go_when_the_log_is_folded(
     store.commit()
     store.checkpoint()
     assert list(store.figures()) == figures[2:]
+
+
+def test_nobody_else_may_read_the_database_and_its_log(tmp_path: Path, new_job: NewJob) -> None:
+    with closing(SqliteStore(tmp_path / "fleet.sqlite3")) as store:
+        store.apply(InsertJob(new_job(1), b"{}", b""))
+        store.commit()
+        modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.glob("fleet.sqlite3*")}
+    assert {"fleet.sqlite3", "fleet.sqlite3-wal"} <= modes.keys()
+    assert set(modes.values()) == {0o600}

@@ -11,7 +11,10 @@ from broker.core import submits
 from broker.core.rules import Rules
 from broker.protocol import client
 from broker.protocol.records import JobState
-from tests.core.broker.given import Given, job_id, submit_of
+from tests.core.broker.given import NEEDS, Given, job_id, submit_of
+
+#: Classes of nodes, as long as they may be called.
+MANY = tuple(f"{number:0199}" for number in range(330))
 
 GROUP = job_id(99)
 
@@ -123,6 +126,7 @@ def test_a_group_that_does_not_fit_whole_is_refused_whole(rule: str, code: str) 
         (group_of(1, 2, form=b""), "do not add up"),
         (submit_of(workflow=b"x" * (submits.WORKFLOW_BYTES + 1)), "its workflow has 8388609 bytes"),
         (submit_of(form=b"x" * (submits.FORM_BYTES + 1)), "its form has 1048577 bytes"),
+        (submit_of(needs=dataclasses.replace(NEEDS, nodes=MANY)), "it needs have 65670 characters"),
     ],
     ids=[
         "one job",
@@ -132,6 +136,7 @@ def test_a_group_that_does_not_fit_whole_is_refused_whole(rule: str, code: str) 
         "no forms",
         "a large workflow",
         "a large form",
+        "many names",
     ],
 )
 def test_what_can_never_be_taken_is_refused_with_the_reason(broker: Given, said: client.Submit, told: str) -> None:
