@@ -85,7 +85,7 @@ class NodeProgress:
 
 @dataclass(frozen=True, slots=True)
 class ProgressState:
-    """All nodes begun so far, since 0.3.45. A comfort: nothing may depend on it."""
+    """All nodes begun so far, since 0.3.45. It may be missing; what it says may be relied on."""
 
     prompt_id: str
     nodes: tuple[NodeProgress, ...]

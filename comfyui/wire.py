@@ -82,7 +82,11 @@ def connected(host: str, port: int, timer: Timer) -> TimedSocket:
     fault = OSError(f"{host} has no address")
     found = _addresses(host, port, timer)
     for place, (family, kind, protocol, _, address) in enumerate(found):
-        made = TimedSocket(socket.socket(family, kind, protocol), timer)
+        try:
+            made = TimedSocket(socket.socket(family, kind, protocol), timer)
+        except OSError as e:  # this machine has no such addresses
+            fault = e
+            continue
         try:
             made.settimeout(timer.left_s() / (len(found) - place))
             made.connect(address)
@@ -112,7 +116,7 @@ def _addresses(host: str, port: int, timer: Timer) -> list[Any]:
         Thread(target=_look_up, args=(host, port, lookup), name="look-up", daemon=True).start()
     if not wait([lookup], limit_s).done:
         raise TimeoutError(f"the name service does not tell the address of {host}")
-    del _asked[host, port]
+    _asked.pop((host, port), None)
     return lookup.result()
 
 

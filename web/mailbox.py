@@ -16,8 +16,6 @@ from web.frames import Opcode, encode
 MAX_WAITING_BYTES: Final = 1 << 20
 #: The key of a snapshot: it stands for every event before it.
 SNAPSHOT: Final = "snapshot"
-
-
 #: What leaves in one go.
 Piece = bytes | memoryview
 

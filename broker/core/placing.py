@@ -292,7 +292,7 @@ class Placing:
         """Take all back that a worker has not begun on which nothing goes well: each would lose an attempt there."""
         for job in list(present.jobs.values()):
             # One that a new session has not named yet may run there.
-            known = job.phase is not None or job.dispatch_serial
+            known = job.confirmed or job.dispatch_serial
             if known and _movable(job):
                 self._leases.take_back(step, job, now, f"{present.name} gets no work: {present.breaker.why}"[:500])
 

@@ -239,8 +239,9 @@ def _create(path: Path, text: str, *, whose: Path | None = None) -> None:
     try:
         with open(descriptor, "w", encoding="utf-8") as file:
             if os.geteuid() == 0:
-                owner = (whose if whose is not None else path.parent).stat()
-                os.fchown(descriptor, owner.st_uid, owner.st_gid)
+                owner, made = (whose if whose is not None else path.parent).stat(), os.fstat(descriptor)
+                if (owner.st_uid, owner.st_gid) != (made.st_uid, made.st_gid):
+                    os.fchown(descriptor, owner.st_uid, owner.st_gid)
             file.write(text)
     except OSError as e:
         path.unlink(missing_ok=True)  # half a key would stand in the way of a whole one

@@ -123,8 +123,8 @@ def _alone(folder: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _gone_after(partial: Path) -> Iterator[None]:
     """Begin without the partial copy of an earlier backup, and leave none, however this one ends."""
-    # With its journal: SQLite would undo in the new copy what was begun in the old one.
-    leftovers = (partial, partial.with_name(partial.name + "-journal"))
+    # With its journals: SQLite would undo in the new copy what was begun in the old one, or do it there.
+    leftovers = [partial.with_name(partial.name + end) for end in ("", "-journal", "-wal", "-shm")]
     try:
         for path in leftovers:
             path.unlink(missing_ok=True)

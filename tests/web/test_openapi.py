@@ -19,10 +19,12 @@ from tests.web.pictures import picture, png_of_size
 from tests.web.stage import Answer, Stage, staged, until
 from tests.web.test_auth import NEW_TEMPLATE, bearer, lines, token_file
 from web import serve
+from web.answers import Refusal
 from web.api import site as site_module
 from web.app import OPENAPI, ROUTES, Route, Who
 from web.library import Library
 from web.link import BrokerSilent
+from web.turns import Turns
 
 DOCUMENT: dict[str, Any] = json.loads(OPENAPI.read_text())
 SCHEMAS: dict[str, Any] = DOCUMENT["components"]["schemas"]
@@ -251,9 +253,16 @@ def provoke(stage: Stage, patch: pytest.MonkeyPatch, method: str, path: str, sta
         case 507:
             stage.broker.refuse[queues] = ("disk_full", "no room", 30_000)
             return ask(stage, method, there, body)
+        case 503 if method == "POST" and ("templates" in path or "bulk" in path):
+            patch.setattr(Turns, "turn", no_turn)
+            return ask(stage, method, there, b"{}".ljust(64 << 10), **{"Content-Type": "application/json"})
         case 503:
             return away(stage, patch, method, there, body)
     raise AssertionError(f"nobody knows how to provoke {status}")
+
+
+def no_turn(*_: Any) -> None:
+    raise Refusal(503, "busy", "too many large requests at once", headers={"Retry-After": "5"})
 
 
 def read_only(*_: Any) -> None:

@@ -138,7 +138,7 @@ class Call:
                     if size > most_bytes:
                         raise too_large
                     if size >= _SMALL_BYTES and not has_turn:
-                        turn.enter_context(self.site.bodies.turn(self.viewer.owner))
+                        turn.enter_context(self.site.bodies.turn(self.viewer))
                         has_turn = True
         except OSError as e:
             message = "the body ended early or its chunks are malformed"

@@ -61,7 +61,8 @@ async function load() {
   barren = answer.jobs.length > 0 ? 0 : barren + 1;
   const first = shelf.next === null;
   shelf.append(answer);
-  if (first) for (const job of store.jobs.values()) meet(job);
+  // What came meanwhile is not in it.
+  if (first) store.jobs.forEach(meet);
   schedule();
 }
 
@@ -90,14 +91,17 @@ function renew(at) {
   renewing ??= setTimeout(async () => {
     renewing = null;
     if (shelf.next === null) return;
-    if (loading !== null) {
-      renew();
-      return;
-    }
+    if (loading !== null) return renew();
     const answer = await fetched({ limit: MOST });
-    if (answer !== null) shelf.renew(answer);
+    // Of many whoever looks at them loses none; what is missing comes when nobody does.
+    if (answer === null || (shelf.size > MANY && !idle())) return;
+    shelf.renew(answer);
+    store.jobs.forEach(meet);
   }, RENEW_MS);
 }
+
+/** Nobody looks at older jobs, has chosen some or views one. */
+const idle = () => scrollY < innerHeight / 2 && !choice.picked.size && !viewer.id;
 
 /** Show other jobs. typing: the address is one step on from before the words, not one for each of them. */
 function refine(next, typing) {
@@ -208,7 +212,7 @@ function draw() {
   drawing = false;
   if (scrollY < innerHeight / 2 && back === 0) {
     reveal();
-    if (shelf.size > MANY && !choice.picked.size && !viewer.id && !loading && !trouble) renew(-1);
+    if (shelf.size > MANY && idle() && !loading && !trouble) renew(-1);
   }
   const cards = shelf.cards();
   if (choice.picked.size > 0) {

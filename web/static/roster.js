@@ -6,7 +6,7 @@ const URGENCY = ["lost", "silent", "open", "probing", "draining", "paused", "joi
 
 const names = new Intl.Collator("en", { numeric: true });
 
-const load = ({ stats, held }) => stats?.gpu_busy ?? held.some(runs);
+const load = ({ stats, held }) => stats?.gpu_busy ?? +held.some(runs);
 
 /** Numbers to sort by, the first shown first; equal ones stand by name. */
 const RANKS = {
@@ -28,7 +28,8 @@ export function matches(worker, query) {
 
 /** The names of the workers that match, in the order `sort`; reverse turns it round, names within it stay. */
 export function arrange(workers, { sort, reverse, query }) {
-  const rank = RANKS[sort] ?? RANKS.state; // a word that an older page kept
+  // Another page may have kept a word that this one does not know.
+  const rank = RANKS[sort] ?? RANKS.state;
   const sign = reverse ? -1 : 1;
   return [...workers]
     .filter((worker) => matches(worker, query))

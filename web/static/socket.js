@@ -66,6 +66,8 @@ export class Connection {
     socket.onmessage = mine(({ data }) => this.#receive(data));
     socket.onclose = mine(({ code }) => this.#closed(code));
     this.#listen();
+    // The first message may be large, and the line slow.
+    this.#heard = Infinity;
   }
 
   /** The page woke up, or the network came back: do not sit out the wait. */
@@ -80,6 +82,7 @@ export class Connection {
 
   #receive(data) {
     this.#listen();
+    this.#heard = this.#tools.now();
     if (typeof data !== "string") {
       const found = preview(data);
       if (found !== null) this.#on.preview(found);
@@ -92,7 +95,6 @@ export class Connection {
   }
 
   #listen() {
-    this.#heard = this.#tools.now();
     this.#tools.clearTimeout(this.#silence);
     this.#silence = this.#tools.setTimeout(() => this.#drop(), SILENCE_MS);
   }

@@ -135,6 +135,20 @@ def test_what_a_new_session_has_not_named_may_run_and_is_not_taken_back(broker: 
     assert broker.state(job) is JobState.RUNNING
 
 
+def test_what_was_staged_in_the_session_before_is_not_taken_back_before_the_new_one_names_it(broker: Given) -> None:
+    gpu = broker.joined("gpu-0")
+    job = broker.running(gpu, 9)
+    gpu.beats(held(job, phase=Phase.STAGED))
+    breaker(gpu).state = BreakerState.OPEN
+    again = broker.joined("gpu-0", credits=0)
+    assert breaker(again).state is BreakerState.OPEN
+    broker.tick()
+    assert broker.state(job) is JobState.RUNNING
+    again.beats(held(job, phase=Phase.STAGED))
+    broker.tick()
+    assert broker.state(job) is JobState.QUEUED
+
+
 def test_a_probe_that_is_asked_for_leaves_what_has_not_begun(broker: Given) -> None:
     gpu = broker.joined("gpu-0", credits=2)
     for number in (1, 2):
