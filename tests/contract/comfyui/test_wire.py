@@ -6,6 +6,7 @@ import socket
 import time
 from contextlib import ExitStack
 from threading import Event
+from typing import Any
 
 import pytest
 
@@ -116,7 +117,7 @@ def test_a_host_of_many_addresses_takes_no_longer(lives: bool, monkeypatch: pyte
             for one in silent(address, port):
                 open_sockets.enter_context(one)
         hosts = [*dead, *(["127.0.0.1"] if lives else [])]
-        found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in hosts]
+        found: list[Any] = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in hosts]
         found.insert(0, (9_999, socket.SOCK_STREAM, 6, "", ("of a kind that this machine knows nothing of", port)))
         monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: found)
         client = Http(f"http://many:{port}", limit_s=2.0)
