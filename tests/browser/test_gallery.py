@@ -83,9 +83,10 @@ def test_a_page_left_open_lets_go_of_old_jobs_and_they_come_again_as_one_scrolls
     scroll_to_the_end(page)
     page.wait_for_timeout(2_000)
     assert not newest, "whoever looks at old ones keeps them"
-    page.keyboard.press("Home")
+    with page.expect_request(lambda asked: "limit=50" in asked.url, timeout=60_000):
+        page.keyboard.press("Home")
     expect(shot(page, f"picture {SEEDED - 1}")).to_be_in_viewport()
-    page.wait_for_timeout(5_000)
+    page.wait_for_timeout(3_000)
     assert len(newest) == 1, "once, not again and again"
     scroll_to_the_end(page)
 
