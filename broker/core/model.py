@@ -21,6 +21,10 @@ from broker.protocol.records import (
 )
 from broker.protocol.value import dataclass, replace
 
+#: Nodes and models of a job up to which something is remembered by its needs; for more it is found anew each time, as
+#: the names weigh much.
+NAMES_KEPT: Final = 256
+
 #: state -> the states that may follow it.
 JOB_MOVES: Final[dict[JobState, frozenset[JobState]]] = {
     JobState.QUEUED: frozenset({JobState.LEASED, JobState.CANCELLED, JobState.FAILED}),

@@ -16,7 +16,7 @@ from broker.core.backlog import GroupKey, Kind
 from broker.core.health import Health, Standing
 from broker.core.jobs import Job
 from broker.core.last_hour import LastHour
-from broker.core.model import WORKER_MOVES
+from broker.core.model import NAMES_KEPT, WORKER_MOVES
 from broker.core.others import Others
 from broker.core.rules import Now
 from broker.core.step import Remember, Step
@@ -30,8 +30,6 @@ HELD_MOST: Final = 64
 WORKERS_MOST: Final = 5_000
 #: What a job lacks that is told by name; of more only the number.
 NAMED: Final = 5
-#: Nodes and models of a job of which is remembered who can run it; for more it is asked anew, as the names weigh much.
-ASKED_NAMES: Final = 256
 #: Sets of models that are remembered to have run on a worker.
 SETS: Final = 4
 #: So often within this time may living processes take a name from one another; then whoever has it keeps it.
@@ -296,7 +294,7 @@ class Roster:
             )
             if len(self._serves) > 50_000:
                 self._serves.clear()
-            if len(group.nodes) + len(group.models) <= ASKED_NAMES:
+            if len(group.nodes) + len(group.models) <= NAMES_KEPT:
                 self._serves[asked] = known
         return known
 

@@ -30,6 +30,8 @@ AttemptNumber = Annotated[int, Whole(1, 10_000)]
 Priority = Annotated[int, Whole(-100, 100)]
 Fraction = Annotated[float, Real(0.0, 1.0)]
 Labels = Annotated[tuple[Name, ...], Many(32)]
+#: Files that one attempt can have made.
+OUTPUTS_MOST = 1_000
 
 
 class JobState(enum.StrEnum):
@@ -287,7 +289,7 @@ class JobView:
     progress: Progress | None
     failure: Failure | None
     timings: Timings | None
-    outputs: Annotated[tuple[Output, ...], Many(1_000)]
+    outputs: Annotated[tuple[Output, ...], Many(OUTPUTS_MOST)]
     why: Why | None  # that worker was chosen for the present or last attempt
     expect_ms: Millis | None  # how long it was then expected to run, models loaded included
     deadline_utc_ms: Millis | None  # it is not begun after that

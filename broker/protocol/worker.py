@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from broker.protocol.records import (
+    OUTPUTS_MOST,
     AttemptNumber,
     Count,
     Failure,
@@ -111,7 +112,7 @@ class Complete:
 
     job_id: JobId
     attempt: AttemptNumber
-    outputs: Annotated[tuple[Output, ...], Many(1_000)]
+    outputs: Annotated[tuple[Output, ...], Many(OUTPUTS_MOST)]
     timings: Timings
 
 
@@ -219,7 +220,7 @@ class OutputsMissing:
 
     job_id: JobId
     attempt: AttemptNumber
-    missing: Annotated[tuple[Sha256, ...], Many(1_000)]
+    missing: Annotated[tuple[Sha256, ...], Many(OUTPUTS_MOST)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

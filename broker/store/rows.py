@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Annotated, Any, Final, TypeVar
 
-from broker.core.model import JobRecord
+from broker.core.model import NAMES_KEPT, JobRecord
 from broker.protocol.records import (
     Failure,
     InputFile,
@@ -34,9 +34,8 @@ from broker.protocol.schema import Many, converter
 from broker.protocol.story import Decision, StoryLine
 from broker.store.rules import SUBMITTED
 
-#: With more characters, or names of nodes and models, what stands in a row is not kept for others that are alike.
+#: With more characters what stands in a row is not kept for others that are alike.
 ALIKE_CHARS: Final = 8_192
-ALIKE_NAMES: Final = 256
 
 T = TypeVar("T")
 
@@ -158,7 +157,7 @@ def _once(read: functools._lru_cache_wrapper[T], text: str) -> T:
 
 
 def _is_usual(needs: Needs) -> bool:
-    return len(needs.nodes) + len(needs.models) <= ALIKE_NAMES
+    return len(needs.nodes) + len(needs.models) <= NAMES_KEPT
 
 
 @functools.lru_cache(maxsize=1_024)

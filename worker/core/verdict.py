@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from broker.protocol.records import Failure, Reason
+from broker.protocol.records import OUTPUTS_MOST, Failure, Reason
 from comfyui.errors import ComfyRejected
 from comfyui.messages import ExecutionError
 from comfyui.outputs import OutputFile
@@ -18,8 +18,6 @@ from worker.core.asks import FromComfy, FromSocket, Source
 from worker.core.steps import Step
 
 TRACEBACK_CHARS: Final = 16_000
-#: Complete names no more.
-RESULTS: Final = 1_000
 
 
 def failure(reason: Reason, text: str, *, node_id: str = "", node_type: str = "", traceback: str = "") -> Failure:
@@ -51,8 +49,8 @@ def of_skipped(skipped: Mapping[str, tuple[str, ...]]) -> Failure:
 def of_history(entry: HistoryEntry, results: Sequence[Source] = ()) -> Failure | None:
     """Why the prompt failed; None when it succeeded. results: what it made, over the socket too."""
     match entry.outcome:
-        case Outcome.SUCCESS if len(results) > RESULTS:
-            text = f"it made {len(results)} files and pictures; the limit is {RESULTS}"
+        case Outcome.SUCCESS if len(results) > OUTPUTS_MOST:
+            text = f"it made {len(results)} files and pictures; the limit is {OUTPUTS_MOST}"
             return failure(Reason.INVALID_WORKFLOW, text)
         case Outcome.SUCCESS:
             return None

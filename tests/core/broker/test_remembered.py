@@ -6,7 +6,7 @@ import dataclasses
 
 from broker.core.backlog import group_key
 from broker.core.jobs import NEEDS_BYTES
-from broker.core.roster import ASKED_NAMES
+from broker.core.model import NAMES_KEPT
 from broker.protocol.records import JobState, Needs, Reason
 from broker.store import rows
 from tests.core.broker.given import NEEDS, OUTPUT, Given, because, jobs_of, record
@@ -28,9 +28,9 @@ def test_who_can_run_a_giant_is_asked_anew(broker: Given) -> None:
     gpu = broker.joined("gpu-1")
     (kind,) = (one.kind for one in broker.fleet.roster.by_session.values())
     before = len(broker.fleet.roster._serves)
-    assert not broker.fleet.roster.serves(kind, group_key(of(1, ASKED_NAMES + 1)))
+    assert not broker.fleet.roster.serves(kind, group_key(of(1, NAMES_KEPT + 1)))
     assert len(broker.fleet.roster._serves) == before
-    assert not broker.fleet.roster.serves(kind, group_key(of(1, ASKED_NAMES)))
+    assert not broker.fleet.roster.serves(kind, group_key(of(1, NAMES_KEPT)))
     assert len(broker.fleet.roster._serves) == before + 1 and gpu.name == "gpu-1"
 
 
